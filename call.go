@@ -1,0 +1,205 @@
+package main
+
+// What callers hand to the keeper, how they wait for its answer, and what
+// they may look at without asking it.
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What the keeper answers besides the refusals of the rules.
+var (
+	errUndeclared = errors.New("no such environment")
+	errStopping   = errors.New("the server is stopping")
+	errBusy       = errors.New("too many are waiting")
+	errUnknown    = errors.New("the disk failed: it is unknown whether this took effect") // retry with the same id
+	errFull       = errors.New("the server's disk is full: nothing new is taken in")
+	errGone       = errors.New("the caller has left")
+)
+
+// A callKind says what a call wants. In one round the calls are taken in the
+// order of their kinds.
+type callKind int
+
+const (
+	callRenew   callKind = iota
+	callLeave            // another call's connection is gone
+	callRelease          // between this and the next: expiry
+	callRequest
+	callGiveUp // another call has waited for as long as it wanted
+)
+
+// A call is one question to the keeper. Its maker sets the first group of
+// fields and then only reads the reply.
+type call struct {
+	kind        callKind
+	environment string
+	plain       bool // of 2019: the answer needs no particulars
+	request     request
+	wait        bool
+	claim       time.Duration
+	renewal     renewal
+	departure   departure
+	of          *call // callLeave, callGiveUp: whose
+
+	reply chan answer // takes one answer; nil where nobody waits for it
+
+	// The keeper's own.
+	place    *place
+	granted  *lease
+	answered bool
+	gone     bool // its connection is
+}
+
+// An answer is the outcome of a call, as it was when it was committed.
+type answer struct {
+	outcome
+	held     []lease // on a refusal: who has the environment
+	position int     // of a caller who was in line; 0: is not
+}
+
+// ask hands the call to the keeper and waits for the answer: as long as one
+// commit takes, or two.
+func (k *keeper) ask(c *call) answer {
+	c.reply = make(chan answer, 1)
+	if !k.send(c) {
+		return answer{outcome: outcome{err: errStopping}}
+	}
+	return k.receive(c)
+}
+
+// send reports whether the keeper may take the call.
+func (k *keeper) send(c *call) bool {
+	select {
+	case k.inbox <- c:
+		return true
+	case <-k.stopped:
+		return false
+	}
+}
+
+func (k *keeper) receive(c *call) answer {
+	select {
+	case a := <-c.reply:
+		return a
+	case <-k.stopped:
+	}
+	select {
+	case a := <-c.reply:
+		return a
+	default:
+		return answer{outcome: outcome{err: errStopping}}
+	}
+}
+
+// askForSlot asks for a slot and waits in line for up to wait. It ends early
+// when ctx does: the caller has left, and a grant to one without an id is
+// taken back.
+func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) answer {
+	c.reply = make(chan answer, 1)
+	if !k.send(c) {
+		return answer{outcome: outcome{err: errStopping}}
+	}
+	a, heard := answer{}, true
+	if c.wait {
+		a, heard = k.waitFor(ctx, c, wait)
+	} else {
+		a = k.receive(c)
+	}
+	if !heard || ctx.Err() != nil && a.lease != nil && c.request.id == "" {
+		k.send(&call{kind: callLeave, environment: c.environment, of: c})
+		return answer{outcome: outcome{err: errGone}}
+	}
+	return a
+}
+
+// waitFor returns the answer and true, or false when ctx ended first.
+func (k *keeper) waitFor(ctx context.Context, c *call, wait time.Duration) (answer, bool) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case a := <-c.reply:
+		return a, true
+	case <-ctx.Done():
+		return answer{}, false
+	case <-k.stopped:
+	case <-timer.C:
+		k.send(&call{kind: callGiveUp, environment: c.environment, of: c})
+	}
+	return k.receive(c), true
+}
+
+// A view is what anyone may know of an environment: copies, as committed.
+// Nothing in it is a proof of ownership.
+type view struct {
+	name   string
+	slots  []string // declared
+	leases []lease
+	line   []place
+}
+
+// open reports whether a POST without wait would be granted now; errUndeclared
+// where there is no such environment.
+func (k *keeper) open(name string) (bool, error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if e := k.shown[name]; e != nil && (e.slots != nil || !e.idle()) {
+		return e.open(), nil
+	}
+	if k.slots(name) == nil {
+		return false, errUndeclared
+	}
+	return true, nil
+}
+
+// view returns one environment; errUndeclared where there is no such.
+func (k *keeper) view(name string) (view, error) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if e := k.shown[name]; e != nil {
+		return e.view(), nil
+	}
+	slots := k.slots(name)
+	if slots == nil {
+		return view{}, errUndeclared
+	}
+	return view{name: name, slots: slots}, nil
+}
+
+// views returns the declared environments and all that have a lease or a
+// line, in the order of their names.
+func (k *keeper) views(declared []string) []view {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	views := make([]view, 0, len(k.shown)+len(declared))
+	for _, e := range k.shown {
+		views = append(views, e.view())
+	}
+	for _, name := range declared {
+		if k.shown[name] == nil {
+			views = append(views, view{name: name, slots: k.slots(name)})
+		}
+	}
+	slices.SortFunc(views, func(a, b view) int { return strings.Compare(a.name, b.name) })
+	return views
+}
+
+func (e *environment) view() view {
+	v := view{name: e.name, slots: e.slots, leases: e.leaseCopies(), line: make([]place, len(e.line))}
+	for i, p := range e.line {
+		v.line[i] = *p
+	}
+	return v
+}
+
+func (e *environment) leaseCopies() []lease {
+	copies := make([]lease, len(e.leases))
+	for i, l := range e.leases {
+		copies[i] = *l
+	}
+	return copies
+}

@@ -1,0 +1,391 @@
+package main
+
+// The client: request, renew and release over HTTP, with everything that can
+// happen on the way there. It prints nothing; terminal.go does.
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	pollTime    = 25 * time.Second // under every proxy's idle limit
+	claimTime   = 30 * time.Second // a grant that nobody confirms ends after this
+	callTime    = 10 * time.Second // for any other answer to arrive
+	firstAnswer = time.Minute      // within which a server must have been heard once
+	leaveTime   = 2 * time.Second  // for leaving the line when we are stopped
+	mostBackOff = 2 * time.Second
+	misreadings = 3 // answers in a row that are not call-me's
+)
+
+// What can go wrong with an answer besides the table of api.go.
+var (
+	errUnreachable = errors.New("cannot reach")
+	errForeign     = errors.New("this is not call-me's answer")
+)
+
+// A client speaks to one server.
+type client struct {
+	base string
+	key  string
+	http *http.Client
+}
+
+func newClient(c clientConfig) (*client, error) {
+	keys, err := c.keys()
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
+	return &client{base: string(c.Host), key: keys[0], http: &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// An apiError is a server's refusal. It is the table's error for its status.
+type apiError struct {
+	refusalJSON
+}
+
+func (e *apiError) Error() string { return e.Message }
+
+func (e *apiError) Unwrap() error { return failureOf(e.Code) }
+
+// do makes one call and reads the answer into the given value. Errors are
+// *apiError, errUnreachable, errForeign, or ctx's.
+func (c *client) do(ctx context.Context, method, path string, values url.Values, into any) error {
+	request, err := c.newRequest(ctx, method, path, values)
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		if ctx.Err() == context.Canceled {
+			return ctx.Err()
+		}
+		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<20))
+	if err != nil {
+		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
+	}
+	return understand(response, body, into)
+}
+
+// newRequest puts the environment into the URL, where a proxy's log may show
+// it, and the rest into a form, unless the method has no body.
+func (c *client) newRequest(ctx context.Context, method, path string, values url.Values) (*http.Request, error) {
+	inURL, body := url.Values{}, ""
+	if method == http.MethodPost || method == http.MethodPut {
+		inURL.Set("environment", values.Get("environment"))
+		values.Del("environment")
+		body = values.Encode()
+		values.Set("environment", inURL.Get("environment"))
+	} else {
+		inURL = values
+	}
+	request, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+inURL.Encode(), strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	request.Header.Set("X-API-KEY", c.key)
+	request.Header.Set("Accept", "application/json")
+	request.Header.Set("User-Agent", "call-me")
+	return request, nil
+}
+
+// plainNetError drops the method and the URL that net/http puts in front of
+// an error, and Go's own words for a time-out.
+func plainNetError(err error) error {
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.New("no answer in time")
+	}
+	return err
+}
+
+// understand tells call-me's answers from those of whatever else stands at
+// the address. What is not understood is never a yes.
+func understand(response *http.Response, body []byte, into any) error {
+	status := response.StatusCode
+	isJSON := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json")
+	switch {
+	case status == http.StatusNoContent && into == nil:
+		return nil
+	case status < 300 && isJSON && into != nil && json.Unmarshal(body, into) == nil:
+		return nil
+	case status >= 400 && isJSON:
+		refused := &apiError{}
+		if json.Unmarshal(body, &refused.refusalJSON) == nil && refused.Code == status {
+			return refused
+		}
+	case status == http.StatusBadGateway, status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
+		return fmt.Errorf("%w the server: a proxy answers %s", errUnreachable, response.Status)
+	}
+	what := response.Header.Get("Content-Type")
+	if to := response.Header.Get("Location"); to != "" {
+		what = "to " + to
+	}
+	return hint(fmt.Errorf("%w: %s (%s)", errForeign, response.Status, what), "check HOST; a proxy or another program may stand there")
+}
+
+// retryable reports whether the same call may have another outcome soon.
+func retryable(err error) bool {
+	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) || errors.Is(err, errInternal) || errors.Is(err, errForeign)
+}
+
+// A patience is how long a client goes on after calls that failed.
+type patience struct {
+	deadline time.Time // zero: none
+	started  time.Time
+	heard    bool // a call-me has answered
+	failures int  // in a row
+	foreign  int  // in a row
+	grumble  func(error)
+}
+
+// bear waits before the next try after a failed one, or returns why there is
+// none: the failure is final, nobody has answered for too long, or ctx ended.
+// After a call that was answered it returns nil at once.
+func (p *patience) bear(ctx context.Context, err error) error {
+	if err == nil || !retryable(err) {
+		p.heard, p.failures, p.foreign = true, 0, 0
+		return err
+	}
+	p.failures++
+	if p.foreign++; !errors.Is(err, errForeign) && !errors.Is(err, errInternal) {
+		p.foreign = 0
+	}
+	if errors.Is(err, errUnavailable) {
+		p.heard = true
+	}
+	now := time.Now()
+	switch {
+	case p.foreign >= misreadings, !p.heard && now.Sub(p.started) >= firstAnswer:
+		return err
+	case !p.deadline.IsZero() && !now.Before(p.deadline):
+		return err
+	case p.failures == 1 && p.grumble != nil:
+		p.grumble(err)
+	}
+	return sleep(ctx, backOff(p.failures))
+}
+
+// backOff grows from 50 ms to mostBackOff, and is never the same twice: those
+// whom one restart has cut off must not come back at once.
+func backOff(failures int) time.Duration {
+	most := min(mostBackOff, 100*time.Millisecond<<min(failures-1, 10))
+	return most/2 + mathrand.N(most/2)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// try repeats a call that may be repeated until it is answered.
+func (c *client) try(ctx context.Context, p *patience, each time.Duration, method, path string, values url.Values, into any) error {
+	for {
+		limited, cancel := context.WithTimeout(ctx, each)
+		err := c.do(limited, method, path, values, into)
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && retryable(err) {
+			if err = p.bear(ctx, err); err == nil {
+				continue
+			}
+			return err
+		}
+		return p.bear(ctx, err)
+	}
+}
+
+// An asking is one wish for a slot.
+type asking struct {
+	environment string
+	holder      string
+	url         string
+	reason      string
+	ttl         time.Duration // 0: until released
+	timeout     time.Duration // 0: for as long as it takes
+	noWait      bool
+}
+
+// A listener hears how an asking goes.
+type listener interface {
+	waiting(refused refusalJSON) // in line, after each poll
+	troubled(err error)          // the server cannot be reached or cannot answer, for the first time in a row
+	startedAnew(why refusalJSON) // back to the end of the line
+	confirmed(lease leaseJSON, id string, waited time.Duration)
+}
+
+func (a asking) values(id string) url.Values {
+	v := url.Values{"environment": {a.environment}, "id": {id}, "holder": {a.holder}, "ttl": {a.ttl.String()}}
+	if a.url != "" {
+		v.Set("url", a.url)
+	}
+	if a.reason != "" {
+		v.Set("reason", a.reason)
+	}
+	return v
+}
+
+// acquire waits in line for a slot and returns the lease and the request id
+// that owns it, once the server has confirmed that it is ours and that we
+// know it. When it fails, or ctx ends, nothing of the request is left at the
+// server, as far as it can be told. Errors: errNoSlot, *apiError and those of
+// do.
+func (c *client) acquire(ctx context.Context, a asking, tell listener) (leaseJSON, string, error) {
+	p := &patience{started: time.Now(), grumble: tell.troubled}
+	if a.timeout > 0 {
+		p.deadline = p.started.Add(a.timeout)
+	}
+	for {
+		id := newID()
+		lease, err := c.waitInLine(ctx, a, id, p, tell)
+		if err == nil {
+			lease, err = c.confirm(ctx, a.environment, id, p)
+		}
+		var refused *apiError
+		switch {
+		case err == nil:
+			tell.confirmed(lease, id, time.Since(p.started))
+			return lease, id, nil
+		case errors.As(err, &refused) && (errors.Is(err, errEnded) || errors.Is(err, errNotHeld)):
+			tell.startedAnew(refused.refusalJSON)
+			if err := sleep(ctx, backOff(1)); err != nil {
+				return lease, "", err
+			}
+			continue
+		case errors.Is(err, errKey), a.noWait && errors.Is(err, errNoSlot): // nothing was left behind
+			return lease, "", err
+		case retryable(err) && p.heard:
+			err = fmt.Errorf("%w in time: %w", errNoSlot, err)
+		}
+		c.leave(a.environment, id)
+		return lease, "", err
+	}
+}
+
+// waitInLine polls until the slot is granted.
+func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patience, tell listener) (lease leaseJSON, err error) {
+	values := a.values(id)
+	values.Set("claim", claimTime.String())
+	for wait := time.Duration(0); ; wait = pollTime { // the first poll only enters the line: it tells who is ahead
+		if !p.deadline.IsZero() {
+			wait = min(wait, max(0, time.Until(p.deadline)))
+		}
+		if !a.noWait {
+			values.Set("wait", wait.String())
+		}
+		err := c.try(ctx, p, wait+callTime, http.MethodPost, "/maybe", values, &lease)
+		var refused *apiError
+		switch {
+		case err == nil && (lease.Environment != a.environment || lease.Fence == 0):
+			return lease, errForeign
+		case err == nil:
+			return lease, nil
+		case !errors.As(err, &refused) || !errors.Is(err, errNoSlot):
+			return lease, err
+		case a.noWait || !p.deadline.IsZero() && !time.Now().Before(p.deadline):
+			return lease, err
+		}
+		tell.waiting(refused.refusalJSON)
+	}
+}
+
+// confirm renews the lease for the first time: only then is it known that we
+// know of it. The answer to the grant may have been late; errNotHeld then.
+func (c *client) confirm(ctx context.Context, environment, id string, p *patience) (lease leaseJSON, err error) {
+	err = c.try(ctx, p, callTime, http.MethodPut, "/maybe", url.Values{"environment": {environment}, "id": {id}}, &lease)
+	return lease, err
+}
+
+// leave ends a request, once, within leaveTime, also when we are being
+// stopped. When it fails, the server notices that we have gone.
+func (c *client) leave(environment, id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	c.do(ctx, http.MethodDelete, "/maybe", url.Values{"environment": {environment}, "id": {id}}, nil)
+}
+
+// renewHeld extends the lease that a holder has; ttl nil: by what it has.
+func (c *client) renewHeld(ctx context.Context, environment, holder string, ttl *time.Duration, tell func(error)) (lease leaseJSON, err error) {
+	values := url.Values{"environment": {environment}, "holder": {holder}}
+	if ttl != nil {
+		values.Set("ttl", ttl.String())
+	}
+	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
+	err = c.try(ctx, p, callTime, http.MethodPut, "/maybe", values, &lease)
+	return lease, err
+}
+
+// An ending names the lease to release.
+type ending struct {
+	environment string
+	holder      string
+	fence       uint64
+	slot        string
+	force       bool
+}
+
+// release ends a lease. It repeats the call until it is answered, for up to a
+// minute: the server knows a repeated release from somebody else's lease.
+func (c *client) release(ctx context.Context, e ending, tell func(error)) error {
+	values := url.Values{"environment": {e.environment}, "holder": {e.holder}}
+	if e.fence != 0 {
+		values.Set("fence", strconv.FormatUint(e.fence, 10))
+	}
+	if e.slot != "" {
+		values.Set("slot", e.slot)
+	}
+	if e.force {
+		values.Set("force", "1")
+	}
+	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
+	return c.try(ctx, p, callTime, http.MethodDelete, "/maybe", values, nil)
+}
+
+// environments returns the state of one environment, or of all when name is
+// empty. It tries once.
+func (c *client) environments(ctx context.Context, name string) (environmentsJSON, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	values, all := url.Values{}, environmentsJSON{}
+	if name != "" {
+		values.Set("environment", name)
+	}
+	err := c.do(ctx, http.MethodGet, "/environments", values, &all)
+	return all, err
+}
+
+// newID returns a request id that nobody can guess: 128 bits and more.
+func newID() string { return rand.Text() }

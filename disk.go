@@ -1,0 +1,119 @@
+package main
+
+// What the keeper does when the disk fails: the group is undone and told that
+// its outcome is unknown, the committed memory stands, and the file is written
+// anew from it before anything else is granted.
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// fail takes a group back whose commit failed. Who was in line before it is
+// in line still. Where only space was missing, the same calls are tried once
+// more: what takes something away works on a full disk too.
+func (k *keeper) fail(g *group, err error) {
+	noSpace := errors.Is(err, errNoSpace)
+	k.undo(g, noSpace && !k.tight)
+	if k.healthy.Swap(false) {
+		k.log.Error("storing failed", "error", err)
+	}
+	k.probe = time.Now().Add(probePeriod)
+	if k.tight = noSpace; !noSpace {
+		k.broken = true
+		k.tryDisk()
+	}
+}
+
+func (k *keeper) undo(g *group, again bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now, changes := time.Now(), g.changes
+	g.undo()
+	for _, c := range slices.Concat(g.late, g.gaveUp) {
+		k.unwait(c, now)
+		k.answer(c, outcome{err: errUnknown})
+	}
+	for _, c := range changes {
+		switch {
+		case c.newPlace != nil && !again: // entered the line in this group
+			k.answerPlace(c.newPlace, outcome{err: errUnknown})
+		case c.newPlace != nil:
+			k.waiters -= len(k.waiting[c.newPlace])
+			delete(k.waiting, c.newPlace)
+		case c.oldPlace != nil: // granted or ended in this group
+			k.absentUnlessWaiting(c.oldPlace, now)
+		}
+	}
+	for _, c := range g.calls {
+		switch {
+		case len(k.waiting[c.place]) > 0: // was in line before, and waits
+		case c.reply == nil, again:
+			c.place = nil
+			k.queue = append(k.queue, c)
+		default:
+			k.answer(c, outcome{err: errUnknown})
+		}
+	}
+	k.forgetIdle(g)
+}
+
+// tryDisk gives the committer a job that shows whether the disk works: when
+// the file cannot be trusted, all of it is written anew; when it was full, the
+// reserve is set aside again.
+func (k *keeper) tryDisk() {
+	k.probe = time.Now().Add(probePeriod)
+	if !k.broken {
+		k.submit(k.store.reserve)
+		return
+	}
+	counter, records := k.last, k.records()
+	k.submit(func() error { return k.store.rewrite(counter, records) })
+}
+
+// diskTried goes on after tryDisk. Who is in line could not poll while the
+// disk was broken: as after a start, their absence begins now.
+func (k *keeper) diskTried(err error) {
+	if err != nil {
+		k.broken = k.broken || !errors.Is(err, errNoSpace)
+		return
+	}
+	if !k.healthy.Swap(true) {
+		k.log.Info("storing works again")
+	}
+	if k.tight = false; !k.broken {
+		return
+	}
+	k.broken = false
+	k.queue = append(k.deferred, k.queue...)
+	k.deferred = nil
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	for _, e := range k.environments {
+		for _, p := range e.line {
+			if !p.present {
+				p.absent = now
+			}
+		}
+	}
+}
+
+// refuse answers calls while nothing can be stored. Who leaves is noted.
+func (k *keeper) refuse(calls []*call) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	for _, c := range calls {
+		switch {
+		case c.kind == callGiveUp && !c.of.answered && c.of.place != nil:
+			k.unwait(c.of, now)
+			k.answer(c.of, outcome{err: errUnknown})
+		case c.kind == callLeave:
+			k.deferred = append(k.deferred, c)
+		default:
+			k.answer(c, outcome{err: errUnknown})
+		}
+	}
+}

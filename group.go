@@ -1,0 +1,249 @@
+package main
+
+// One group of calls on its way: the rules are applied to it in one round,
+// and once the round is stored, it is made visible and answered.
+
+import (
+	"slices"
+	"time"
+)
+
+// A group is one round on its way to the disk.
+type group struct {
+	*round
+	calls   []*call
+	answers []outcome // of calls; the zero outcome: none yet
+	touched []*environment
+	late    []*call // gave up while their slot was being granted
+	gaveUp  []*call // gave up while they were in line
+	drop    int     // events that the commit deletes
+	lean    bool    // there was no space: without history
+}
+
+// apply runs the rules: renewals, releases, expiries, then requests.
+func (k *keeper) apply(calls []*call, ticked bool) *group {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	slices.SortStableFunc(calls, func(a, b *call) int { return int(a.kind) - int(b.kind) })
+	g := &group{round: &round{now: time.Now(), next: k.next, past: k.past}, calls: calls, answers: make([]outcome, len(calls))}
+	requests, _ := slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
+	for i, c := range calls[:requests] {
+		g.answers[i] = k.applyOne(g, c)
+	}
+	if ticked {
+		for _, e := range k.environments {
+			if e.tick(g.round) || len(e.line) > 0 && e.free() > 0 {
+				g.touched = append(g.touched, e)
+			}
+		}
+	}
+	for _, e := range g.touched {
+		e.serve(g.round)
+	}
+	for i, c := range calls[requests:] {
+		g.answers[requests+i] = k.applyOne(g, c)
+	}
+	return g
+}
+
+func (k *keeper) applyOne(g *group, c *call) outcome {
+	e := k.environment(k.environments, c.environment)
+	g.touched = append(g.touched, e)
+	if e.slots == nil && (c.kind == callRequest || e.idle()) {
+		return outcome{err: errUndeclared}
+	}
+	switch c.kind {
+	case callRenew:
+		return e.renew(g.round, c.renewal)
+	case callLeave:
+		k.leave(g, e, c.of)
+	case callRelease:
+		return e.release(g.round, c.departure)
+	case callRequest:
+		return k.request(g, e, c)
+	case callGiveUp:
+		k.giveUp(g, e, c.of)
+	}
+	return outcome{}
+}
+
+func (k *keeper) request(g *group, e *environment, c *call) outcome {
+	switch {
+	case c.gone:
+		return outcome{err: errGone}
+	case c.wait && k.waiters >= k.maxWaiters && !e.open():
+		return outcome{err: errBusy}
+	case k.tight && e.byID[c.request.id] == nil && e.leaseOf(c.request.id) == nil:
+		return outcome{err: errFull}
+	}
+	o := e.request(g.round, c.request, c.wait, c.claim)
+	switch {
+	case o.place == nil || o.lease != nil:
+	case !c.wait: // a look of somebody who is in line
+		k.absentUnlessWaiting(o.place, g.now)
+		o.err = errNoSlot
+	default:
+		c.place = o.place
+		k.waiting[c.place] = append(k.waiting[c.place], c)
+		k.waiters++
+	}
+	return o
+}
+
+// leave is told when a call's connection is gone.
+func (k *keeper) leave(g *group, e *environment, c *call) {
+	c.gone = true
+	switch p := c.place; {
+	case c.granted != nil && c.request.id == "":
+		e.release(g.round, departure{selector: selector{fence: c.granted.fence}, undo: true})
+	case c.answered || p == nil:
+	case p.kept():
+		k.unwait(c, g.now)
+	default:
+		k.unwait(c, g.now)
+		e.leave(g.round, p, left)
+	}
+}
+
+// giveUp ends the waiting of a call whose time is up.
+func (k *keeper) giveUp(g *group, e *environment, c *call) {
+	switch p := c.place; {
+	case c.answered || p == nil:
+	case e.position(p) == 0: // granted in this very round
+		g.late = append(g.late, c)
+	default:
+		k.unwait(c, g.now)
+		g.gaveUp = append(g.gaveUp, c)
+		if !p.kept() {
+			e.leave(g.round, p, left)
+		}
+	}
+}
+
+// unwait takes a call out of those that wait for its place. When it was the
+// newest, the place is absent from now on.
+func (k *keeper) unwait(c *call, now time.Time) {
+	calls := k.waiting[c.place]
+	i := slices.Index(calls, c)
+	if i < 0 {
+		return
+	}
+	if k.waiters--; i == len(calls)-1 {
+		k.absent(c.place, now)
+	}
+	if k.waiting[c.place] = slices.Delete(calls, i, i+1); len(calls) == 1 {
+		delete(k.waiting, c.place)
+	}
+}
+
+func (k *keeper) absent(p *place, now time.Time) {
+	p.present, p.absent = false, now
+}
+
+func (k *keeper) absentUnlessWaiting(p *place, now time.Time) {
+	if len(k.waiting[p]) == 0 {
+		k.absent(p, now)
+	}
+}
+
+// stored reports whether the group must go to the disk.
+func (g *group) stored() bool {
+	return slices.ContainsFunc(g.changes, func(c change) bool {
+		return c.event != nil || c.oldLease != nil || c.newLease != nil || c.newPlace != nil && c.newPlace.kept() || c.oldPlace != nil && c.oldPlace.kept()
+	})
+}
+
+// publish makes a group visible and answers it.
+func (k *keeper) publish(g *group) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := time.Now()
+	for _, c := range g.changes {
+		if c.newLease != nil {
+			c.newLease.start(now)
+		}
+		if c.event == nil {
+			k.environment(k.shown, c.environment.name).apply(c)
+		} else {
+			k.logEvent(c.event)
+		}
+	}
+	if g.lean {
+		k.past.setAside()
+	}
+	k.past.publish(g.drop)
+	k.answerLine(g)
+	for _, c := range g.gaveUp {
+		k.answer(c, outcome{err: errNoSlot, place: c.place})
+	}
+	for i, c := range g.calls {
+		if o := g.answers[i]; o.place == nil || o.lease != nil || o.err != nil {
+			k.answer(c, o)
+		}
+	}
+	k.forgetIdle(g)
+}
+
+// forgetIdle makes an environment without lease and line cost nothing.
+func (k *keeper) forgetIdle(g *group) {
+	for _, e := range g.touched {
+		if e.idle() {
+			delete(k.environments, e.name)
+			delete(k.shown, e.name)
+		}
+	}
+}
+
+// answerLine answers those whose place in the line has ended.
+func (k *keeper) answerLine(g *group) {
+	for _, h := range g.handed {
+		k.answerPlace(h.place, outcome{lease: h.lease})
+	}
+	for _, c := range g.changes {
+		if p := c.oldPlace; p != nil && c.newPlace == nil {
+			k.answerPlace(p, outcome{err: errEnded, ended: k.past.endOf(c.environment.name, idKey, p.id, g.now)})
+		}
+	}
+}
+
+func (k *keeper) answerPlace(p *place, o outcome) {
+	calls := k.waiting[p]
+	delete(k.waiting, p)
+	k.waiters -= len(calls)
+	for _, c := range calls {
+		k.answer(c, o)
+	}
+}
+
+// answer gives a call its one answer. The caller holds mu.
+func (k *keeper) answer(c *call, o outcome) {
+	if c.answered || c.reply == nil {
+		return
+	}
+	c.answered = true
+	a := answer{outcome: o}
+	if o.lease != nil {
+		l := *o.lease
+		a.lease, c.granted = &l, o.lease
+	}
+	if e := k.shown[c.environment]; e != nil && o.err != nil && !c.plain {
+		a.held = e.leaseCopies()
+		if o.place != nil {
+			a.position = e.position(o.place)
+		}
+	}
+	c.reply <- a
+}
+
+func (k *keeper) logEvent(e *event) {
+	attributes := []any{"environment", e.environment}
+	for _, a := range []struct{ key, value string }{{"slot", e.slot}, {"holder", e.holder}, {"id", e.id[:min(len(e.id), 8)]}, {"by", e.by}, {"from", e.from}} {
+		if a.value != "" {
+			attributes = append(attributes, a.key, a.value)
+		}
+	}
+	if e.fence != 0 {
+		attributes = append(attributes, "fence", e.fence)
+	}
+	k.log.Info(e.kind.String(), attributes...)
+}

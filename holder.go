@@ -1,0 +1,150 @@
+package main
+
+// Who am I? In CI the job, with its link; elsewhere the person at the
+// machine. This is the only file that reads variables of others.
+
+import (
+	"cmp"
+	"os"
+	"os/user"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// A ciSystem tells one job of one CI system from every other. The job, not
+// the run: a sibling job's clean-up step must not free this job's slot.
+type ciSystem struct {
+	name   string
+	detect string // the variable that only this system sets
+	value  string // the value that it must have; empty: any
+	job    string // ${VARIABLE}s are filled in; what is empty falls away
+	link   string // likewise; none, unless every variable is set
+	doc    string // the vendor's page about its variables
+}
+
+// ciSystems are tried in this order: whoever imitates another comes first.
+// (Tekton sets no variables; CALL_ME_HOLDER helps.)
+var ciSystems = []ciSystem{
+	{"gitea", "GITEA_ACTIONS", "true",
+		"${GITHUB_REPOSITORY}/run/${GITHUB_RUN_NUMBER}/${GITHUB_JOB}/${RUNNER_NAME}",
+		"${GITHUB_SERVER_URL}/${GITHUB_REPOSITORY}/actions/runs/${GITHUB_RUN_NUMBER}",
+		"https://docs.gitea.com/usage/actions/actions-variables"},
+	// GITHUB_JOB is the same for every leg of a matrix; the runner is not.
+	{"github", "GITHUB_ACTIONS", "true",
+		"${GITHUB_REPOSITORY}/run/${GITHUB_RUN_ID}/${GITHUB_JOB}/${RUNNER_NAME}",
+		"${GITHUB_SERVER_URL}/${GITHUB_REPOSITORY}/actions/runs/${GITHUB_RUN_ID}",
+		"https://docs.github.com/en/actions/reference/workflows-and-actions/variables"},
+	{"gitlab", "GITLAB_CI", "", // gitlab-ci-local sets it to false
+		"${CI_PROJECT_PATH}/job/${CI_JOB_ID}/${CI_JOB_NAME}",
+		"${CI_JOB_URL}",
+		"https://docs.gitlab.com/ci/variables/predefined_variables/"},
+	{"jenkins", "JENKINS_URL", "",
+		"${JOB_NAME}/${BUILD_NUMBER}",
+		"${BUILD_URL}",
+		"https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables"},
+	{"buildkite", "BUILDKITE", "true",
+		"${BUILDKITE_ORGANIZATION_SLUG}/${BUILDKITE_PIPELINE_SLUG}/${BUILDKITE_BUILD_NUMBER}/${BUILDKITE_JOB_ID}",
+		"${BUILDKITE_BUILD_URL}#${BUILDKITE_JOB_ID}",
+		"https://buildkite.com/docs/pipelines/configure/environment-variables"},
+	{"circleci", "CIRCLECI", "true",
+		"${CIRCLE_PROJECT_USERNAME}/${CIRCLE_PROJECT_REPONAME}/${CIRCLE_BUILD_NUM}/${CIRCLE_JOB}/${CIRCLE_NODE_INDEX}",
+		"${CIRCLE_BUILD_URL}",
+		"https://circleci.com/docs/reference/variables/"},
+	{"azure", "TF_BUILD", "True",
+		"${SYSTEM_TEAMPROJECT}/${BUILD_BUILDID}/${SYSTEM_JOBDISPLAYNAME}/${SYSTEM_JOBID}",
+		"${SYSTEM_COLLECTIONURI}${SYSTEM_TEAMPROJECT}/_build/results?buildId=${BUILD_BUILDID}&view=logs&j=${SYSTEM_JOBID}",
+		"https://learn.microsoft.com/en-us/azure/devops/pipelines/build/variables"},
+	{"travis", "TRAVIS", "true",
+		"${TRAVIS_REPO_SLUG}/${TRAVIS_JOB_NUMBER}",
+		"${TRAVIS_JOB_WEB_URL}",
+		"https://docs.travis-ci.com/user/environment-variables/"},
+	{"woodpecker", "CI", "woodpecker",
+		"${CI_REPO}/${CI_PIPELINE_NUMBER}/${CI_WORKFLOW_NAME}/${CI_WORKFLOW_NUMBER}",
+		"${CI_PIPELINE_URL}",
+		"https://woodpecker-ci.org/docs/usage/environment"},
+	{"drone", "DRONE", "true",
+		"${DRONE_REPO}/${DRONE_BUILD_NUMBER}/${DRONE_STAGE_NAME}/${DRONE_STAGE_NUMBER}",
+		"${DRONE_BUILD_LINK}",
+		"https://docs.drone.io/pipeline/environment/reference/"},
+	{"teamcity", "TEAMCITY_VERSION", "",
+		"${TEAMCITY_PROJECT_NAME}/${TEAMCITY_BUILDCONF_NAME}/${BUILD_NUMBER}",
+		"${BUILD_URL}",
+		"https://www.jetbrains.com/help/teamcity/predefined-build-parameters.html"},
+	{"bitbucket", "BITBUCKET_BUILD_NUMBER", "",
+		"${BITBUCKET_REPO_FULL_NAME}/${BITBUCKET_BUILD_NUMBER}/${BITBUCKET_STEP_UUID}",
+		"${BITBUCKET_GIT_HTTP_ORIGIN}/pipelines/results/${BITBUCKET_BUILD_NUMBER}",
+		"https://support.atlassian.com/bitbucket-cloud/docs/variables-and-secrets/"},
+	{"codebuild", "CODEBUILD_BUILD_ID", "",
+		"${CODEBUILD_BUILD_ID}",
+		"${CODEBUILD_BUILD_URL}",
+		"https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-env-vars.html"},
+	{"semaphore", "SEMAPHORE", "true",
+		"${SEMAPHORE_PROJECT_NAME}/${SEMAPHORE_JOB_NAME}/${SEMAPHORE_JOB_ID}",
+		"${SEMAPHORE_ORGANIZATION_URL}/jobs/${SEMAPHORE_JOB_ID}",
+		"https://docs.semaphoreci.com/reference/env-vars"},
+	{"appveyor", "APPVEYOR", "True",
+		"${APPVEYOR_ACCOUNT_NAME}/${APPVEYOR_PROJECT_SLUG}/${APPVEYOR_BUILD_NUMBER}/${APPVEYOR_JOB_ID}",
+		"${APPVEYOR_URL}/project/${APPVEYOR_ACCOUNT_NAME}/${APPVEYOR_PROJECT_SLUG}/builds/${APPVEYOR_BUILD_ID}/job/${APPVEYOR_JOB_ID}",
+		"https://www.appveyor.com/docs/environment-variables/"},
+	{"prow", "PROW_JOB_ID", "",
+		"${JOB_NAME}/${PROW_JOB_ID}",
+		"",
+		"https://docs.prow.k8s.io/docs/jobs/"},
+}
+
+var (
+	variable    = regexp.MustCompile(`\$\{\w+\}`)
+	manySlashes = regexp.MustCompile(`/{2,}`)
+)
+
+// whoAmI returns the holder that getenv's variables tell, and the job's link,
+// if it has one: the CI job, else user@host.
+func whoAmI(getenv func(string) string) (holder, link string) {
+	for _, ci := range ciSystems {
+		if v := getenv(ci.detect); v == "" || ci.value != "" && !strings.EqualFold(v, ci.value) {
+			continue
+		}
+		job := os.Expand(ci.job, func(name string) string { return strings.ReplaceAll(getenv(name), " ", "-") })
+		job = strings.Trim(manySlashes.ReplaceAllString(job, "/"), "/")
+		if job == "" {
+			continue
+		}
+		return cut(ci.name+":"+job, maxHolder), linkOf(ci, getenv)
+	}
+	return cut(userAtHost(getenv), maxHolder), ""
+}
+
+func linkOf(ci ciSystem, getenv func(string) string) string {
+	for _, v := range variable.FindAllString(ci.link, -1) {
+		if getenv(v[2:len(v)-1]) == "" {
+			return ""
+		}
+	}
+	link := os.Expand(ci.link, func(name string) string { return strings.ReplaceAll(getenv(name), " ", "%20") })
+	if checkLink(link) != nil {
+		return ""
+	}
+	return link
+}
+
+func userAtHost(getenv func(string) string) string {
+	name := cmp.Or(getenv("USER"), getenv("USERNAME"))
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname()
+	return cmp.Or(name, "somebody") + "@" + cmp.Or(host, "localhost")
+}
+
+// cut shortens a text to so many bytes, at the end of a letter.
+func cut(text string, most int) string {
+	text = strings.ToValidUTF8(text, "?")
+	if len(text) <= most {
+		return text
+	}
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most]
+}

@@ -1,0 +1,810 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// A rig is a keeper on a real file, which can be closed and opened again.
+type rig struct {
+	*keeper
+	t          *testing.T
+	path       string
+	declared   environments
+	maxWaiters int
+}
+
+func newRig(t *testing.T, declared string) *rig {
+	g := &rig{t: t, path: filepath.Join(t.TempDir(), "call-me.db"), maxWaiters: 1000}
+	if declared != "" {
+		if err := g.declared.Decode(declared); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.open()
+	return g
+}
+
+func (g *rig) open() {
+	g.t.Helper()
+	s, err := openStore(g.path)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, slog.New(slog.NewTextHandler(g.t.Output(), nil))); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+func (g *rig) close() {
+	g.t.Helper()
+	g.keeper.close()
+	if err := g.store.close(); err != nil {
+		g.t.Error(err)
+	}
+}
+
+func (g *rig) restart() {
+	g.t.Helper()
+	g.close()
+	g.open()
+}
+
+// inBubble runs a test on a rig with a clock of its own.
+func inBubble(t *testing.T, declared string, f func(t *testing.T, g *rig)) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, declared)
+		defer func() { g.close() }()
+		f(t, g)
+	})
+}
+
+// An asker is somebody who waits for a slot on another goroutine.
+type asker struct {
+	id     string
+	leave  func()
+	answer chan answer
+}
+
+func (g *rig) asks(id string, wait time.Duration) *asker {
+	ctx, cancel := context.WithCancel(context.Background())
+	a := &asker{id, func() { cancel(); synctest.Wait() }, make(chan answer, 1)}
+	c := &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: wait > 0}
+	go func() { a.answer <- g.askForSlot(ctx, c, wait) }()
+	synctest.Wait()
+	return a
+}
+
+// now returns the answer that the asker has by now; the zero answer for none.
+func (a *asker) now() (answer, bool) {
+	synctest.Wait()
+	select {
+	case got := <-a.answer:
+		return got, true
+	default:
+		return answer{}, false
+	}
+}
+
+func (a *asker) wantLease(t *testing.T) lease {
+	t.Helper()
+	got, answered := a.now()
+	if !answered || got.err != nil || got.lease == nil {
+		t.Fatalf("%q: answered %v, %v, want a lease", a.id, answered, got.err)
+	}
+	return *got.lease
+}
+
+func (a *asker) wantErr(t *testing.T, err error) answer {
+	t.Helper()
+	got, answered := a.now()
+	if !answered || !errors.Is(got.err, err) {
+		t.Fatalf("%q: answered %v, %v, want %v", a.id, answered, got.err, err)
+	}
+	return got
+}
+
+func (a *asker) wantNothing(t *testing.T) {
+	t.Helper()
+	if got, answered := a.now(); answered {
+		t.Fatalf("%q was answered %v", a.id, got.err)
+	}
+}
+
+func (g *rig) take(id string, ttl time.Duration) answer {
+	return g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id, ttl: ttl}}, 0)
+}
+
+func (g *rig) mustTake(id string, ttl time.Duration) lease {
+	g.t.Helper()
+	a := g.take(id, ttl)
+	if a.err != nil {
+		g.t.Fatalf("%s: %v", id, a.err)
+	}
+	return *a.lease
+}
+
+func (g *rig) free(id string) error {
+	return g.ask(&call{kind: callRelease, environment: "uat", departure: departure{selector: selector{id: id}}}).err
+}
+
+func (g *rig) extend(id string) error {
+	return g.ask(&call{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: id}, at: time.Now()}}).err
+}
+
+// state is what a reader sees: leases, then the line.
+func (g *rig) state() string {
+	synctest.Wait()
+	v, err := g.view("uat")
+	if err != nil {
+		return err.Error()
+	}
+	var words []string
+	for _, l := range v.leases {
+		words = append(words, l.id)
+	}
+	words = append(words, "|")
+	for _, p := range v.line {
+		words = append(words, p.id)
+	}
+	return strings.Join(words, " ")
+}
+
+func (g *rig) want(state string) {
+	g.t.Helper()
+	if got := g.state(); got != state {
+		g.t.Errorf("state is %q, want %q", got, state)
+	}
+}
+
+func TestOneReleaseWakesOneWaiterInOrder(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("first", 0)
+		var line []*asker
+		for i := range 50 {
+			line = append(line, g.asks(fmt.Sprint("waiter", i), time.Hour))
+		}
+		holder, last := "first", uint64(0)
+		for i, a := range line {
+			if err := g.free(holder); err != nil {
+				t.Fatal(err)
+			}
+			l := a.wantLease(t)
+			if l.fence <= last {
+				t.Errorf("fence %d after %d", l.fence, last)
+			}
+			for _, behind := range line[i+1:] {
+				behind.wantNothing(t)
+			}
+			holder, last = a.id, l.fence
+		}
+	})
+}
+
+func TestTheLineSurvivesARestartInItsOrder(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		before := []*asker{}
+		for i := range 5 {
+			before = append(before, g.asks(fmt.Sprint("w", i), time.Hour))
+		}
+		g.restart()
+		for _, a := range before {
+			a.wantErr(t, errStopping)
+		}
+		g.want("holder | w0 w1 w2 w3 w4")
+		g.free("holder") // w0 is absent: it keeps its offer
+		g.want(" | w0 w1 w2 w3 w4"[1:])
+		time.Sleep(5 * time.Second)
+		w1 := g.asks("w1", time.Hour)
+		w3 := g.asks("w3", time.Hour)
+		w0 := g.asks("w0", time.Hour)
+		w0.wantLease(t)
+		w1.wantNothing(t)
+		time.Sleep(6 * time.Second) // w2 and w4 have been absent for 10 s from the start
+		g.want("w0 | w1 w3")
+		g.free("w0")
+		w1.wantLease(t)
+		g.free("w1")
+		w3.wantLease(t)
+	})
+}
+
+func TestAfterAStartEveryoneIsAbsentFromThatMoment(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		g.asks("w", time.Hour)
+		g.close()
+		time.Sleep(time.Hour) // the server is down for much longer than an absence
+		g.open()
+		g.want("holder | w")
+		time.Sleep(absence - time.Second)
+		g.want("holder | w")
+		time.Sleep(2 * time.Second)
+		g.want("holder |")
+	})
+}
+
+func TestAStartGivesEveryLeaseItsFullTTL(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", time.Minute)
+		time.Sleep(50 * time.Second)
+		g.close()
+		time.Sleep(time.Hour)
+		g.open()
+		time.Sleep(time.Minute - time.Millisecond)
+		g.want("holder |")
+		time.Sleep(time.Second)
+		g.want("|")
+	})
+}
+
+func TestALeaseEndsNeverBeforeItsTTLAndAtMostASecondAfter(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		for ttl := time.Second; ttl < 3*time.Second; ttl += 37 * time.Millisecond {
+			start := time.Now()
+			g.mustTake("holder"+ttl.String(), ttl)
+			next := g.asks("next"+ttl.String(), time.Hour)
+			time.Sleep(ttl - time.Millisecond)
+			next.wantNothing(t)
+			got := <-next.answer
+			if late := time.Since(start) - ttl; got.lease == nil || late > time.Second {
+				t.Errorf("ttl %v: %v, %v late", ttl, got.err, late)
+			}
+			g.free(next.id)
+		}
+	})
+}
+
+func TestRenewalsKeepALeaseForDaysWithoutTheDisk(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 2*time.Minute)
+		counter := g.store.header
+		for range 3 * 24 * 60 {
+			time.Sleep(time.Minute)
+			if err := g.extend("holder"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if g.store.header != counter {
+			t.Error("a renewal was written")
+		}
+		time.Sleep(2*time.Minute + time.Second)
+		if err := g.extend("holder"); !errors.Is(err, errNotHeld) {
+			t.Errorf("renewing after the end: %v", err)
+		}
+	})
+}
+
+func TestARenewalThatChangesTheTTLIsOnTheDisk(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", time.Minute)
+		a := g.ask(&call{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: "holder"}, ttl: time.Hour, hasTTL: true, at: time.Now()}})
+		if a.err != nil || a.lease.ttl != time.Hour {
+			t.Fatalf("%+v", a)
+		}
+		g.restart()
+		time.Sleep(time.Hour - time.Second)
+		g.want("holder |")
+		time.Sleep(2 * time.Second)
+		g.want("|")
+	})
+}
+
+func TestAClaimIsKeptInMemoryOnly(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		claim := func(id string) {
+			a := g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id, ttl: time.Hour}, claim: 30 * time.Second}, 0)
+			if a.err != nil {
+				t.Fatal(a.err)
+			}
+		}
+		claim("unclaimed")
+		time.Sleep(31 * time.Second)
+		g.want("|")
+		claim("claimed")
+		if err := g.extend("claimed"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		g.want("claimed |")
+		g.free("claimed")
+		claim("restarted")
+		g.restart()
+		time.Sleep(time.Minute)
+		g.want("restarted |")
+	})
+}
+
+func TestAWaiterGrantedFromTheLineMustClaimToo(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		go g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true, claim: 30 * time.Second}, time.Hour)
+		g.want("holder | w")
+		time.Sleep(time.Hour / 2)
+		g.free("holder")
+		g.want("w |")
+		time.Sleep(31 * time.Second)
+		g.want("|")
+	})
+}
+
+func TestAPlaceWithoutAnIDEndsWithItsConnectionAndIsNeverWritten(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		nameless, named := g.asks("", time.Hour), g.asks("named", time.Hour)
+		g.want("holder |  named")
+		var keys []string
+		g.store.load(func(bucket string, key, _ []byte) error {
+			if bucket == lineBucket {
+				keys = append(keys, string(key))
+			}
+			return nil
+		})
+		if len(keys) != 1 {
+			t.Errorf("%d places are on the disk, want the one with an id", len(keys))
+		}
+		nameless.leave()
+		g.want("holder | named")
+		g.free("holder")
+		named.wantLease(t)
+	})
+}
+
+func TestAGrantWhoseCallerHadLeftIsUndone(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		a := g.askForSlot(ctx, &call{kind: callRequest, environment: "uat"}, 0)
+		if !errors.Is(a.err, errGone) {
+			t.Errorf("the answer to nobody: %v", a.err)
+		}
+		g.want("|")
+		if open, _ := g.keeper.open("uat"); !open {
+			t.Error("the slot is not free again")
+		}
+	})
+}
+
+func TestAConnectionThatIsGoneBeforeItIsLookedAtLeavesNoGhost(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		for i := range 200 {
+			id := map[bool]string{true: "", false: fmt.Sprint("id", i)}[i%2 == 0]
+			ctx, cancel := context.WithCancel(context.Background())
+			go g.askForSlot(ctx, &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: true}, time.Hour)
+			cancel()
+		}
+		synctest.Wait()
+		time.Sleep(absence + time.Second)
+		g.want("holder |")
+		if g.waiters != 0 || len(g.waiting) != 0 {
+			t.Errorf("%d waiters are counted, %d places have some", g.waiters, len(g.waiting))
+		}
+	})
+}
+
+func TestAWaiterThatLeavesIsPassedOver(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		gone, next := g.asks("gone", time.Hour), g.asks("next", time.Hour)
+		gone.leave()
+		g.free("holder")
+		next.wantNothing(t) // the offer is kept for a while
+		time.Sleep(absence + time.Second)
+		next.wantLease(t)
+	})
+}
+
+func TestTheNewestConnectionOfAnIDCounts(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		older, newer := g.asks("w", time.Hour), g.asks("w", 2*time.Hour)
+		next := g.asks("next", 2*time.Hour)
+		older.leave()
+		g.free("holder")
+		newer.wantLease(t)
+		g.free("w")
+		next.wantLease(t)
+
+		older, newer = g.asks("v", time.Hour), g.asks("v", 2*time.Hour)
+		newer.leave()
+		time.Sleep(absence + time.Second)
+		older.wantErr(t, errEnded) // a proxy may hold a dead connection open: only the newest counts
+		g.want("next |")
+	})
+}
+
+func TestADuplicateOfAWaitingRequestGetsTheSameAnswer(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		var same []*asker
+		for range 100 {
+			same = append(same, g.asks("w", time.Hour))
+		}
+		g.want("holder | w")
+		g.free("holder")
+		fence := same[0].wantLease(t).fence
+		for _, a := range same[1:] {
+			if got := a.wantLease(t).fence; got != fence {
+				t.Fatalf("fences %d and %d for one id", fence, got)
+			}
+		}
+		g.want("w |")
+	})
+}
+
+func TestWaitEndsWithThePlaceInTheLine(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		g.asks("w0", time.Hour)
+		a := g.asks("w1", 25*time.Second)
+		time.Sleep(25*time.Second - 1)
+		a.wantNothing(t)
+		time.Sleep(1)
+		if got := a.wantErr(t, errNoSlot); got.position != 2 || len(got.held) != 1 || got.held[0].id != "holder" {
+			t.Errorf("position %d, held by %v", got.position, got.held)
+		}
+		g.want("holder | w0 w1")
+		if got := g.take("w1", 0); !errors.Is(got.err, errNoSlot) || got.position != 2 {
+			t.Errorf("a look without wait: %v, position %d", got.err, got.position)
+		}
+		g.want("holder | w0 w1")
+	})
+}
+
+func TestAZeroWaitEntersTheLine(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		a := g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true}, 0)
+		if !errors.Is(a.err, errNoSlot) || a.position != 1 {
+			t.Errorf("%v, position %d", a.err, a.position)
+		}
+		g.want("holder | w")
+	})
+}
+
+func TestTooManyWaitersAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, "")
+		defer func() { g.close() }()
+		g.close()
+		g.maxWaiters = 2
+		g.open()
+		g.mustTake("holder", 0)
+		first := g.asks("a", time.Hour)
+		g.asks("b", time.Hour)
+		g.asks("c", time.Hour).wantErr(t, errBusy)
+		first.leave()
+		g.asks("d", time.Hour).wantNothing(t)
+		g.want("holder | a b d")
+	})
+}
+
+func TestStoppingAnswersEveryWaiter(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		var all []*asker
+		for i := range 100 {
+			all = append(all, g.asks(fmt.Sprint(i), time.Hour))
+		}
+		g.restart()
+		for _, a := range all {
+			a.wantErr(t, errStopping)
+		}
+	})
+}
+
+func TestSlotsAreDeclared(t *testing.T) {
+	inBubble(t, "uat:blue+green,perf:2", func(t *testing.T, g *rig) {
+		if got := g.mustTake("a", 0).slot + " " + g.mustTake("b", 0).slot; got != "blue green" {
+			t.Errorf("granted %s", got)
+		}
+		if a := g.take("c", 0); !errors.Is(a.err, errNoSlot) || len(a.held) != 2 {
+			t.Errorf("the third got %v, held by %v", a.err, a.held)
+		}
+		if a := g.ask(&call{kind: callRequest, environment: "prod", request: request{}}); !errors.Is(a.err, errUndeclared) {
+			t.Errorf("an undeclared one: %v", a.err)
+		}
+	})
+}
+
+func TestTheDeclarationMayChangeUnderLeases(t *testing.T) {
+	inBubble(t, "uat:blue+green", func(t *testing.T, g *rig) {
+		g.mustTake("a", 0)
+		g.mustTake("b", 0)
+		g.close()
+		g.declared = environments{}
+		g.declared.Decode("perf")
+		g.open()
+		g.want("a b |")
+		if err := g.extend("a"); err != nil {
+			t.Errorf("renewing where it is not declared any more: %v", err)
+		}
+		if err := g.free("a"); err != nil {
+			t.Errorf("releasing there: %v", err)
+		}
+		if a := g.take("c", 0); !errors.Is(a.err, errUndeclared) {
+			t.Errorf("requesting there: %v", a.err)
+		}
+		g.free("b")
+		if err := g.free("b"); !errors.Is(err, errUndeclared) {
+			t.Errorf("when nothing is left there: %v", err)
+		}
+	})
+}
+
+func TestAnEnvironmentWithoutLeaseAndLineCostsNothing(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		for i := range 100 {
+			name := fmt.Sprint("env", i)
+			g.ask(&call{kind: callRequest, environment: name, request: request{id: "a"}})
+			g.ask(&call{kind: callRelease, environment: name, departure: departure{selector: selector{id: "a"}}})
+			g.ask(&call{kind: callRelease, environment: name, departure: departure{plain: true}})
+			g.ask(&call{kind: callRenew, environment: name, renewal: renewal{selector: selector{id: "a"}}})
+		}
+		synctest.Wait()
+		if len(g.environments) != 0 || len(g.shown) != 0 {
+			t.Errorf("%d and %d environments are in memory", len(g.environments), len(g.shown))
+		}
+	})
+}
+
+func TestNumbersGrowAcrossRestartsAndClocksThatGoBack(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		last := g.mustTake("a", 0).fence
+		if now := uint64(time.Now().UnixMilli()); last < now {
+			t.Errorf("fence %d is below the time %d", last, now)
+		}
+		g.free("a")
+		g.last += 1 << 40 // as if the clock had been far ahead when the server started
+		ahead := g.mustTake("b", 0).fence
+		g.restart()
+		g.free("b")
+		if next := g.mustTake("c", 0).fence; next <= ahead || next >= 1<<53 {
+			t.Errorf("fence %d after %d", next, ahead)
+		}
+	})
+}
+
+func TestEndedRequestsAreRememberedAcrossARestart(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("a", 0)
+		g.free("a")
+		g.free("never seen")
+		g.restart()
+		for _, id := range []string{"a", "never seen"} {
+			if a := g.take(id, 0); !errors.Is(a.err, errEnded) {
+				t.Errorf("%s after the restart: %v", id, a.err)
+			}
+		}
+		if err := g.free("a"); err != nil {
+			t.Errorf("releasing again after the restart: %v", err)
+		}
+	})
+}
+
+// In one round: renewals, releases, expiries, then requests. The committer is
+// held up, so that all of them arrive in one.
+func TestARoundTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("renewed", time.Minute)
+		now := time.Now()
+		k := g.keeper
+		calls := []*call{
+			{kind: callRequest, environment: "uat", request: request{id: "next"}, reply: make(chan answer, 1)},
+			{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: "renewed"}, at: now}, reply: make(chan answer, 1)},
+		}
+		g.keeper.close() // from here on this goroutine owns what run did
+		time.Sleep(time.Minute + time.Second)
+		r := k.apply(calls, true)
+		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "next" {
+			t.Errorf("a renewal that had arrived a minute before kept %v", got)
+		}
+		r.undo()
+		calls[0].renewal.at = time.Now() // apply has sorted them
+		k.apply(calls, true)
+		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "renewed" {
+			t.Errorf("a renewal that came with the expiry lost: %v", got)
+		}
+		calls = append(calls, &call{kind: callRelease, environment: "uat", departure: departure{selector: selector{id: "renewed"}}})
+		k.apply(calls, true)
+		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "next" {
+			t.Errorf("a request did not see the release of its round: %v", got)
+		}
+		g.open2()
+	})
+}
+
+// open2 makes a keeper on the store that is still open.
+func (g *rig) open2() {
+	g.store.close()
+	g.open()
+}
+
+// A writer of our own holds bbolt's lock: the disk is slow, the rest is not.
+func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
+	g := newRig(t, "")
+	defer g.close()
+	g.mustTake("holder", 400*time.Millisecond)
+	slow, err := g.store.db.Begin(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stuck := make(chan answer, 1)
+	go func() {
+		stuck <- g.ask(&call{kind: callRequest, environment: "other", request: request{id: "other"}})
+	}()
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err := g.extend("holder"); err != nil {
+			t.Fatalf("renewing while the disk is slow: %v", err)
+		}
+		v, _ := g.view("uat")
+		if len(v.leases) != 1 {
+			t.Fatal("a reader does not see the lease")
+		}
+		if v, _ := g.view("other"); len(v.leases) != 0 {
+			t.Fatal("a reader sees what is not committed")
+		}
+	}
+	select {
+	case a := <-stuck:
+		t.Errorf("granted before it was stored: %+v", a)
+	default:
+	}
+	slow.Rollback()
+	if a := <-stuck; a.err != nil {
+		t.Error(a.err)
+	}
+}
+
+// bbolt is closed under the keeper: the commit fails as it does on a broken
+// disk, and the file must be written anew from memory.
+func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
+	inBubble(t, "uat:2", func(t *testing.T, g *rig) {
+		g.mustTake("a", time.Hour)
+		g.mustTake("b", time.Hour)
+		waiter := g.asks("w", time.Hour)
+		g.store.db.Close()
+		if err := g.free("a"); !errors.Is(err, errUnknown) {
+			t.Fatalf("a release that could not be stored: %v", err)
+		}
+		waiter.wantNothing(t) // it was not granted what was not freed
+		g.want("a b | w")
+		if !g.healthy.Load() {
+			t.Error("the file was not written anew")
+		}
+		if err := g.free("a"); err != nil {
+			t.Fatal(err)
+		}
+		waiter.wantLease(t)
+		g.restart()
+		g.want("b w |")
+		if err := g.free("a"); err != nil {
+			t.Errorf("the history was lost: %v", err)
+		}
+	})
+}
+
+func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("a", 10*time.Second)
+		waiter := g.asks("w", time.Hour)
+		gone := g.asks("gone", time.Hour)
+		path := g.store.path
+		g.store.path = filepath.Join(g.t.TempDir(), "no such folder", "call-me.db")
+		g.store.db.Close()
+		g.free("a")
+		if g.healthy.Load() {
+			t.Error("the server says that it is healthy")
+		}
+		gone.leave()
+		time.Sleep(time.Minute)
+		if err := g.take("x", 0).err; !errors.Is(err, errUnknown) {
+			t.Errorf("a request meanwhile: %v", err)
+		}
+		if err := g.extend("a"); err != nil {
+			t.Errorf("a renewal meanwhile: %v", err)
+		}
+		g.want("a | w gone")
+		g.store.path = path
+		time.Sleep(2 * time.Second)
+		if !g.healthy.Load() {
+			t.Fatal("it did not recover")
+		}
+		g.want("a | w gone") // who was connected is, who was not has 10 s
+		time.Sleep(absence + time.Second)
+		waiter.wantLease(t)
+		g.restart()
+		g.want("w |")
+	})
+}
+
+// bbolt is told that the file must not grow: it fails like a full disk.
+func TestOnAFullDiskReleasesWork(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		for i := range 300 {
+			g.ask(&call{kind: callRequest, environment: fmt.Sprint("env", i), request: request{id: "aaaaaaaa", reason: strings.Repeat("x", 500)}})
+		}
+		waiter := g.asks("w", time.Hour)
+		waiter.wantLease(t)
+		synctest.Wait()
+		size := 0
+		g.store.db.View(func(tx *bbolt.Tx) error { size = int(tx.Size()); return nil })
+		g.store.db.MaxSize = size
+		refused := 0
+		for i := range 300 {
+			a := g.ask(&call{kind: callRequest, environment: fmt.Sprint("more", i), request: request{id: "bbbbbbbb", reason: strings.Repeat("x", 1000)}})
+			if a.err != nil && !errors.Is(a.err, errFull) {
+				t.Fatal(a.err)
+			}
+			if a.err != nil {
+				refused++
+			}
+		}
+		if refused == 0 {
+			t.Fatal("the disk was never full")
+		}
+		for i := range 300 {
+			name := fmt.Sprint("env", i)
+			if a := g.ask(&call{kind: callRelease, environment: name, departure: departure{selector: selector{id: "aaaaaaaa"}}}); a.err != nil {
+				t.Fatalf("release %d: %v", i, a.err)
+			}
+		}
+		g.store.db.MaxSize = 0
+		time.Sleep(2 * time.Second)
+		if !g.healthy.Load() {
+			t.Error("it did not recover")
+		}
+		g.mustTake("w", 0)
+		g.restart()
+		g.want("w |")
+	})
+}
+
+func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
+	g := newRig(t, "uat:3")
+	defer g.close()
+	var mu sync.Mutex
+	have, most, fences := 0, 0, []uint64{}
+	var all sync.WaitGroup
+	for w := range 16 {
+		all.Go(func() {
+			for i := range 20 {
+				id := fmt.Sprint("worker", w, "-", i)
+				a := g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: true}, time.Minute)
+				if a.err != nil {
+					t.Error(a.err)
+					return
+				}
+				mu.Lock()
+				have++
+				most = max(most, have)
+				fences = append(fences, a.lease.fence)
+				mu.Unlock()
+				mu.Lock()
+				have--
+				mu.Unlock()
+				if err := g.free(id); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	slices.Sort(fences)
+	if most > 3 || len(slices.Compact(fences)) != 16*20 {
+		t.Errorf("%d had a slot at once, %d different fences", most, len(fences))
+	}
+}

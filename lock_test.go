@@ -1,0 +1,647 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A bench is one environment with a clock that the test turns and a history.
+type bench struct {
+	t    *testing.T
+	e    *environment
+	now  time.Time
+	past *history
+	last uint64
+	all  []change // of every step so far
+}
+
+func newBench(t *testing.T, slots ...string) *bench {
+	if len(slots) == 0 {
+		slots = []string{"uat"}
+	}
+	return &bench{t: t, e: newEnvironment("uat", slots), now: time.Now(), past: newHistory(), last: 100}
+}
+
+// step runs rules in one round and publishes it.
+func (b *bench) step(f func(r *round)) *round {
+	r := &round{now: b.now, past: b.past, next: func() uint64 { b.last++; return b.last }}
+	f(r)
+	b.past.publish(0)
+	b.all = append(b.all, r.changes...)
+	return r
+}
+
+func (b *bench) post(q request, wait bool) (o outcome) {
+	b.step(func(r *round) { o = b.e.request(r, q, wait, 0) })
+	return o
+}
+
+// ask requests a slot under an id, with wait.
+func (b *bench) ask(id string) outcome { return b.post(request{id: id, holder: "h-" + id}, true) }
+
+func (b *bench) must(id string) *lease {
+	b.t.Helper()
+	o := b.ask(id)
+	if o.err != nil || o.lease == nil {
+		b.t.Fatalf("request %s: %+v, want a lease", id, o)
+	}
+	return o.lease
+}
+
+func (b *bench) queue(id string) *place {
+	b.t.Helper()
+	o := b.ask(id)
+	if o.err != nil || o.lease != nil || o.place == nil {
+		b.t.Fatalf("request %s: %+v, want a place in the line", id, o)
+	}
+	return o.place
+}
+
+func (b *bench) end(d departure) (o outcome) {
+	b.step(func(r *round) {
+		o = b.e.release(r, d)
+		b.e.serve(r)
+	})
+	return o
+}
+
+func (b *bench) endID(id string) outcome { return b.end(departure{selector: selector{id: id}}) }
+
+func (b *bench) extend(q renewal) (o outcome) {
+	q.at = b.now
+	b.step(func(r *round) { o = b.e.renew(r, q) })
+	return o
+}
+
+func (b *bench) pass(d time.Duration) {
+	b.now = b.now.Add(d)
+	b.step(func(r *round) {
+		b.e.tick(r)
+		b.e.serve(r)
+	})
+}
+
+func (b *bench) goAway(p *place) { p.present, p.absent = false, b.now }
+
+func (b *bench) wantErr(o outcome, err error) {
+	b.t.Helper()
+	if !errors.Is(o.err, err) || (err == nil) != (o.err == nil) {
+		b.t.Errorf("got error %v, want %v", o.err, err)
+	}
+}
+
+// holders lists who has a slot, and then the line.
+func (b *bench) want(leases, line string) {
+	b.t.Helper()
+	var have, waiting []string
+	for _, l := range b.e.leases {
+		have = append(have, l.slot+":"+l.id)
+	}
+	for _, p := range b.e.line {
+		waiting = append(waiting, p.id)
+	}
+	slices.Sort(have)
+	if got := strings.Join(have, " "); got != leases {
+		b.t.Errorf("leases are %q, want %q", got, leases)
+	}
+	if got := strings.Join(waiting, " "); got != line {
+		b.t.Errorf("line is %q, want %q", got, line)
+	}
+}
+
+func (b *bench) events() string {
+	var names []string
+	for _, e := range b.past.events {
+		names = append(names, e.kind.String()+":"+e.id)
+	}
+	return strings.Join(names, " ")
+}
+
+func TestASlotNeverHasTwoLeases(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	b.must("a")
+	b.must("b")
+	b.want("blue:a green:b", "")
+	b.wantErr(b.post(request{id: "c"}, false), errNoSlot)
+	b.queue("d")
+	b.want("blue:a green:b", "d")
+	b.endID("a")
+	b.want("blue:d green:b", "")
+}
+
+func TestTheLineIsServedInItsOrder(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	for _, id := range []string{"b", "c", "d"} {
+		b.queue(id)
+	}
+	for _, next := range []string{"b", "c", "d"} {
+		b.endID(b.e.leases[0].id)
+		b.want("uat:"+next, strings.TrimSpace(strings.Join(map[string][]string{"b": {"c", "d"}, "c": {"d"}}[next], " ")))
+	}
+}
+
+func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInLine(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	b.goAway(b.queue("b"))
+	b.endID("a")
+	b.want("", "b")
+	b.wantErr(b.post(request{}, false), errNoSlot)
+	if b.e.open() {
+		t.Error("a GET would say that a slot is free")
+	}
+	b.wantErr(b.post(request{id: "c-no-wait"}, false), errNoSlot)
+	b.want("", "b") // and it did not enter the line
+	b.endID("b")
+	if o := b.post(request{}, false); o.lease == nil {
+		t.Errorf("with nobody in line: %+v", o)
+	}
+}
+
+func TestAnAbsentWaiterKeepsItsOfferUntilItPollsAgain(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	b.goAway(b.queue("b"))
+	b.queue("c")
+	b.endID("a")
+	b.want("", "b c")
+	b.pass(absence - time.Second)
+	b.want("", "b c")
+	if o := b.ask("b"); o.lease == nil {
+		t.Fatalf("the absent waiter polled again and got %+v", o)
+	}
+	b.want("uat:b", "c")
+}
+
+func TestAnAbsenceOf10sEndsThePlace(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	gone := b.queue("b")
+	b.queue("c")
+	b.goAway(gone)
+	b.pass(absence - time.Millisecond)
+	b.want("uat:a", "b c")
+	b.pass(time.Millisecond)
+	b.want("uat:a", "c")
+	b.wantErr(b.ask("b"), errEnded)
+	if o := b.ask("b"); o.ended == nil || o.ended.kind != lapsed {
+		t.Errorf("the lapsed request was told %+v", o)
+	}
+}
+
+func TestTheNextFreeSlotGoesToTheNextInLine(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	b.must("a")
+	b.must("b")
+	b.goAway(b.queue("c"))
+	b.queue("d")
+	b.endID("a") // offered to c, who is absent
+	b.want("green:b", "c d")
+	b.endID("b")
+	b.want("blue:d", "c")
+}
+
+func TestAWaiterPassesNobodyWhoIsAbsentForASlotThatIsDueToThem(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	b.must("a")
+	b.must("b")
+	b.goAway(b.queue("c"))
+	b.endID("a")
+	b.queue("d") // one slot is free, but it is c's
+	b.want("green:b", "c d")
+}
+
+func TestAnIDIsOneRequest(t *testing.T) {
+	b := newBench(t)
+	first := b.must("a")
+	fence, deadline := first.fence, first.deadline
+	b.now = b.now.Add(time.Minute)
+	if o := b.ask("a"); o.lease != first || o.lease.fence != fence || o.lease.deadline != deadline {
+		t.Errorf("the same id was told %+v", o)
+	}
+	p := b.queue("b")
+	b.queue("c")
+	b.goAway(p)
+	if o := b.ask("b"); o.place != p || !p.present {
+		t.Errorf("polling again gave %+v", o)
+	}
+	b.want("uat:a", "b c")
+}
+
+func TestTheSameIDWithOtherTermsIsRefused(t *testing.T) {
+	terms := request{id: "a", holder: "h", url: "http://x/", reason: "r", ttl: time.Hour}
+	other := []func(*request){
+		func(q *request) { q.holder = "other" },
+		func(q *request) { q.url = "http://y/" },
+		func(q *request) { q.reason = "other" },
+		func(q *request) { q.ttl = time.Minute },
+	}
+	b := newBench(t)
+	b.post(terms, true)
+	waiting := terms
+	waiting.id = "b"
+	b.post(waiting, true)
+	for i, change := range other {
+		for _, q := range []request{terms, waiting} {
+			change(&q)
+			if o := b.post(q, true); !errors.Is(o.err, errDifferent) {
+				t.Errorf("change %d of %s: %+v", i, q.id, o)
+			}
+		}
+	}
+	b.want("uat:a", "b")
+}
+
+func TestARenewedTTLDoesNotMakeARepeatedRequestDifferent(t *testing.T) {
+	b := newBench(t)
+	q := request{id: "a", ttl: time.Minute}
+	b.post(q, false)
+	b.extend(renewal{selector: selector{id: "a"}, ttl: time.Hour, hasTTL: true})
+	if o := b.post(q, false); o.err != nil || o.lease.ttl != time.Hour {
+		t.Errorf("the repeated request was told %+v", o)
+	}
+}
+
+func TestAnEndedIDIsRefusedWithHowItEnded(t *testing.T) {
+	ends := map[eventKind]func(b *bench){
+		released: func(b *bench) { b.endID("a") },
+		expired:  func(b *bench) { b.pass(time.Minute) },
+		forced:   func(b *bench) { b.end(departure{force: true, by: "bob"}) },
+	}
+	for kind, end := range ends {
+		t.Run(kind.String(), func(t *testing.T) {
+			b := newBench(t)
+			q := request{id: "a", ttl: time.Minute}
+			b.post(q, false)
+			end(b)
+			if o := b.post(q, true); !errors.Is(o.err, errEnded) || o.ended == nil || o.ended.kind != kind {
+				t.Errorf("got %+v", o)
+			}
+			b.want("", "")
+		})
+	}
+}
+
+func TestAReleaseThatOvertakesItsRequestUsesTheIDUp(t *testing.T) {
+	b := newBench(t)
+	b.wantErr(b.endID("early"), nil)
+	o := b.ask("early")
+	b.wantErr(o, errEnded)
+	if o.ended == nil || o.ended.kind != usedUp {
+		t.Errorf("told %+v", o.ended)
+	}
+	b.want("", "")
+}
+
+func TestEndedRequestsAreRememberedForAnHour(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	b.endID("a")
+	b.now = b.now.Add(rememberAge - time.Second)
+	b.wantErr(b.ask("a"), errEnded)
+	b.now = b.now.Add(time.Second)
+	b.must("a")
+}
+
+func TestARepeatedReleaseIsGrantedAlsoAfterTheNextGrant(t *testing.T) {
+	for name, d := range map[string]departure{
+		"by id":              {selector: selector{id: "a"}},
+		"by holder":          {selector: selector{holder: "h-a"}},
+		"by holder and slot": {selector: selector{holder: "h-a", slot: "uat"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.must("a")
+			b.queue("b")
+			b.wantErr(b.end(d), nil)
+			b.wantErr(b.end(d), nil)
+			b.want("uat:b", "")
+		})
+	}
+}
+
+func TestAReleaseOfALeaseThatTimeOrForceEndedIsRefused(t *testing.T) {
+	for name, end := range map[string]func(b *bench){
+		"expired": func(b *bench) { b.pass(time.Minute) },
+		"forced":  func(b *bench) { b.end(departure{force: true}) },
+	} {
+		for by, d := range map[string]departure{"id": {selector: selector{id: "a"}}, "holder": {selector: selector{holder: "h"}}} {
+			t.Run(name+" by "+by, func(t *testing.T) {
+				b := newBench(t)
+				b.post(request{id: "a", holder: "h", ttl: time.Minute}, false)
+				end(b)
+				o := b.end(d)
+				b.wantErr(o, errNotHeld)
+				if o.ended == nil || o.ended.kind.String() != name {
+					t.Errorf("told %+v", o.ended)
+				}
+			})
+		}
+	}
+}
+
+func TestNobodyReleasesTheLeaseOfAnother(t *testing.T) {
+	b := newBench(t)
+	a := b.must("a")
+	for name, d := range map[string]departure{
+		"another holder":             {selector: selector{holder: "h-b"}},
+		"another holder, its fence":  {selector: selector{holder: "h-b", fence: a.fence}},
+		"its holder, another fence":  {selector: selector{holder: "h-a", fence: a.fence + 1}},
+		"its holder, another slot":   {selector: selector{holder: "h-a", slot: "blue"}},
+		"the 2019 call":              {plain: true},
+		"the 2019 call of a user":    {selector: selector{holder: "h-b"}, plain: true},
+		"force with another fence":   {selector: selector{fence: a.fence + 1}, force: true},
+		"its holder, fence and slot": {selector: selector{holder: "h-a", fence: 7, slot: "uat"}},
+	} {
+		if o := b.end(d); !errors.Is(o.err, errNotHeld) {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+	b.wantErr(b.endID("some other id"), nil) // it used itself up
+	b.want("uat:a", "")
+}
+
+func TestTheCallOf2019FreesALeaseWithoutAHolder(t *testing.T) {
+	b := newBench(t)
+	b.wantErr(b.end(departure{plain: true}), nil) // free already
+	b.post(request{}, false)
+	b.wantErr(b.end(departure{plain: true}), nil)
+	b.want("", "")
+}
+
+func TestTheCallOf2019ByAUserFreesTheUsersLease(t *testing.T) {
+	b := newBench(t, "blue", "green", "red")
+	b.post(request{}, false)
+	b.post(request{id: "a", holder: "ann"}, false)
+	b.post(request{id: "b", holder: "bob"}, false)
+	b.end(departure{selector: selector{holder: "ann"}, plain: true})
+	b.want("blue: red:b", "")
+	b.end(departure{selector: selector{holder: "ann"}, plain: true}) // has none: the one without a holder
+	b.want("red:b", "")
+}
+
+func TestSeveralLeasesOfOneHolderMustBeNamed(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	b.post(request{id: "a", holder: "h"}, false)
+	second := b.post(request{id: "b", holder: "h"}, false).lease
+	for name, o := range map[string]outcome{
+		"release": b.end(departure{selector: selector{holder: "h"}}),
+		"renewal": b.extend(renewal{selector: selector{holder: "h"}}),
+		"force":   b.end(departure{force: true}),
+	} {
+		if b.wantErr(o, errSeveral); len(o.several) != 2 {
+			t.Errorf("%s lists %v", name, o.several)
+		}
+	}
+	b.wantErr(b.end(departure{selector: selector{holder: "h", slot: "blue"}}), nil)
+	b.want("green:b", "")
+	b.wantErr(b.end(departure{selector: selector{holder: "h", fence: second.fence}}), nil)
+	b.want("", "")
+}
+
+func TestForceEndsTheLeaseWhoeverHoldsItAndIsRemembered(t *testing.T) {
+	b := newBench(t)
+	a := b.must("a")
+	b.queue("b")
+	b.wantErr(b.end(departure{selector: selector{fence: a.fence}, force: true, by: "ann", from: "10.0.0.1:5"}), nil)
+	b.want("uat:b", "")
+	last := b.past.events[len(b.past.events)-2]
+	if last.kind != forced || last.by != "ann" || last.from != "10.0.0.1:5" || last.fence != a.fence {
+		t.Errorf("the history says %+v", last)
+	}
+	b.wantErr(b.end(departure{selector: selector{fence: a.fence}, force: true}), errNotHeld) // it is over
+	b.want("uat:b", "")
+}
+
+func TestAReleaseByIDLeavesTheLine(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	b.queue("b")
+	b.queue("c")
+	b.wantErr(b.endID("b"), nil)
+	b.want("uat:a", "c")
+	b.wantErr(b.end(departure{selector: selector{holder: "h-c"}}), errNotHeld) // a place is left by id only
+	b.want("uat:a", "c")
+}
+
+func TestALeaseLastsItsTTLFromTheLastRenewal(t *testing.T) {
+	b := newBench(t)
+	b.post(request{id: "a", ttl: time.Minute}, false)
+	b.pass(time.Minute - 1)
+	b.want("uat:a", "")
+	b.wantErr(b.extend(renewal{selector: selector{id: "a"}}), nil)
+	b.pass(time.Minute - 1)
+	b.want("uat:a", "")
+	b.pass(1)
+	b.want("", "")
+	b.wantErr(b.extend(renewal{selector: selector{id: "a"}}), errNotHeld)
+}
+
+func TestALeaseWithoutATTLLastsUntilItIsReleased(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	b.pass(50 * 365 * 24 * time.Hour)
+	b.want("uat:a", "")
+}
+
+func TestARenewalNeverTakesTimeAway(t *testing.T) {
+	b := newBench(t)
+	l := b.post(request{id: "a", ttl: time.Minute}, false).lease
+	b.now = b.now.Add(30 * time.Second)
+	b.extend(renewal{selector: selector{id: "a"}})
+	deadline := l.deadline
+	l.renew(b.now.Add(-20 * time.Second)) // sent before, arrived after
+	if l.deadline != deadline {
+		t.Errorf("the deadline moved by %v", l.deadline.Sub(deadline))
+	}
+}
+
+func TestARenewalCanChangeTheTTL(t *testing.T) {
+	b := newBench(t)
+	b.post(request{id: "a", holder: "h", ttl: time.Hour}, false)
+	b.wantErr(b.extend(renewal{selector: selector{holder: "h"}, ttl: time.Minute, hasTTL: true}), nil)
+	b.pass(time.Minute - 1)
+	b.want("uat:a", "")
+	b.extend(renewal{selector: selector{id: "a"}, ttl: 0, hasTTL: true})
+	b.pass(time.Hour)
+	b.want("uat:a", "")
+}
+
+func TestAnUnclaimedLeaseEndsAfterItsClaim(t *testing.T) {
+	claim := 30 * time.Second
+	ask := func(b *bench, id string, ttl time.Duration) {
+		b.step(func(r *round) { b.e.request(r, request{id: id, ttl: ttl}, false, claim) })
+	}
+	for _, ttl := range []time.Duration{0, time.Hour} {
+		b := newBench(t)
+		ask(b, "a", ttl)
+		b.pass(claim - 1)
+		b.want("uat:a", "")
+		b.pass(1)
+		b.want("", "")
+
+		ask(b, "b", ttl)
+		b.extend(renewal{selector: selector{id: "b"}})
+		b.pass(time.Hour - 1)
+		b.want("uat:b", "")
+	}
+	b := newBench(t)
+	ask(b, "c", time.Second) // the ttl is shorter than the claim
+	b.pass(time.Second)
+	b.want("", "")
+}
+
+func TestARenewalGrantsNothing(t *testing.T) {
+	b := newBench(t)
+	b.wantErr(b.extend(renewal{selector: selector{id: "never"}}), errNotHeld)
+	b.must("a")
+	b.queue("b")
+	b.wantErr(b.extend(renewal{selector: selector{id: "b"}}), errNotHeld)
+	b.want("uat:a", "b")
+}
+
+func TestFreeIsDeclaredSlotsLessLiveLeases(t *testing.T) {
+	b := newBench(t, "uat")
+	b.must("a")
+	b.e.slots = []string{"blue", "green"} // the declaration has changed under the lease
+	if b.e.free() != 1 {
+		t.Errorf("%d free, want 1", b.e.free())
+	}
+	b.must("b")
+	b.want("blue:b uat:a", "")
+	b.queue("c")
+	b.e.slots = nil // and again: not declared any more
+	b.endID("a")
+	b.want("blue:b", "c")
+	b.wantErr(b.extend(renewal{selector: selector{id: "b"}}), nil)
+	b.endID("b")
+	b.want("", "c")
+}
+
+func TestFencesOnlyGrow(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	last := uint64(0)
+	for i := range 50 {
+		l := b.must(fmt.Sprint("id", i))
+		if l.fence <= last {
+			t.Fatalf("fence %d after %d", l.fence, last)
+		}
+		last = l.fence
+		b.endID(l.id)
+	}
+}
+
+func TestEveryChangeIsAnEvent(t *testing.T) {
+	b := newBench(t)
+	b.post(request{id: "a", ttl: time.Minute}, false)
+	b.queue("b")
+	b.queue("c")
+	gone := b.queue("d")
+	b.endID("c")
+	b.goAway(gone)
+	b.pass(10 * time.Second)
+	b.pass(50 * time.Second)
+	b.end(departure{force: true})
+	want := "granted:a left:c lapsed:d expired:a granted:b forced:b"
+	if got := b.events(); got != want {
+		t.Errorf("the history is\n%s, want\n%s", got, want)
+	}
+	grant, end := b.past.events[4], b.past.events[5]
+	if grant.number != grant.fence || grant.waited != time.Minute || end.fence != grant.fence || end.number <= grant.number {
+		t.Errorf("grant %+v, end %+v", grant, end)
+	}
+}
+
+// Undo must bring back every value, in memory and in the history, whatever
+// the round did.
+func TestUndoPutsBackWhatWasThere(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	b.post(request{id: "a", holder: "h", ttl: time.Minute}, false)
+	b.must("b")
+	b.queue("c")
+	b.post(request{}, true) // a place without an id
+	b.queue("d")
+	b.post(request{id: "z", holder: "h"}, false)
+	b.end(departure{selector: selector{id: "z"}})
+	picture := func() string {
+		s := fmt.Sprint(b.past.ends, len(b.past.events), len(b.past.appended), len(b.past.lastEnds))
+		for _, l := range b.e.leases {
+			s += fmt.Sprintf(" %p%v", l, *l)
+		}
+		for _, p := range b.e.line {
+			s += fmt.Sprintf(" %p%v", p, *p)
+		}
+		for _, id := range slices.Sorted(maps.Keys(b.e.byID)) {
+			s += fmt.Sprintf(" %s=%p", id, b.e.byID[id])
+		}
+		return s
+	}
+	before := picture()
+	r := &round{now: b.now, past: b.past, next: func() uint64 { b.last++; return b.last }}
+	b.e.renew(r, renewal{selector: selector{id: "a"}, ttl: time.Hour, hasTTL: true, at: b.now})
+	b.e.release(r, departure{selector: selector{id: "a"}})
+	b.e.release(r, departure{selector: selector{id: "d"}})
+	b.e.release(r, departure{selector: selector{id: "unknown"}})
+	b.e.serve(r)
+	b.e.request(r, request{id: "new"}, true, 0)
+	b.e.release(r, departure{selector: selector{id: "b"}})
+	b.e.serve(r)
+	if len(r.changes) < 12 {
+		t.Fatalf("only %d changes", len(r.changes))
+	}
+	r.undo()
+	if after := picture(); after != before {
+		t.Errorf("before\n%s\nafter\n%s", before, after)
+	}
+	b.want("blue:a green:b", "c  d")
+	if b.past.endOf("uat", idKey, "a", b.now) != nil || b.past.endOf("uat", idKey, "unknown", b.now) != nil {
+		t.Error("an end that was taken back is remembered")
+	}
+	if end := b.past.endOf("uat", idKey, "z", b.now); end == nil {
+		t.Error("an older end was forgotten")
+	}
+}
+
+func TestTheHistoryIsARing(t *testing.T) {
+	h := newHistory()
+	now := time.Now()
+	for i := range historyEvents {
+		h.append(&event{number: uint64(i), kind: granted, at: now})
+	}
+	h.publish(0)
+	h.append(&event{number: historyEvents, kind: granted, at: now})
+	if n := h.surplus(now); n != 1 {
+		t.Errorf("one event too many, %d to delete", n)
+	}
+	h.publish(1)
+	h.append(&event{number: historyEvents + 1, kind: granted, at: now})
+	if n := h.surplus(now.Add(historyAge + 1)); n != 2 {
+		t.Errorf("all are too old, %d to delete with one that is added", n)
+	}
+}
+
+func TestTheRingKeepsTheEndsThatMustBeRemembered(t *testing.T) {
+	h := newHistory()
+	now := time.Now()
+	for i := range historyEvents + 10 {
+		h.append(&event{number: uint64(i), kind: usedUp, environment: "uat", id: fmt.Sprint(i), at: now})
+	}
+	h.publish(0)
+	h.append(&event{number: 1 << 40, kind: granted, at: now})
+	if n := h.surplus(now.Add(rememberAge - 1)); n != 0 {
+		t.Errorf("%d ends of the last hour would be deleted", n)
+	}
+	if n := h.surplus(now.Add(rememberAge)); n != 2 {
+		t.Errorf("after an hour %d would be deleted, want 2", n)
+	}
+	h.drop(1)
+	if h.endOf("uat", idKey, "0", now) != nil || h.endOf("uat", idKey, "1", now) == nil {
+		t.Error("what was dropped is remembered, or more was forgotten")
+	}
+}

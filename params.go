@@ -1,0 +1,280 @@
+package main
+
+// What a caller may send: parameters in the query or in a form, their names,
+// their forms and their limits.
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/xrash/smetrics"
+)
+
+// The limits of what is sent, in bytes unless they are durations.
+const (
+	maxHeader      = 16 << 10
+	maxURL         = 8 << 10
+	maxBody        = 64 << 10
+	maxEnvironment = 128
+	minID          = 8
+	maxID          = 128
+	maxHolder      = 256
+	maxLink        = 2 << 10
+	maxReason      = 1 << 10
+	minTTL         = time.Second
+	maxTTL         = 30 * 24 * time.Hour
+	maxWait        = 5 * time.Minute
+	bodyTime       = 5 * time.Second // for a body to arrive
+	mostWaiters    = 20_000
+)
+
+// parameters are the names that the API knows; each call reads those that
+// mean something to it.
+var parameters = []string{"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force"}
+
+// A query is what one call has sent: each name at most once.
+type query map[string]string
+
+// plain reports whether the call sends what the call-me of 2019 knew: it is
+// answered as in 2019.
+func (q query) plain() bool {
+	_, found := q["environment"]
+	return found && len(q) == 1
+}
+
+// readQuery reads the URL's query and a form in the body, up to its end: only
+// then does the server notice a caller who leaves. A body that is no form is
+// passed over, as in 2019. Its errors are errMalformed, errTooLarge,
+// errLongURL, and errParameter for unknown names.
+func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
+	if len(r.RequestURI) > maxURL {
+		return nil, errLongURL
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	q := query{}
+	if err := q.add(r.URL.RawQuery); err != nil {
+		return nil, err
+	}
+	kind, details, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	switch {
+	case len(body) == 0 || r.Method == http.MethodGet || r.Method == http.MethodHead:
+	case kind == "application/x-www-form-urlencoded":
+		err = q.add(string(body))
+	case kind == "multipart/form-data":
+		err = q.addMultipart(body, details["boundary"])
+	}
+	if err != nil {
+		return nil, err
+	}
+	return q, q.known()
+}
+
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	control := http.NewResponseController(w)
+	control.SetReadDeadline(time.Now().Add(bodyTime))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, fmt.Errorf("%w: a body has %d bytes at most", errTooLarge, maxBody)
+	case err != nil:
+		return nil, fmt.Errorf("%w: reading the body: %v", errMalformed, err)
+	}
+	control.SetReadDeadline(time.Time{})
+	return body, nil
+}
+
+func (q query) add(encoded string) error {
+	values, err := url.ParseQuery(encoded)
+	if err != nil {
+		return fmt.Errorf("%w: %v", errMalformed, err)
+	}
+	return q.addValues(values)
+}
+
+func (q query) addMultipart(body []byte, boundary string) error {
+	form, err := multipart.NewReader(bytes.NewReader(body), boundary).ReadForm(maxBody)
+	if err != nil {
+		return fmt.Errorf("%w: %v", errMalformed, err)
+	}
+	if len(form.File) > 0 {
+		return fmt.Errorf("%w: a file is not expected", errMalformed)
+	}
+	return q.addValues(form.Value)
+}
+
+func (q query) addValues(values url.Values) error {
+	for name, all := range values {
+		if _, before := q[name]; before || len(all) > 1 {
+			return fmt.Errorf("%w: parameter %q is repeated", errMalformed, name)
+		}
+		q[name] = all[0]
+	}
+	return nil
+}
+
+func (q query) known() error {
+	for name := range q {
+		if !slices.Contains(parameters, name) {
+			return fmt.Errorf("%w: %q is unknown%s", errParameter, name, didYouMean(name, parameters))
+		}
+	}
+	return nil
+}
+
+// environment returns the name of the environment; errParameter when it is
+// missing or none.
+func (q query) environment() (string, error) {
+	name := q["environment"]
+	if name == "" {
+		return "", fmt.Errorf("%w: environment is required", errParameter)
+	}
+	return name, checkEnvironment(name)
+}
+
+func checkEnvironment(name string) error {
+	trimmed := strings.TrimFunc(name, unicode.IsSpace)
+	switch {
+	case len(name) == 0 || len(name) > maxEnvironment || !utf8.ValidString(name):
+		return fmt.Errorf("%w: environment must be 1 to %d bytes of UTF-8", errParameter, maxEnvironment)
+	case strings.ContainsFunc(name, unicode.IsControl) || trimmed != name:
+		return fmt.Errorf("%w: environment must have no control characters, and no space at either end", errParameter)
+	}
+	return nil
+}
+
+// request returns who asks, and for what. What is missing takes the default;
+// so do empty values.
+func (q query) request(defaultHolder string, defaultTTL time.Duration) (request, error) {
+	asked := request{id: q["id"], holder: q["holder"], url: q["url"], reason: q["reason"], ttl: defaultTTL}
+	if asked.holder == "" {
+		asked.holder = defaultHolder
+	}
+	if ttl, found, err := q.ttl("ttl"); err != nil {
+		return request{}, err
+	} else if found {
+		asked.ttl = ttl
+	}
+	return asked, cmp.Or(checkID(asked.id), checkText("holder", asked.holder, maxHolder),
+		checkText("reason", asked.reason, maxReason), checkLink(asked.url))
+}
+
+// selector returns which leases are meant.
+func (q query) selector(defaultHolder string) (selector, error) {
+	s := selector{id: q["id"], holder: q["holder"], slot: q["slot"]}
+	if s.id == "" && s.holder == "" {
+		s.holder = defaultHolder
+	}
+	if text := q["fence"]; text != "" {
+		fence, err := strconv.ParseUint(text, 10, 64)
+		if err != nil || fence == 0 {
+			return s, fmt.Errorf("%w: fence must be a number that a grant told", errParameter)
+		}
+		s.fence = fence
+	}
+	return s, cmp.Or(checkID(s.id), checkText("holder", s.holder, maxHolder), checkText("slot", s.slot, maxEnvironment+maxEnvironment))
+}
+
+func checkID(id string) error {
+	if id == "" {
+		return nil
+	}
+	printable := !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' })
+	if len(id) < minID || len(id) > maxID || !printable {
+		return fmt.Errorf("%w: id must be %d to %d printable ASCII characters", errParameter, minID, maxID)
+	}
+	return nil
+}
+
+func checkText(name, text string, most int) error {
+	if len(text) > most || !utf8.ValidString(text) {
+		return fmt.Errorf("%w: %s must be at most %d bytes of UTF-8", errParameter, name, most)
+	}
+	return nil
+}
+
+func checkLink(link string) error {
+	if link == "" {
+		return nil
+	}
+	u, err := url.Parse(link)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || len(link) > maxLink || !utf8.ValidString(link) {
+		return fmt.Errorf("%w: url must be an http or https link of at most %d bytes", errParameter, maxLink)
+	}
+	return nil
+}
+
+// ttl returns a duration of 1 s to 30 days, or 0: without end.
+func (q query) ttl(name string) (d time.Duration, found bool, err error) {
+	text := q[name]
+	if text == "" {
+		return 0, false, nil
+	}
+	if d, err = time.ParseDuration(text); err != nil || d != 0 && (d < minTTL || d > maxTTL) {
+		return 0, true, fmt.Errorf("%w: %s must be a duration such as 90s or 2h, from %v to %v, or 0", errParameter, name, minTTL, maxTTL)
+	}
+	return d, true, nil
+}
+
+// wait returns how long the caller wants to be in line for now, at most
+// maxWait, and whether it wants to at all.
+func (q query) wait() (d time.Duration, found bool, err error) {
+	text := q["wait"]
+	if text == "" {
+		return 0, false, nil
+	}
+	if d, err = time.ParseDuration(text); err != nil || d < 0 {
+		return 0, true, fmt.Errorf("%w: wait must be a duration such as 25s", errParameter)
+	}
+	return min(d, maxWait), true, nil
+}
+
+// force reports whether the lease is to be ended whoever holds it.
+func (q query) force() (bool, error) {
+	text, found := q["force"]
+	if !found {
+		return false, nil
+	}
+	force, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("%w: force must be 1 or 0", errParameter)
+	}
+	return force, nil
+}
+
+// didYouMean returns the known name that is nearest to a wrong one, as the
+// end of a sentence; nothing when none is near.
+func didYouMean(wrong string, known []string) string {
+	if len(wrong) > maxEnvironment {
+		return ""
+	}
+	best, least := "", max(1, len(wrong)/3)+1
+	for _, name := range known {
+		if d := smetrics.WagnerFischer(wrong, name, 1, 1, 1); d < least {
+			best, least = name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}

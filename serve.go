@@ -1,0 +1,142 @@
+package main
+
+// Starting and stopping the server.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	headerTime = 5 * time.Second // for the header of a request to arrive
+	idleTime   = 3 * time.Minute // for the next request on a connection
+	stopTime   = 4 * time.Second // for what is under way to be answered
+)
+
+// serve runs a server until ctx ends, then answers everyone, closes the file
+// and returns nil. Whatever prevents the start is the error.
+func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
+	keys, err := c.keys()
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", fmt.Sprintf(":%d", c.Port))
+	if err != nil {
+		return listenError(err, c.Port)
+	}
+	defer listener.Close()
+	store, err := openStore(c.DB)
+	if err != nil {
+		return storeError(err, c.DB)
+	}
+	defer store.close()
+	k, err := newKeeper(store, c.Environments.of, maxWaiters(), log)
+	if err != nil {
+		return storeError(err, c.DB)
+	}
+	s := &server{keeper: k, declared: c.Environments, defaultTTL: time.Duration(c.TTL), log: log}
+	s.setKeys(keys)
+	stopReloading := s.reloadKeys(c.KeyConfig)
+	defer stopReloading()
+	log.Info("serving", "address", listener.Addr().String(), "database", c.DB, "environments", strings.Join(c.Environments.names, ","))
+	return s.run(ctx, listener)
+}
+
+// run serves until ctx ends, and closes the keeper.
+func (s *server) run(ctx context.Context, listener net.Listener) error {
+	h := &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: headerTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader - 4<<10, // net/http adds 4 kB of its own
+		ErrorLog:          log.New(slogWriter{s.log}, "", 0),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- h.Serve(listener) }()
+	var err error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping")
+	case err = <-failed:
+		err = fmt.Errorf("serving: %w", err)
+	}
+	// Shutdown waits for the handlers; those that wait for a slot are woken
+	// by the keeper's end.
+	limited, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		h.Shutdown(limited)
+		close(ended)
+	}()
+	s.keeper.close()
+	<-ended
+	h.Close()
+	return err
+}
+
+// reloadKeys reads the key file again at each SIGHUP, until stop is called. A
+// file that cannot be read changes nothing.
+func (s *server) reloadKeys(c KeyConfig) (stop func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		for range hangup {
+			keys, err := c.keys()
+			if err != nil {
+				s.log.Error("the keys stay as they were", "error", err)
+				continue
+			}
+			s.setKeys(keys)
+			s.log.Info("keys were read again", "keys", len(keys))
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		close(hangup)
+	}
+}
+
+func listenError(err error, p port) error {
+	err = fmt.Errorf("listening on port %d: %w", p, err)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return hint(err, "another program, perhaps another call-me, listens there; stop it or set PORT")
+	case errors.Is(err, fs.ErrPermission):
+		return hint(err, "ports below 1024 need a privilege; set PORT to a higher one")
+	}
+	return err
+}
+
+func storeError(err error, path string) error {
+	switch {
+	case errors.Is(err, errInUse):
+		return hint(err, "stop the other call-me, or set CALL_ME_DB to another file")
+	case errors.Is(err, errDamaged):
+		return hint(err, "the file was left as it is; restore a copy, or move it away to begin without leases")
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return hint(err, "call-me must be able to write the file and its folder; set CALL_ME_DB to one that it can")
+	case errors.Is(err, fs.ErrNotExist):
+		return hint(err, "make its folder first, or set CALL_ME_DB")
+	}
+	return err
+}
+
+// slogWriter takes what net/http logs: broken connections and panics.
+type slogWriter struct{ log *slog.Logger }
+
+func (w slogWriter) Write(line []byte) (int, error) {
+	w.log.Warn("http", "message", strings.TrimSpace(string(line)))
+	return len(line), nil
+}

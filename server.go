@@ -1,0 +1,398 @@
+package main
+
+// The HTTP API: routes, the key check, and one short handler for each call.
+// serve.go starts and stops it.
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// answerTime is how long a caller may take to read an answer.
+const answerTime = 10 * time.Second
+
+// A server answers HTTP calls from a keeper.
+type server struct {
+	keeper     *keeper
+	declared   environments
+	defaultTTL time.Duration
+	log        *slog.Logger
+	keys       atomic.Pointer[[][sha256.Size]byte]
+}
+
+// setKeys replaces the keys that are let in.
+func (s *server) setKeys(keys []string) {
+	sums := make([][sha256.Size]byte, len(keys))
+	for i, key := range keys {
+		sums[i] = sha256.Sum256([]byte(key))
+	}
+	s.keys.Store(&sums)
+}
+
+// routes is the whole API. A handler's error is answered as JSON.
+func (s *server) routes() http.Handler {
+	mux := http.NewServeMux()
+	route := func(path string, methods map[string]handler) {
+		for method, h := range methods {
+			mux.Handle(method+" "+path, s.answering(h))
+		}
+		mux.Handle(path, s.answering(s.keyed(notAllowed(methods))))
+	}
+	route("/maybe", map[string]handler{
+		http.MethodGet:    s.keyed(s.check),
+		http.MethodPost:   s.keyed(s.request),
+		http.MethodPut:    s.keyed(s.renew),
+		http.MethodDelete: s.keyed(s.release),
+	})
+	route("/environments", map[string]handler{http.MethodGet: s.keyed(s.environments)})
+	route("/healthz", map[string]handler{http.MethodGet: s.health})
+	mux.Handle("/", s.answering(s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
+
+	guard := http.NewCrossOriginProtection()
+	guard.SetDenyHandler(s.answering(func(http.ResponseWriter, *http.Request) error {
+		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
+	}))
+	return guard.Handler(mux)
+}
+
+// A handler answers a call, or returns the error that is the answer.
+type handler func(http.ResponseWriter, *http.Request) error
+
+// answering turns a handler's error into its answer.
+func (s *server) answering(h handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil {
+				s.refuse(w, r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			}
+		}()
+		if err := h(w, r); err != nil {
+			s.refuse(w, r, err)
+		}
+	})
+}
+
+// keyed lets nobody through who does not show a key.
+func (s *server) keyed(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if !s.hasKey(r) {
+			return errKey
+		}
+		return h(w, r)
+	}
+}
+
+// hasKey compares sums, so that neither the time nor the length of the
+// comparison tells anything of a key.
+func (s *server) hasKey(r *http.Request) bool {
+	sent, err := sentKey(r)
+	sum, found := sha256.Sum256([]byte(sent)), 0
+	for _, key := range *s.keys.Load() {
+		found |= subtle.ConstantTimeCompare(sum[:], key[:])
+	}
+	return err == nil && found == 1
+}
+
+func sentKey(r *http.Request) (string, error) {
+	headers := r.Header.Values("X-API-KEY")
+	_, password, basic := r.BasicAuth()
+	switch {
+	case len(headers) > 1 || len(r.Header.Values("Authorization")) > 1:
+		return "", errKey
+	case len(headers) == 1:
+		return headers[0], nil
+	case basic:
+		return password, nil
+	}
+	return "", errKey
+}
+
+// caller is who the call is made as, unless it says otherwise: the user name
+// of HTTP Basic; empty: nobody.
+func caller(r *http.Request) string {
+	user, _, _ := r.BasicAuth()
+	return user
+}
+
+// check answers whether a POST would be granted now.
+func (s *server) check(w http.ResponseWriter, r *http.Request) error {
+	q, name, err := s.read(w, r)
+	if err != nil {
+		return err
+	}
+	open, err := s.keeper.open(name)
+	switch {
+	case err != nil:
+		return s.undeclared(name)
+	case q.plain():
+		return writeEmpty(w, map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[open])
+	}
+	v, err := s.keeper.view(name)
+	if err == nil && !open {
+		err = refusal{name: name, answer: answer{outcome: outcome{err: errNoSlot}, held: v.leases}}
+	}
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, viewToJSON(v, time.Now()))
+}
+
+// request asks for a slot, and with wait stays in line for it.
+func (s *server) request(w http.ResponseWriter, r *http.Request) error {
+	q, name, err := s.read(w, r)
+	if err != nil {
+		return err
+	}
+	asked, errRequest := q.request(caller(r), s.defaultTTL)
+	wait, waits, errWait := q.wait()
+	claim, _, errClaim := q.ttl("claim")
+	if err := cmp.Or(errRequest, errWait, errClaim); err != nil {
+		return err
+	}
+	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim}
+	a := s.keeper.askForSlot(r.Context(), c, wait)
+	if c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)) {
+		return writeEmpty(w, map[bool]int{true: http.StatusCreated, false: http.StatusForbidden}[a.err == nil])
+	}
+	return s.writeLease(w, http.StatusCreated, name, a)
+}
+
+// renew extends a lease.
+func (s *server) renew(w http.ResponseWriter, r *http.Request) error {
+	arrived := time.Now()
+	q, name, err := s.read(w, r)
+	if err != nil {
+		return err
+	}
+	selected, errSelector := q.selector(caller(r))
+	ttl, hasTTL, errTTL := q.ttl("ttl")
+	if err := cmp.Or(errSelector, errTTL); err != nil {
+		return err
+	}
+	if selected.id == "" && selected.holder == "" {
+		return fmt.Errorf("%w: id or holder is required", errParameter)
+	}
+	a := s.keeper.ask(&call{kind: callRenew, environment: name, renewal: renewal{selector: selected, ttl: ttl, hasTTL: hasTTL, at: arrived}})
+	return s.writeLease(w, http.StatusOK, name, a)
+}
+
+// release ends a lease or a place in the line.
+func (s *server) release(w http.ResponseWriter, r *http.Request) error {
+	q, name, err := s.read(w, r)
+	if err != nil {
+		return err
+	}
+	selected, errSelector := q.selector(caller(r))
+	force, errForce := q.force()
+	if err := cmp.Or(errSelector, errForce); err != nil {
+		return err
+	}
+	d := departure{selector: selected, plain: q.plain(), force: force}
+	switch {
+	case force && selected.id != "":
+		return fmt.Errorf("%w: id and force exclude each other: an id ends its own lease", errParameter)
+	case force:
+		d.by, d.from, d.holder = selected.holder, r.RemoteAddr, ""
+	case !d.plain && selected.id == "" && selected.holder == "":
+		return fmt.Errorf("%w: id, holder or force is required", errParameter)
+	}
+	a := s.keeper.ask(&call{kind: callRelease, environment: name, departure: d})
+	if a.err != nil {
+		return refusal{name: name, answer: a}
+	}
+	return writeEmpty(w, http.StatusNoContent)
+}
+
+// environments shows who has what, and who waits.
+func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
+	q, err := readQuery(w, r)
+	if err != nil {
+		return err
+	}
+	all := environmentsJSON{Environments: []environmentJSON{}}
+	views := []view{}
+	if _, one := q["environment"]; one {
+		name, err := q.environment()
+		if err != nil {
+			return err
+		}
+		v, err := s.keeper.view(name)
+		if err != nil {
+			return s.undeclared(name)
+		}
+		views = append(views, v)
+	} else {
+		views = s.keeper.views(s.declared.names)
+	}
+	now := time.Now()
+	for _, v := range views {
+		all.Environments = append(all.Environments, viewToJSON(v, now))
+	}
+	return writeJSON(w, http.StatusOK, all)
+}
+
+// health answers 200 while the disk takes what is stored.
+func (s *server) health(w http.ResponseWriter, r *http.Request) error {
+	if !s.keeper.healthy.Load() {
+		return fmt.Errorf("%w: storing fails", errUnavailable)
+	}
+	return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// read returns what the call has sent and the environment that it names.
+func (s *server) read(w http.ResponseWriter, r *http.Request) (query, string, error) {
+	q, err := readQuery(w, r)
+	if err != nil {
+		return nil, "", err
+	}
+	name, err := q.environment()
+	return q, name, err
+}
+
+func (s *server) undeclared(name string) error {
+	return fmt.Errorf("%w: %q is not declared%s", errUndeclared, name, didYouMean(name, s.declared.names))
+}
+
+// notAllowed answers the methods that a path does not have.
+func notAllowed(methods map[string]handler) handler {
+	var allow []string
+	for method := range methods {
+		if allow = append(allow, method); method == http.MethodGet {
+			allow = append(allow, http.MethodHead)
+		}
+	}
+	slices.Sort(allow)
+	return func(w http.ResponseWriter, r *http.Request) error {
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		return errMethod
+	}
+}
+
+func (s *server) writeLease(w http.ResponseWriter, status int, name string, a answer) error {
+	if a.err != nil {
+		return refusal{name: name, answer: a}
+	}
+	return writeJSON(w, status, leaseToJSON(name, a.lease, time.Now()))
+}
+
+// refuse answers an error. Those that the table does not know are ours, and
+// only the log may see them.
+func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status := statusOf(err)
+	var told refusal
+	if errors.As(err, &told) && errors.Is(err, errUndeclared) {
+		err = s.undeclared(told.name)
+	}
+	body := refusalJSON{Code: status, Message: err.Error()}
+	if errors.As(err, &told) {
+		body = told.json(status, time.Now())
+	}
+	switch status {
+	case http.StatusInternalServerError:
+		s.log.Error("answering failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		body.Message = errInternal.Error()
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	}
+	writeJSON(w, status, body)
+}
+
+// A refusal is an answer of the keeper that is an error.
+type refusal struct {
+	name string
+	answer
+}
+
+func (r refusal) Error() string { return r.err.Error() }
+
+func (r refusal) Unwrap() error { return r.err }
+
+func (r refusal) json(status int, now time.Time) refusalJSON {
+	return refusalJSON{Code: status, Message: r.message(now), Environment: r.name, Position: r.position,
+		HeldBy: leasesToJSON(r.name, r.held, now), Ended: endToJSON(r.ended)}
+}
+
+// message says what and why in one line.
+func (r refusal) message(now time.Time) string {
+	var b strings.Builder
+	switch {
+	case errors.Is(r.err, errSeveral):
+		var slots []string
+		for _, l := range r.several {
+			slots = append(slots, l.slot)
+		}
+		fmt.Fprintf(&b, "several leases on %q match; name the slot: %s", r.name, strings.Join(slots, ", "))
+		return b.String()
+	case errors.Is(r.err, errNoSlot):
+		fmt.Fprintf(&b, "no free slot on %q", r.name)
+	case errors.Is(r.err, errNotHeld):
+		fmt.Fprintf(&b, "you hold no slot on %q", r.name)
+	default:
+		b.WriteString(r.err.Error())
+	}
+	if r.ended != nil {
+		fmt.Fprintf(&b, "; it %s at %s", howItEnded(r.ended), wireTime(r.ended.at).Format(time.RFC3339))
+	}
+	for i, l := range r.held {
+		if i == 3 {
+			fmt.Fprintf(&b, ", and %d more", len(r.held)-i)
+			break
+		}
+		b.WriteString(map[bool]string{true: "; held by ", false: ", "}[i == 0])
+		fmt.Fprintf(&b, "%s since %s", cmp.Or(l.holder, "somebody who gave no name"), wireTime(l.since).Format(time.RFC3339))
+	}
+	return b.String()
+}
+
+func howItEnded(e *event) string {
+	switch e.kind {
+	case released:
+		return "was released"
+	case forced:
+		return "was released by force by " + cmp.Or(e.by, "somebody who gave no name")
+	case left:
+		return "left the line"
+	case lapsed:
+		return "lost its place in the line, because nobody asked for it any more,"
+	case usedUp:
+		return "was ended before it began"
+	}
+	return e.kind.String()
+}
+
+// writeEmpty answers as in 2019: a status and nothing else.
+func writeEmpty(w http.ResponseWriter, status int) error {
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+	w.WriteHeader(status)
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) error {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(body); err != nil {
+		return err
+	}
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write(b.Bytes())
+	return nil
+}

@@ -1,0 +1,282 @@
+package main
+
+// Is this file a sound bbolt file? bbolt trusts what it maps: on a damaged
+// file it panics, sometimes in a goroutine that nobody can guard, and of two
+// meta pages it silently takes the older one when the newer is damaged. This
+// reads the file from outside, page by page, without bbolt, and looks at all
+// that bbolt will rely on. What the records say is checked by their own
+// checksums.
+//
+// The layout is bbolt's internal/common (page.go, meta.go, bucket.go), stable
+// since version 2 of the format. Integers stand in the machine's own order.
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"math"
+)
+
+const (
+	boltMagic       = 0xED0CDAED
+	boltVersion     = 2
+	boltHeader      = 16 // id 8, flags 2, count 2, overflow 4
+	boltElement     = 16 // of a branch: pos 4, ksize 4, page 8; of a leaf: flags 4, pos 4, ksize 4, vsize 4
+	boltMeta        = 64 // after the page header
+	boltBranch      = 0x01
+	boltLeaf        = 0x02
+	boltFreelist    = 0x10
+	boltNoFreelist  = math.MaxUint64
+	boltDepth       = 32 // of a tree; 2^32 pages of two keys each
+	boltLargestPage = 16 << 20
+)
+
+var native = binary.NativeEndian
+
+// soundFile walks the pages of one file.
+type soundFile struct {
+	file     io.ReaderAt
+	pageSize uint64
+	high     uint64 // pages from here on are not in use
+	seen     []bool // by page
+}
+
+type boltMetaPage struct {
+	pageSize                   uint32
+	root, freelist, high, txid uint64
+}
+
+// checkSound returns nil when bbolt can work with the file, and an error that
+// wraps errDamaged otherwise. Size is the file's, in bytes. It only reads.
+func checkSound(file io.ReaderAt, size int64) error {
+	first, err := readMeta(file, 0)
+	if err != nil {
+		return err
+	}
+	second, err := readMeta(file, int64(first.pageSize))
+	if err != nil {
+		return err
+	}
+	newest := first
+	if second.txid > first.txid {
+		newest = second
+	}
+	if first.pageSize != second.pageSize || first.txid+1 != second.txid && second.txid+1 != first.txid {
+		return unsound("its two meta pages are not of one age")
+	}
+	f := &soundFile{file: file, pageSize: uint64(newest.pageSize), high: newest.high}
+	if f.high > uint64(size)/f.pageSize {
+		return unsound("it has been cut off: %d bytes are there, %d pages are in use", size, f.high)
+	}
+	f.seen = make([]bool, f.high)
+	if err := f.tree(newest.root, nil, nil, 0); err != nil {
+		return err
+	}
+	return f.freelist(newest.freelist)
+}
+
+func unsound(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errDamaged, fmt.Sprintf(format, args...))
+}
+
+// readMeta reads the meta page at an offset. Both pages must be valid: a
+// write that was torn by a power failure cannot have damaged one, as the 64
+// bytes that count are within one sector.
+func readMeta(file io.ReaderAt, offset int64) (m boltMetaPage, err error) {
+	b := make([]byte, boltHeader+boltMeta)
+	if _, err := file.ReadAt(b, offset); err != nil {
+		return m, unsound("no meta page at byte %d: %v", offset, err)
+	}
+	b = b[boltHeader:]
+	sum := fnv.New64a()
+	sum.Write(b[:56])
+	if native.Uint32(b) != boltMagic || native.Uint32(b[4:]) != boltVersion || native.Uint64(b[56:]) != sum.Sum64() {
+		return m, unsound("the meta page at byte %d is not valid", offset)
+	}
+	m = boltMetaPage{pageSize: native.Uint32(b[8:]), root: native.Uint64(b[16:]), freelist: native.Uint64(b[32:]),
+		high: native.Uint64(b[40:]), txid: native.Uint64(b[48:])}
+	if m.pageSize < 512 || m.pageSize > boltLargestPage || m.pageSize&(m.pageSize-1) != 0 {
+		return m, unsound("a page size of %d", m.pageSize)
+	}
+	return m, nil
+}
+
+// page reads a page with what overflows from it, and marks all of it as seen.
+func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
+	if id < 2 || id >= f.high {
+		return nil, 0, unsound("a reference to page %d of %d", id, f.high)
+	}
+	head := make([]byte, boltHeader)
+	if _, err := f.file.ReadAt(head, int64(id*f.pageSize)); err != nil {
+		return nil, 0, unsound("page %d: %v", id, err)
+	}
+	pages := uint64(native.Uint32(head[12:])) + 1
+	if native.Uint64(head) != id || pages > f.high-id {
+		return nil, 0, unsound("page %d says that it is page %d with %d pages", id, native.Uint64(head), pages)
+	}
+	for i := id; i < id+pages; i++ {
+		if err := f.see(i); err != nil {
+			return nil, 0, err
+		}
+	}
+	b = make([]byte, pages*f.pageSize)
+	if _, err := f.file.ReadAt(b, int64(id*f.pageSize)); err != nil {
+		return nil, 0, unsound("page %d: %v", id, err)
+	}
+	return b, native.Uint16(b[8:]), nil
+}
+
+func (f *soundFile) see(id uint64) error {
+	if id < 2 || id >= f.high || f.seen[id] {
+		return unsound("page %d is used twice or out of range", id)
+	}
+	f.seen[id] = true
+	return nil
+}
+
+// tree walks a tree of pages. Its keys are at least low and less than limit;
+// nil: no bound.
+func (f *soundFile) tree(id uint64, low, limit []byte, depth int) error {
+	if depth > boltDepth {
+		return unsound("page %d is nested too deeply", id)
+	}
+	b, flags, err := f.page(id)
+	if err != nil {
+		return err
+	}
+	switch flags {
+	case boltLeaf:
+		return f.leaf(b, low, limit, depth)
+	case boltBranch:
+		return f.branch(b, low, limit, depth)
+	}
+	return unsound("page %d has the type %#x", id, flags)
+}
+
+func (f *soundFile) branch(b, low, limit []byte, depth int) error {
+	count := int(native.Uint16(b[10:]))
+	if count == 0 || boltHeader+count*boltElement > len(b) {
+		return unsound("a branch page of %d elements", count)
+	}
+	keys := make([][]byte, count, count+1)
+	var err error
+	for i := range keys {
+		at := boltHeader + i*boltElement
+		if keys[i], err = piece(b, at, native.Uint32(b[at:]), 0, native.Uint32(b[at+4:])); err != nil {
+			return err
+		}
+	}
+	if err := ordered(keys, low, limit); err != nil {
+		return err
+	}
+	keys = append(keys, limit)
+	for i := range count {
+		if err := f.tree(native.Uint64(b[boltHeader+i*boltElement+8:]), keys[i], keys[i+1], depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *soundFile) leaf(b, low, limit []byte, depth int) error {
+	count := int(native.Uint16(b[10:]))
+	if boltHeader+count*boltElement > len(b) {
+		return unsound("a leaf page of %d elements", count)
+	}
+	keys := make([][]byte, count)
+	for i := range keys {
+		at := boltHeader + i*boltElement
+		flags, pos, ksize, vsize := native.Uint32(b[at:]), native.Uint32(b[at+4:]), native.Uint32(b[at+8:]), native.Uint32(b[at+12:])
+		var err error
+		if keys[i], err = piece(b, at, pos, 0, ksize); err != nil {
+			return err
+		}
+		value, err := piece(b, at, pos, ksize, vsize)
+		if err != nil {
+			return err
+		}
+		switch {
+		case flags > 1:
+			return unsound("a leaf element of type %#x", flags)
+		case flags == 1:
+			if err := f.bucket(value, depth); err != nil {
+				return err
+			}
+		}
+	}
+	return ordered(keys, low, limit)
+}
+
+// bucket walks the bucket that a leaf element describes: a root page of its
+// own, or, when that is 0, a small leaf page right here.
+func (f *soundFile) bucket(value []byte, depth int) error {
+	if len(value) < 16 {
+		return unsound("a bucket of %d bytes", len(value))
+	}
+	root, inline := native.Uint64(value), value[16:]
+	switch {
+	case root != 0:
+		return f.tree(root, nil, nil, depth+1)
+	case len(inline) < boltHeader || native.Uint64(inline) != 0 || native.Uint16(inline[8:]) != boltLeaf || native.Uint32(inline[12:]) != 0:
+		return unsound("an inline bucket that is no leaf page")
+	case depth > boltDepth:
+		return unsound("buckets are nested too deeply")
+	}
+	return f.leaf(inline, nil, nil, depth+1)
+}
+
+// piece cuts size bytes out of a page, which begin pos+skip bytes after at.
+func piece(b []byte, at int, pos, skip, size uint32) ([]byte, error) {
+	from := uint64(at) + uint64(pos) + uint64(skip)
+	if from+uint64(size) > uint64(len(b)) {
+		return nil, unsound("a key or value outside of its page")
+	}
+	return b[from : from+uint64(size)], nil
+}
+
+func ordered(keys [][]byte, low, limit []byte) error {
+	for i, key := range keys {
+		if len(key) == 0 || i > 0 && bytes.Compare(keys[i-1], key) >= 0 || bytes.Compare(key, low) < 0 ||
+			limit != nil && bytes.Compare(key, limit) >= 0 {
+			return unsound("keys are out of order")
+		}
+	}
+	return nil
+}
+
+// freelist looks at the list of free pages: each page is in use or free,
+// never both and never neither.
+func (f *soundFile) freelist(id uint64) error {
+	if id == boltNoFreelist {
+		return nil
+	}
+	b, flags, err := f.page(id)
+	if err != nil {
+		return err
+	}
+	count, ids := uint64(native.Uint16(b[10:])), b[boltHeader:]
+	if count == math.MaxUint16 {
+		count, ids = native.Uint64(ids), ids[8:]
+	}
+	if flags != boltFreelist || count > uint64(len(ids))/8 {
+		return unsound("a list of free pages of type %#x with %d of them", flags, count)
+	}
+	before := uint64(0)
+	for i := range count {
+		free := native.Uint64(ids[8*i:])
+		if free <= before {
+			return unsound("the list of free pages is out of order")
+		}
+		if before = free; f.see(free) != nil {
+			return unsound("page %d is in use and free", free)
+		}
+	}
+	for i := uint64(2); i < f.high; i++ {
+		if !f.seen[i] {
+			return unsound("page %d is lost", i)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,406 @@
+package main
+
+// The file: one bbolt database. Nothing else imports bbolt. The store knows
+// keys, values and their checksums; what they mean is record.go's.
+//
+// Not here: the state. It lives in memory, with the keeper, and the file is
+// what makes it durable.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// What opening and saving can end with, besides errDamaged and plain errors.
+var (
+	errNoSpace = errors.New("no space left for the database")
+	errInUse   = errors.New("in use by another server")
+)
+
+// lockWait is how long opening waits for another process to let go of the
+// file: long enough for one that is being stopped, short enough to be told.
+const lockWait = time.Second
+
+// The file sets space aside for the day when the disk is full: a release
+// needs fresh pages too, and what deleting frees can be used only by the next
+// transaction.
+const reserveSize = 64 << 10
+
+var (
+	stateKey   = []byte("state") // of metaBucket
+	reserveKey = []byte("space") // of reserveBucket
+)
+
+// bucket2019 is where the call-me of 2019 kept its locks: name -> "locked".
+const bucket2019 = "environments"
+
+// A store is the open file. Its methods are for one goroutine at a time.
+type store struct {
+	path     string
+	db       *bbolt.DB
+	header   header
+	reserved bool // the reserve is in the file
+	broken   bool // bbolt panicked: its locks may be held for ever, so it is never called again
+}
+
+// openStore opens the database at path, and makes it where there is none. It
+// holds the file against every other process until close. The errors say
+// what is wrong with the path; errInUse and errDamaged can be told apart. A
+// file that is refused is left as it was.
+func openStore(path string) (s *store, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("opening database %q: %w", path, err)
+		}
+	}()
+	s = &store{path: path}
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return s, s.create(os.Link)
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return nil, errors.New("it is a folder")
+	case info.Size() == 0:
+		return s, s.create(os.Rename)
+	}
+	if err := inspect(path); err != nil {
+		return nil, err
+	}
+	if s.db, err = openBolt(path); err != nil {
+		return nil, err
+	}
+	if err := guard(s.readHeader); err != nil {
+		s.db.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// create makes a new file. It is complete, synced and locked before publish
+// gives it its name: a power failure leaves the whole file or none. Of two
+// servers that do this at once, link lets only one succeed.
+func (s *store) create(publish func(from, to string) error) error {
+	err := s.replace(header{format: format}, nil, publish)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return errInUse
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // no links on this file system
+		return s.replace(header{format: format}, nil, os.Rename)
+	}
+	return err
+}
+
+// inspect looks at the file without writing to it. It shares the file's lock
+// with other readers, so that no server changes it meanwhile.
+func inspect(path string) error {
+	var file *os.File
+	db, err := open(path, &bbolt.Options{ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(name, flag, mode)
+		file = f
+		return f, err
+	}})
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	return guard(func() error { return checkSound(file, info.Size()) })
+}
+
+// openBolt opens an existing file for writing. When the file was replaced
+// while we waited for its lock, it begins anew.
+func openBolt(path string) (*bbolt.DB, error) {
+	var file *os.File
+	openFile := func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		f, err := os.OpenFile(name, flag&^os.O_CREATE, mode)
+		file = f
+		return f, err
+	}
+	for {
+		db, err := open(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
+		if err != nil {
+			return nil, err
+		}
+		locked, err := file.Stat()
+		if err != nil {
+			db.Close()
+			return nil, err
+		}
+		if named, err := os.Stat(path); err == nil && os.SameFile(locked, named) {
+			return db, nil
+		}
+		db.Close()
+	}
+}
+
+func open(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+	options.Timeout = lockWait
+	err = guard(func() (err error) {
+		db, err = bbolt.Open(path, 0o600, options)
+		return err
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, errInUse
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: %v", errDamaged, err)
+	}
+	return db, err
+}
+
+// guard turns a panic of bbolt, or a fault in the memory that it maps, into
+// errDamaged.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, p)
+		}
+	}()
+	return f()
+}
+
+func (s *store) readHeader() error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket([]byte(metaBucket))
+		switch {
+		case meta == nil && tx.Bucket([]byte(bucket2019)) != nil:
+			s.header = header{} // format 0
+			return nil
+		case meta == nil:
+			return errors.New("this bbolt file is not call-me's")
+		}
+		if err := unseal(metaBucket, stateKey, meta.Get(stateKey), s.header.code); err != nil {
+			return err
+		}
+		if s.header.format != format {
+			return fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it", s.header.format, format)
+		}
+		for _, name := range append(recordBuckets, reserveBucket) {
+			if tx.Bucket([]byte(name)) == nil {
+				return fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
+			}
+		}
+		s.reserved = tx.Bucket([]byte(reserveBucket)).Get(reserveKey) != nil
+		return nil
+	})
+}
+
+// load calls each for every record, bucket by bucket in the order of the
+// keys; key and value are valid only during the call. It returns the first
+// error of each, or errDamaged when the records are not those that were
+// stored.
+func (s *store) load(each func(bucket string, key, value []byte) error) error {
+	err := guard(func() error {
+		return s.db.View(func(tx *bbolt.Tx) error {
+			if s.header.format == 0 {
+				return load2019(tx, each)
+			}
+			sum := uint64(0)
+			for _, name := range recordBuckets {
+				err := tx.Bucket([]byte(name)).ForEach(func(key, value []byte) error {
+					if len(value) < checksumSize {
+						return fmt.Errorf("%w: %s %q", errDamaged, name, key)
+					}
+					sum += checksumOf(value)
+					return each(name, key, value)
+				})
+				if err != nil {
+					return err
+				}
+			}
+			if sum != s.header.sum {
+				return fmt.Errorf("%w: records are missing or do not belong together", errDamaged)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("reading database %q: %w", s.path, err)
+	}
+	return nil
+}
+
+// load2019 reads the locks of a file that the call-me of 2019 wrote, as
+// leases without a holder. Their fences are below any that will be given.
+func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) error {
+	now, fence := time.Now(), uint64(0)
+	return tx.Bucket([]byte(bucket2019)).ForEach(func(name, _ []byte) error {
+		fence++
+		record := leaseRecord(string(name), &lease{slot: string(name), fence: fence, since: now})
+		return each(record.bucket, record.key, record.value)
+	})
+}
+
+// old reports that the file has the form of 2019, and must be written anew
+// before anything can be saved.
+func (s *store) old() bool { return s.header.format == 0 }
+
+// save stores the writes and the counter in one transaction, and returns nil
+// once they are on the disk. After errNoSpace nothing was stored. After any
+// other error it is unknown what is on the disk, and what the system shows of
+// it cannot be trusted: call rewrite before the next save.
+func (s *store) save(counter uint64, writes []write) error {
+	h := s.header
+	h.counter = counter
+	err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, writes) })
+	if err == nil {
+		s.header = h
+	}
+	return err
+}
+
+// saveTight saves on a full disk: writes that take more away than they add.
+// It uses the reserve up.
+func (s *store) saveTight(counter uint64, writes []write) error {
+	if s.reserved {
+		if err := s.update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(reserveBucket)).Delete(reserveKey) }); err != nil {
+			return err
+		}
+		s.reserved = false
+	}
+	return s.save(counter, writes)
+}
+
+// reserve sets space aside again. Its error is errNoSpace while there is
+// none, or as with save.
+func (s *store) reserve() error {
+	err := s.update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte(reserveBucket)).Put(reserveKey, make([]byte, reserveSize))
+	})
+	s.reserved = s.reserved || err == nil
+	return err
+}
+
+// update commits one transaction.
+func (s *store) update(f func(tx *bbolt.Tx) error) error {
+	if s.broken {
+		return errDamaged
+	}
+	s.broken = true // stays so when bbolt panics
+	err := guard(func() error {
+		err := s.db.Update(f)
+		s.broken = false
+		return err
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG), errors.Is(err, bolterrors.ErrMaxSizeReached):
+		return fmt.Errorf("%w: %v", errNoSpace, err)
+	}
+	return fmt.Errorf("saving: %w", err)
+}
+
+// put applies the writes and keeps the header's sum up to date.
+func put(tx *bbolt.Tx, h *header, writes []write) (err error) {
+	for _, w := range writes {
+		b := tx.Bucket([]byte(w.bucket))
+		if w.bucket == historyBucket {
+			b.FillPercent = 0.9 // its keys only grow
+		}
+		if before := b.Get(w.key); before != nil {
+			h.sum -= checksumOf(before)
+		}
+		if w.value == nil {
+			err = b.Delete(w.key)
+		} else {
+			h.sum += checksumOf(w.value)
+			err = b.Put(w.key, w.value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return tx.Bucket([]byte(metaBucket)).Put(stateKey, seal(metaBucket, stateKey, h.code))
+}
+
+// rewrite replaces the file by a new one with exactly these records. The old
+// one stays as it is when that fails.
+func (s *store) rewrite(counter uint64, records []write) error {
+	if err := s.replace(header{format: format, counter: counter}, records, os.Rename); err != nil {
+		return fmt.Errorf("writing database %q anew: %w", s.path, err)
+	}
+	return nil
+}
+
+// replace builds a file aside, publishes it under the store's path, and takes
+// it in place of the one that was open. The lock on it is never let go.
+func (s *store) replace(h header, records []write, publish func(from, to string) error) error {
+	aside, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	aside.Close()
+	defer os.Remove(aside.Name())
+	db, err := openBolt(aside.Name())
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return fill(db, &h, records) })
+	if err == nil {
+		err = publish(aside.Name(), s.path)
+	}
+	if err != nil {
+		db.Close()
+		return err
+	}
+	if s.db != nil && !s.broken {
+		s.db.Close()
+	}
+	s.db, s.header, s.reserved, s.broken = db, h, true, false
+	return syncFolder(s.path)
+}
+
+// fill makes the buckets of a new file and stores the records.
+func fill(db *bbolt.DB, h *header, records []write) error {
+	err := db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range append([]string{metaBucket, reserveBucket}, recordBuckets...) {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+				return err
+			}
+		}
+		if err := tx.Bucket([]byte(reserveBucket)).Put(reserveKey, make([]byte, reserveSize)); err != nil {
+			return err
+		}
+		return put(tx, h, records)
+	})
+	if err != nil {
+		return err
+	}
+	return db.Sync()
+}
+
+// syncFolder makes a new name durable. Windows cannot, and need not.
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err := folder.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) && os.PathSeparator == '/' {
+		return err
+	}
+	return nil
+}
+
+// close lets go of the file.
+func (s *store) close() error {
+	if s.broken {
+		return nil
+	}
+	return s.db.Close()
+}
