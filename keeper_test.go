@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -145,7 +146,6 @@ func (g *rig) extend(id string) error {
 
 // state is what a reader sees: leases, then the line.
 func (g *rig) state() string {
-	synctest.Wait()
 	v, err := g.view("uat")
 	if err != nil {
 		return err.Error()
@@ -163,6 +163,7 @@ func (g *rig) state() string {
 
 func (g *rig) want(state string) {
 	g.t.Helper()
+	synctest.Wait()
 	if got := g.state(); got != state {
 		g.t.Errorf("state is %q, want %q", got, state)
 	}
@@ -702,8 +703,10 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 		g.mustTake("a", 10*time.Second)
 		waiter := g.asks("w", time.Hour)
 		gone := g.asks("gone", time.Hour)
-		path := g.store.path
-		g.store.path = filepath.Join(g.t.TempDir(), "no such folder", "call-me.db")
+		folder := filepath.Dir(g.path)
+		if err := os.Rename(folder, folder+"-away"); err != nil {
+			t.Fatal(err)
+		}
 		g.store.db.Close()
 		g.free("a")
 		if g.healthy.Load() {
@@ -718,7 +721,7 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 			t.Errorf("a renewal meanwhile: %v", err)
 		}
 		g.want("a | w gone")
-		g.store.path = path
+		os.Rename(folder+"-away", folder)
 		time.Sleep(2 * time.Second)
 		if !g.healthy.Load() {
 			t.Fatal("it did not recover")

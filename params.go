@@ -267,7 +267,7 @@ func didYouMean(wrong string, known []string) string {
 	if len(wrong) > maxEnvironment {
 		return ""
 	}
-	best, least := "", max(1, len(wrong)/3)+1
+	best, least := "", len(wrong)/3+2
 	for _, name := range known {
 		if d := smetrics.WagnerFischer(wrong, name, 1, 1, 1); d < least {
 			best, least = name, d
