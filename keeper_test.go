@@ -452,9 +452,9 @@ func TestWaitEndsWithThePlaceInTheLine(t *testing.T) {
 		g.mustTake("holder", 0)
 		g.asks("w0", time.Hour)
 		a := g.asks("w1", 25*time.Second)
-		time.Sleep(25*time.Second - 1)
+		time.Sleep(25*time.Second - time.Millisecond)
 		a.wantNothing(t)
-		time.Sleep(1)
+		time.Sleep(time.Millisecond)
 		if got := a.wantErr(t, errNoSlot); got.position != 2 || len(got.held) != 1 || got.held[0].id != "holder" {
 			t.Errorf("position %d, held by %v", got.position, got.held)
 		}

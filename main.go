@@ -294,14 +294,15 @@ func explainRelease(err error, e ending) error {
 		return err
 	}
 	err = fmt.Errorf("%w (you are %s)", err, e.holder)
-	for _, l := range refused.HeldBy {
-		if l.Holder != "" {
-			return hint(err, fmt.Sprintf("to release it from this job, set CALL_ME_HOLDER=%s here and in the job that requests it; to end it whoever holds it: call-me release %s --force",
-				quote(l.Holder), quote(e.environment)))
-		}
-		return hint(err, fmt.Sprintf("it was taken without a name; to end it: call-me release %s --force", quote(e.environment)))
+	if len(refused.HeldBy) == 0 {
+		return err
 	}
-	return err
+	force := "call-me release " + quote(e.environment) + " --force"
+	if first := refused.HeldBy[0]; first.Holder != "" {
+		return hint(err, fmt.Sprintf("to release it from this job, set CALL_ME_HOLDER=%s here and in the job that requests it; to end it whoever holds it: %s",
+			quote(first.Holder), force))
+	}
+	return hint(err, "it was taken without a name; to end it: "+force)
 }
 
 func statusCommand(t *terminal) *cli.Command {

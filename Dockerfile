@@ -1,0 +1,18 @@
+FROM golang:1.26-alpine AS build
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/call-me . && mkdir /out/data
+
+# Nothing but the binary and a folder for the database: no shell, no root.
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /out/call-me /call-me
+COPY --from=build --chown=65532:65532 /out/data /data
+USER 65532:65532
+ENV CALL_ME_DB=/data/call-me.db
+VOLUME /data
+EXPOSE 8000
+ENTRYPOINT ["/call-me"]
+CMD ["serve"]

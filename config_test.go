@@ -1,0 +1,99 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// setVariables sets the given variables and unsets all others of ours.
+func setVariables(t *testing.T, set map[string]string) {
+	for _, entry := range os.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, prefix) || slices.Contains([]string{"PORT", "HOST", "API_KEY", "API_KEY_FILE"}, name) {
+			t.Setenv(name, "") // put back at the end
+			os.Unsetenv(name)
+		}
+	}
+	for name, value := range set {
+		t.Setenv(name, value)
+	}
+}
+
+func TestTheServersConfiguration(t *testing.T) {
+	setVariables(t, map[string]string{"API_KEY": " key\n"})
+	var c serverConfig
+	if err := readConfig(&c); err != nil {
+		t.Fatal(err)
+	}
+	if keys, _ := c.keys(); c.Port != 8000 || c.DB != "call-me.db" || c.TTL != 0 || len(c.Environments.names) != 0 || keys[0] != "key" {
+		t.Errorf("defaults: %+v", c)
+	}
+	file := filepath.Join(t.TempDir(), "keys")
+	os.WriteFile(file, []byte("\n one \ntwo\r\n\n"), 0o600)
+	setVariables(t, map[string]string{"PORT": "1", "CALL_ME_PORT": "2", "API_KEY": "", "CALL_ME_API_KEY_FILE": file, "DB": "other people's", "TTL": "other people's",
+		"CALL_ME_DB": "x.db", "CALL_ME_TTL": "2h", "CALL_ME_ENVIRONMENTS": "uat:blue+green, perf:2,staging"})
+	c = serverConfig{}
+	if err := readConfig(&c); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := c.keys()
+	if c.Port != 2 || c.DB != "x.db" || time.Duration(c.TTL) != 2*time.Hour || err != nil || !slices.Equal(keys, []string{"one", "two"}) {
+		t.Errorf("%+v, keys %q, %v", c, keys, err)
+	}
+	for name, slots := range map[string][]string{"uat": {"blue", "green"}, "perf": {"perf-1", "perf-2"}, "staging": {"staging"}, "prod": nil} {
+		if got := c.Environments.of(name); !slices.Equal(got, slots) {
+			t.Errorf("%s has the slots %q, want %q", name, got, slots)
+		}
+	}
+}
+
+func TestAnEmptyVariableIsAnUnsetOne(t *testing.T) {
+	setVariables(t, map[string]string{"API_KEY": "k", "CALL_ME_API_KEY": "", "HOST": "call.me", "CALL_ME_HOST": "", "CALL_ME_TTL": "", "CALL_ME_TIMEOUT": ""})
+	var c clientConfig
+	if err := readConfig(&c); err != nil || c.Host != "http://call.me:8000" || c.TTL != nil || c.APIKey != "k" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	setVariables(t, map[string]string{"API_KEY": "k", "PORT": ""})
+	var s serverConfig
+	if err := readConfig(&s); err != nil || s.Port != 8000 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestHosts(t *testing.T) {
+	for text, want := range map[string]string{
+		"call.me":                "http://call.me:8000",
+		"call.me:80":             "http://call.me:80",
+		"localhost:8000":         "http://localhost:8000",
+		"https://call.me":        "https://call.me",
+		"https://call.me/":       "https://call.me",
+		"https://x/base/":        "https://x/base",
+		"http://call.me":         "http://call.me",
+		"10.0.0.1":               "http://10.0.0.1:8000",
+		"[::1]:9000":             "http://[::1]:9000",
+		"call_me:8000":           "http://call_me:8000",
+		"ci-linux-runner":        "http://ci-linux-runner:8000",
+		"CALL.ME":                "http://CALL.ME:8000",
+		"x86_64-conda-linux-gnu": "", "aarch64-apple-darwin20.0.0": "",
+		"ftp://call.me": "", "http://": "", "a b": "", "call.me:http": "", "call.me:0": "", "call.me:99999": "",
+		"user:password@call.me": "", "https://call.me?x=1": "", "-x": "", "a..b": "", "call.me\n": "", "/": "", ":8000": "",
+	} {
+		var h host
+		if err := h.Decode(text); (err != nil) != (want == "") || string(h) != want {
+			t.Errorf("%q is %q, %v; want %q", text, h, err, want)
+		}
+	}
+}
+
+func TestDeclarationsOfEnvironments(t *testing.T) {
+	for _, text := range []string{",", "uat,", "uat:", "uat:0", "uat:1001", "uat:a+a", "uat:+", "a:b:c", "uat, uat", "\n", strings.Repeat("x", 129), "uat:a+ b"} {
+		var e environments
+		if err := e.Decode(text); err == nil {
+			t.Errorf("%q is read as %v", text, e)
+		}
+	}
+}
