@@ -14,5 +14,6 @@ USER 65532:65532
 ENV CALL_ME_DB=/data/call-me.db
 VOLUME /data
 EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=6s --start-period=5s CMD ["/call-me", "health"]
 ENTRYPOINT ["/call-me"]
 CMD ["serve"]

@@ -244,7 +244,7 @@ type listener interface {
 	waiting(refused refusalJSON) // in line, after each poll
 	troubled(err error)          // the server cannot be reached or cannot answer, for the first time in a row
 	startedAnew(why refusalJSON) // back to the end of the line
-	confirmed(lease leaseJSON, id string, waited time.Duration)
+	confirmed(lease leaseJSON, waited time.Duration)
 }
 
 func (a asking) values(id string) url.Values {
@@ -277,7 +277,7 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (leaseJSO
 		var refused *apiError
 		switch {
 		case err == nil:
-			tell.confirmed(lease, id, time.Since(p.started))
+			tell.confirmed(lease, time.Since(p.started))
 			return lease, id, nil
 		case errors.As(err, &refused) && (errors.Is(err, errEnded) || errors.Is(err, errNotHeld)):
 			tell.startedAnew(refused.refusalJSON)
@@ -337,9 +337,10 @@ func (c *client) leave(environment, id string) {
 	c.do(ctx, http.MethodDelete, "/maybe", url.Values{"environment": {environment}, "id": {id}}, nil)
 }
 
-// renewHeld extends the lease that a holder has; ttl nil: by what it has.
-func (c *client) renewHeld(ctx context.Context, environment, holder string, ttl *time.Duration, tell func(error)) (lease leaseJSON, err error) {
-	values := url.Values{"environment": {environment}, "holder": {holder}}
+// renewHeld extends the lease that is named; ttl nil: by what it has. It
+// repeats the call until it is answered, for up to a minute.
+func (c *client) renewHeld(ctx context.Context, which holding, ttl *time.Duration, tell func(error)) (lease leaseJSON, err error) {
+	values := which.values()
 	if ttl != nil {
 		values.Set("ttl", ttl.String())
 	}
@@ -348,26 +349,31 @@ func (c *client) renewHeld(ctx context.Context, environment, holder string, ttl 
 	return lease, err
 }
 
-// An ending names the lease to release.
-type ending struct {
+// A holding names a lease that somebody holds.
+type holding struct {
 	environment string
 	holder      string
 	fence       uint64
 	slot        string
-	force       bool
 }
 
-// release ends a lease. It repeats the call until it is answered, for up to a
-// minute: the server knows a repeated release from somebody else's lease.
-func (c *client) release(ctx context.Context, e ending, tell func(error)) error {
-	values := url.Values{"environment": {e.environment}, "holder": {e.holder}}
-	if e.fence != 0 {
-		values.Set("fence", strconv.FormatUint(e.fence, 10))
+func (h holding) values() url.Values {
+	values := url.Values{"environment": {h.environment}, "holder": {h.holder}}
+	if h.fence != 0 {
+		values.Set("fence", strconv.FormatUint(h.fence, 10))
 	}
-	if e.slot != "" {
-		values.Set("slot", e.slot)
+	if h.slot != "" {
+		values.Set("slot", h.slot)
 	}
-	if e.force {
+	return values
+}
+
+// release ends a lease; with force whoever holds it. It repeats the call
+// until it is answered, for up to a minute: the server knows a repeated
+// release from somebody else's lease.
+func (c *client) release(ctx context.Context, which holding, force bool, tell func(error)) error {
+	values := which.values()
+	if force {
 		values.Set("force", "1")
 	}
 	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}

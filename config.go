@@ -4,11 +4,13 @@ package main
 // reads variables of call-me's own. (holder.go reads those of CI systems.)
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -28,24 +30,35 @@ type KeyConfig struct {
 	APIKeyFile string `envconfig:"API_KEY_FILE" desc:"a file with API keys, one a line, instead of API_KEY"`
 }
 
+// ListenConfig is what serve and health share.
+type ListenConfig struct {
+	Port port `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
+}
+
 // serverConfig is what serve reads.
 type serverConfig struct {
 	KeyConfig
-	Port         port         `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
-	DB           string       `default:"call-me.db" desc:"the database file"`
+	ListenConfig
+	DB           string       `default:"call-me.db" desc:"the database file, on a local disk"`
 	TTL          ttl          `desc:"how long leases last that name no ttl; 0: until released"`
 	Environments environments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
 }
 
-// clientConfig is what every other command reads.
+// healthConfig is what health reads.
+type healthConfig struct {
+	ListenConfig
+}
+
+// clientConfig is what every other command reads. The fields with a flag tag
+// can be given on the command line too, where a command has that flag.
 type clientConfig struct {
 	KeyConfig
-	Host    host   `envconfig:"HOST" desc:"the server: call.me:8000 or https://call.me"`
-	Holder  string `desc:"who takes the slot; default: the CI job, or user@host"`
-	Reason  string `desc:"why, shown to everyone who looks"`
-	Timeout span   `desc:"how long to wait for a slot; 0: for as long as it takes"`
-	TTL     *ttl   `desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
-	Fence   number `desc:"the lease that release ends, by its fence"`
+	Host    host   `envconfig:"HOST" desc:"the server: call.me:8000 or https://call.me; without a scheme http, without a port 8000"`
+	Holder  string `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
+	Reason  string `flag:"reason" desc:"why, shown to everyone who looks"`
+	Timeout span   `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
+	TTL     *ttl   `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
+	Fence   number `flag:"fence" desc:"exactly the lease with this fence"`
 }
 
 // readConfig fills a configuration from the variables and checks it. An error
@@ -61,6 +74,49 @@ func readConfig(into interface{ validate() error }) error {
 		return usagef("reading the configuration: %v", err)
 	}
 	return into.validate()
+}
+
+// A setting is one field of a configuration: what it is called, and what for.
+type setting struct {
+	flag     string // empty: it has none
+	variable string
+	short    string // the variable without the prefix, where that is read too
+	preset   string
+	usage    string
+	value    reflect.Value
+}
+
+// settings lists the fields of a configuration, a pointer to a struct.
+func settings(config any) []setting {
+	var all []setting
+	v := reflect.ValueOf(config).Elem()
+	for _, field := range reflect.VisibleFields(v.Type()) {
+		if field.Anonymous {
+			continue
+		}
+		s := setting{flag: field.Tag.Get("flag"), short: field.Tag.Get("envconfig"), preset: field.Tag.Get("default"),
+			usage: field.Tag.Get("desc"), value: v.FieldByIndex(field.Index)}
+		s.variable = prefix + "_" + cmp.Or(s.short, strings.ToUpper(field.Name))
+		all = append(all, s)
+	}
+	return all
+}
+
+// set reads a flag's value as the variable's would be read.
+func (s setting) set(text string) error {
+	target := s.value
+	if target.Kind() == reflect.Pointer {
+		target.Set(reflect.New(target.Type().Elem()))
+		target = target.Elem()
+	}
+	if d, ok := target.Addr().Interface().(envconfig.Decoder); ok {
+		if err := d.Decode(text); err != nil {
+			return usagef("--%s: %q is %v", s.flag, text, err)
+		}
+		return nil
+	}
+	target.SetString(text)
+	return nil
 }
 
 // dropEmpty unsets our variables that are set to nothing. envconfig would
@@ -91,6 +147,8 @@ func (c *serverConfig) validate() error {
 	_, err := c.keys()
 	return err
 }
+
+func (c *healthConfig) validate() error { return nil }
 
 func (c *clientConfig) validate() error {
 	if c.Host == "" {

@@ -5,6 +5,8 @@ package main
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/user"
 	"regexp"
@@ -73,7 +75,7 @@ var ciSystems = []ciSystem{
 		"https://www.jetbrains.com/help/teamcity/predefined-build-parameters.html"},
 	{"bitbucket", "BITBUCKET_BUILD_NUMBER", "",
 		"${BITBUCKET_REPO_FULL_NAME}/${BITBUCKET_BUILD_NUMBER}/${BITBUCKET_STEP_UUID}",
-		"${BITBUCKET_GIT_HTTP_ORIGIN}/pipelines/results/${BITBUCKET_BUILD_NUMBER}",
+		"https://bitbucket.org/${BITBUCKET_REPO_FULL_NAME}/pipelines/results/${BITBUCKET_BUILD_NUMBER}",
 		"https://support.atlassian.com/bitbucket-cloud/docs/variables-and-secrets/"},
 	{"codebuild", "CODEBUILD_BUILD_ID", "",
 		"${CODEBUILD_BUILD_ID}",
@@ -137,14 +139,17 @@ func userAtHost(getenv func(string) string) string {
 	return cmp.Or(name, "somebody") + "@" + cmp.Or(host, "localhost")
 }
 
-// cut shortens a text to so many bytes, at the end of a letter.
-func cut(text string, most int) string {
-	text = strings.ToValidUTF8(text, "?")
-	if len(text) <= most {
-		return text
+// cut shortens a name to so many bytes, such that two names that were
+// different still are.
+func cut(name string, most int) string {
+	name = strings.ToValidUTF8(name, "?")
+	if len(name) <= most {
+		return name
 	}
-	for most > 0 && !utf8.RuneStart(text[most]) {
+	end := fmt.Sprintf("~%x", sha256.Sum256([]byte(name)))[:17]
+	most -= len(end)
+	for !utf8.RuneStart(name[most]) {
 		most--
 	}
-	return text[:most]
+	return name[:most] + end
 }

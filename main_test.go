@@ -107,6 +107,30 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %s", code, args[0])
 				}
 			},
+			// inline N waits until N are in line for uat, or for anything.
+			"inline": func(ts *testscript.TestScript, neg bool, args []string) {
+				for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+					r, _ := http.NewRequest("GET", "http://"+ts.Getenv("HOST")+"/environments", nil)
+					r.Header.Set("X-API-KEY", ts.Getenv("API_KEY"))
+					response, err := http.DefaultClient.Do(r)
+					ts.Check(err)
+					body, _ := io.ReadAll(response.Body)
+					response.Body.Close()
+					if fmt.Sprint(strings.Count(string(body), `"position"`)) == args[0] {
+						return
+					}
+					if time.Now().After(end) {
+						ts.Fatalf("never %s in line: %s", args[0], body)
+					}
+				}
+			},
+			// cmplog FILE1 FILE2 compares two texts but for their times.
+			"cmplog": func(ts *testscript.TestScript, neg bool, args []string) {
+				got, want := timelessText(ts.ReadFile(args[0])), timelessText(ts.ReadFile(args[1]))
+				if got != want {
+					ts.Fatalf("%s is\n%s\nwant\n%s", args[0], got, want)
+				}
+			},
 			// html serves a page of somebody else at $HOST, until the end.
 			"html": func(ts *testscript.TestScript, neg bool, args []string) {
 				listener, err := net.Listen("tcp", ts.Getenv("HOST"))
@@ -120,6 +144,21 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+var times = []struct{ pattern, with string }{
+	{`\d\d:\d\d:\d\d`, "12:00:00"},
+	{`\b\d\d:\d\d \(`, "12:00 ("},
+	{`\b\d\d:\d\d( |$)`, "12:00$1"},
+	{`\b(\d+h)?(\d+m)?\d+(\.\d+)?(s|ms|µs|m|h)\b`, "0s"},
+}
+
+// timelessText replaces what is different each time.
+func timelessText(text string) string {
+	for _, t := range times {
+		text = regexp.MustCompile(t.pattern).ReplaceAllString(text, t.with)
+	}
+	return text
 }
 
 func freePort() int {
@@ -525,4 +564,31 @@ func TestHoldersReleaseByThemselvesOnly(t *testing.T) {
 	ends(75, "c", "request", "uat", "--no-wait")
 	ends(0, "c", "release", "uat", "--force")
 	ends(76, "b", "release", "uat")
+}
+
+// The first thing that people see of call-me must be what it does.
+func TestTheTranscriptOfTheREADME(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "```\n$ call-me request uat\n")
+	transcript, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("the README has no transcript")
+	}
+	d := newDaemon(t, "TZ=UTC")
+	d.call("POST", "/maybe?environment=uat&id=12345678&ttl=2h&reason=release+1.4&holder=github:acme/shop/run/123/deploy&url=https://github.com/acme/shop/actions/runs/123")
+	cmd, out := d.client("next", "request", "uat")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it waits", func() bool { return strings.Contains(out.String(), "in line") })
+	d.call("DELETE", "/maybe?environment=uat&id=12345678")
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got := timelessText(out.String()); got != timelessText(transcript) {
+		t.Errorf("the binary says\n%s\nthe README\n%s", got, timelessText(transcript))
+	}
 }

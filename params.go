@@ -261,9 +261,18 @@ func (q query) force() (bool, error) {
 	return force, nil
 }
 
-// didYouMean returns the known name that is nearest to a wrong one, as the
+// didYouMean proposes the known name that is nearest to a wrong one, as the
 // end of a sentence; nothing when none is near.
 func didYouMean(wrong string, known []string) string {
+	if near := nearest(wrong, known); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
+}
+
+// nearest returns the known name that needs the fewest changed letters, or
+// nothing when that are too many.
+func nearest(wrong string, known []string) string {
 	if len(wrong) > maxEnvironment {
 		return ""
 	}
@@ -273,8 +282,5 @@ func didYouMean(wrong string, known []string) string {
 			best, least = name, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return best
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -131,6 +132,14 @@ func storeError(err error, path string) error {
 		return hint(err, "make its folder first, or set CALL_ME_DB")
 	}
 	return err
+}
+
+// health asks the server on this machine whether it works: nil, or why not.
+func health(ctx context.Context, p port) error {
+	ctx, cancel := context.WithTimeout(ctx, headerTime)
+	defer cancel()
+	c := &client{base: fmt.Sprintf("http://127.0.0.1:%d", p), http: http.DefaultClient}
+	return c.do(ctx, http.MethodGet, "/healthz", url.Values{}, &map[string]string{})
 }
 
 // slogWriter takes what net/http logs: broken connections and panics.

@@ -1,0 +1,314 @@
+package main
+
+// Flags, help and completion: what the command-line library leaves to do.
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// configFlags makes the flags that stand for settings of the client; name=text
+// adds what it is by default.
+func configFlags(names ...string) []cli.Flag {
+	var flags []cli.Flag
+	for _, name := range names {
+		name, preset, hasPreset := strings.Cut(name, "=")
+		for _, s := range settings(&clientConfig{}) {
+			if s.flag != name {
+				continue
+			}
+			if hasPreset {
+				s.usage += " (default: " + preset + ")"
+			}
+			flags = append(flags, &cli.StringFlag{Name: name, Usage: s.usage + " [$" + s.variable + "]"})
+		}
+	}
+	return flags
+}
+
+// boolFlag makes a flag that is on or off.
+func boolFlag(name, usage string, aliases ...string) cli.Flag {
+	return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases, DisableDefaultText: true}
+}
+
+var slotFlag = &cli.StringFlag{Name: "slot", Usage: "the lease on this slot, where the holder has several"}
+
+// variables lists what a command reads from its environment and has no flag
+// for.
+func variables(config any) string {
+	var b strings.Builder
+	for _, s := range settings(config) {
+		if s.flag != "" {
+			continue
+		}
+		preset := ""
+		if s.preset != "" {
+			preset = " (default: " + s.preset + ")"
+		}
+		fmt.Fprintf(&b, "   %-20s  %s%s\n", cmp.Or(s.short, s.variable), s.usage, preset)
+	}
+	return b.String()
+}
+
+// helpTemplate is that of one command. UsageText has its variables.
+const helpTemplate = `{{.HelpName}} - {{.Usage}}
+
+USAGE:
+   {{.HelpName}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}} [flags]{{if .Description}}
+
+{{.Description}}{{end}}
+
+FLAGS:
+{{range .VisibleFlags}}   {{.}}
+{{end}}{{if .UsageText}}
+VARIABLES:
+{{.UsageText}}{{end}}`
+
+// A session is what every client command begins with: its configuration, the
+// environment it is about, and a client.
+type session struct {
+	*terminal
+	config clientConfig
+	name   string
+	holder string
+	link   string
+	client *client
+}
+
+// newSession puts flags over variables over defaults.
+func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
+	s := &session{terminal: t, name: c.Args().First()}
+	switch {
+	case needsName && s.name == "":
+		return nil, hint(usagef("%s needs the name of an environment", c.Command.Name), "call-me "+c.Command.Name+" uat")
+	case c.Args().Len() > 1:
+		return nil, usagef("%s takes one environment, but got %q too", c.Command.Name, c.Args().Get(1))
+	}
+	if s.name != "" {
+		if err := checkEnvironment(s.name); err != nil {
+			return nil, usagef("%q is no environment: %v", s.name, err)
+		}
+	}
+	if err := readConfig(&s.config); err != nil {
+		return nil, err
+	}
+	for _, field := range settings(&s.config) {
+		if field.flag != "" && c.IsSet(field.flag) {
+			if err := field.set(c.String(field.flag)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var err error
+	s.client, err = newClient(s.config)
+	s.holder, s.link = whoAmI(os.Getenv)
+	if s.config.Holder != "" {
+		s.holder = s.config.Holder
+	}
+	return s, err
+}
+
+// defaultTTL is how long the lease of request lasts, unless it is renewed.
+const defaultTTL = 2 * time.Hour
+
+func (s *session) asking() asking {
+	a := asking{environment: s.name, holder: s.holder, url: s.link, reason: s.config.Reason, ttl: defaultTTL, timeout: time.Duration(s.config.Timeout)}
+	if s.config.TTL != nil {
+		a.ttl = time.Duration(*s.config.TTL)
+	}
+	return a
+}
+
+func (s *session) holding(slot string) holding {
+	return holding{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: slot}
+}
+
+func (s *session) troubled(err error) { s.say("%s; trying again", printable(err.Error())) }
+
+func usageProblem(c *cli.Context, err error, _ bool) error {
+	return hint(usagef("%v", err), "call-me "+c.Command.Name+" --help")
+}
+
+func commandNames(app *cli.App) []string {
+	var names []string
+	for _, command := range app.Commands {
+		names = append(names, command.Name)
+	}
+	return names
+}
+
+const completionFlag = "--generate-bash-completion" // the library's
+
+// flagsFirst moves the flags of a command before its arguments: the library
+// stops reading flags at the first argument. Nothing after -- is touched. An
+// unknown flag is a usage error, with a proposal.
+func flagsFirst(app *cli.App, args []string) ([]string, error) {
+	at := slices.IndexFunc(args[1:], func(arg string) bool { return !strings.HasPrefix(arg, "-") }) + 1
+	if at == 0 || args[len(args)-1] == completionFlag {
+		return args, nil
+	}
+	command := app.Command(args[at])
+	if command == nil {
+		return args, nil
+	}
+	var flags, rest []string
+	words := args[at+1:]
+	for ; len(words) > 0 && words[0] != "--"; words = words[1:] {
+		word := words[0]
+		if !strings.HasPrefix(word, "-") || word == "-" {
+			rest = append(rest, word)
+			continue
+		}
+		flags = append(flags, word)
+		takesValue, err := lookUpFlag(command, word)
+		if err != nil {
+			return nil, err
+		}
+		if takesValue && len(words) > 1 {
+			words = words[1:]
+			flags = append(flags, words[0])
+		}
+	}
+	if len(words) > 0 {
+		rest = append(rest, words[1:]...)
+	}
+	return slices.Concat(args[:at+1], flags, []string{"--"}, rest), nil
+}
+
+// lookUpFlag reports whether a flag's value is the next word.
+func lookUpFlag(command *cli.Command, word string) (takesValue bool, err error) {
+	name, _, hasValue := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	known := []string{"help"}
+	for _, flag := range command.Flags {
+		if slices.Contains(flag.Names(), name) {
+			_, isBool := flag.(*cli.BoolFlag)
+			return !isBool && !hasValue, nil
+		}
+		known = append(known, flag.Names()[0])
+	}
+	if name == "help" || name == "h" {
+		return false, nil
+	}
+	proposal := ""
+	if near := nearest(name, known); near != "" {
+		proposal = "; did you mean --" + near + "?"
+	}
+	return false, hint(usagef("%s has no flag %s%s", command.Name, word, proposal), "call-me "+command.Name+" --help")
+}
+
+// version tells what was built, from what, and with which Go.
+func version() string {
+	info, found := debug.ReadBuildInfo()
+	if !found {
+		return "unknown"
+	}
+	text, details := info.Main.Version, []string{}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			details = append(details, "commit "+s.Value[:min(12, len(s.Value))])
+		case s.Key == "vcs.time":
+			details = append(details, s.Value)
+		case s.Key == "vcs.modified" && s.Value == "true":
+			details = append(details, "modified")
+		}
+	}
+	return fmt.Sprintf("%s (%s)", text, strings.Join(append(details, info.GoVersion), ", "))
+}
+
+// complete lists what may stand next: flags after a dash, else environments
+// that the server knows. It never fails, and is quick.
+func complete(c *cli.Context) {
+	last := ""
+	if len(os.Args) > 2 {
+		last = os.Args[len(os.Args)-2]
+	}
+	if strings.HasPrefix(last, "-") {
+		for _, flag := range c.Command.Flags {
+			fmt.Fprintln(c.App.Writer, "--"+flag.Names()[0])
+		}
+		return
+	}
+	var config clientConfig
+	if !strings.HasPrefix(c.Command.ArgsUsage, "ENV") && !strings.HasPrefix(c.Command.ArgsUsage, "[ENV]") || c.Args().Present() || readConfig(&config) != nil {
+		return
+	}
+	client, err := newClient(config)
+	if err != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.Context, time.Second)
+	defer cancel()
+	all, _ := client.environments(ctx, "")
+	for _, e := range all.Environments {
+		fmt.Fprintln(c.App.Writer, e.Environment)
+	}
+}
+
+// completions are the scripts of the shells. Each asks call-me itself for the
+// words that may stand next.
+var completions = map[string]string{
+	"bash": `_call_me() {
+  local IFS=$'\n' words=("${COMP_WORDS[@]:1:COMP_CWORD-1}") cur="${COMP_WORDS[COMP_CWORD]}"
+  [[ $cur == -* ]] && words+=("$cur")
+  COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" "${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur"))
+}
+complete -o default -F _call_me call-me
+`,
+	"zsh": `#compdef call-me
+_call_me() {
+  local -a words_so_far options
+  words_so_far=("${(@)words[2,CURRENT-1]}")
+  [[ ${words[CURRENT]} == -* ]] && words_so_far+=("${words[CURRENT]}")
+  options=("${(@f)$("${words[1]}" "${words_so_far[@]}" --generate-bash-completion 2>/dev/null)}")
+  compadd -a options
+}
+compdef _call_me call-me
+`,
+	"fish": `function __call_me_complete
+  set -l words (commandline -opc)
+  set -l current (commandline -ct)
+  string match -q -- '-*' $current; and set -a words $current
+  $words --generate-bash-completion 2>/dev/null
+end
+complete -c call-me -f -a '(__call_me_complete)'
+`,
+	"powershell": `Register-ArgumentCompleter -Native -CommandName call-me -ScriptBlock {
+  param($current, $ast, $position)
+  $words = @($ast.CommandElements | Select-Object -Skip 1 | ForEach-Object { "$_" })
+  if ($current -ne '' -and -not $current.StartsWith('-')) { $words = @($words | Select-Object -SkipLast 1) }
+  & "$($ast.CommandElements[0])" @words --generate-bash-completion 2>$null |
+    Where-Object { $_ -like "$current*" } |
+    ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }
+}
+`,
+}
+
+func completionCommand(t *terminal) *cli.Command {
+	shells := []string{"bash", "zsh", "fish", "powershell"}
+	return &cli.Command{
+		Name:      "completion",
+		Usage:     "print the completion script of a shell: " + strings.Join(shells, ", "),
+		ArgsUsage: "SHELL",
+		Description: `   source <(call-me completion bash)
+   source <(call-me completion zsh)
+   call-me completion fish >~/.config/fish/completions/call-me.fish
+   call-me completion powershell | Out-String | Invoke-Expression`,
+		Action: func(c *cli.Context) error {
+			script, found := completions[c.Args().First()]
+			if !found || c.Args().Len() > 1 {
+				return usagef("completion takes one of %s", strings.Join(shells, ", "))
+			}
+			fmt.Fprint(t.out, script)
+			return nil
+		},
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+// The table of status: who has what, who is in line.
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// watchPeriod is how often status --watch looks.
+const watchPeriod = 2 * time.Second
+
+// A cell is a text with its colour.
+type cell struct {
+	text   string
+	colour int
+}
+
+// table prints the environments, within the terminal's width.
+func (t *terminal) table(w io.Writer, all environmentsJSON, columns int, colours bool) {
+	rows := [][]cell{}
+	for _, title := range []string{"ENVIRONMENT", "SLOT", "HOLDER", "SINCE", "UNTIL", "REASON"} {
+		if len(rows) == 0 {
+			rows = append(rows, nil)
+		}
+		rows[0] = append(rows[0], cell{title, bold})
+	}
+	for _, e := range all.Environments {
+		rows = append(rows, environmentRows(e)...)
+	}
+	if len(rows) == 1 {
+		fmt.Fprintln(w, "no slot is held, and nobody waits")
+		return
+	}
+	printRows(w, rows, columns, colours)
+}
+
+func environmentRows(e environmentJSON) [][]cell {
+	name := printable(e.Environment)
+	var rows [][]cell
+	for _, s := range e.Slots {
+		row := []cell{{name, 0}, {printable(s.Slot), 0}, {"free", green}, {}, {}, {}}
+		if l := s.Lease; l != nil {
+			row = []cell{{name, 0}, {printable(l.Slot), 0}, {holderName(*l), yellow},
+				{fmt.Sprintf("%s (%s)", shortClock(l.Since), seconds(l.HeldSeconds)), 0}, {"released", 0}, {printable(l.Reason), 0}}
+			if l.Until != nil {
+				row[4].text = shortClock(*l.Until)
+			}
+		}
+		rows = append(rows, row)
+		name = ""
+	}
+	for _, p := range e.Line {
+		place := ordinal(p.Position)
+		if p.Position == 1 {
+			place = "next"
+		}
+		rows = append(rows, []cell{{name, 0}, {place, cyan}, {cmp.Or(printable(p.Holder), "somebody who gave no name"), 0},
+			{fmt.Sprintf("%s (%s)", shortClock(p.Since), seconds(p.WaitedSeconds)), 0}, {}, {printable(p.Reason), 0}})
+	}
+	return rows
+}
+
+// printRows aligns the cells. When they are too wide, the reasons are cut
+// first, then the holders.
+func printRows(w io.Writer, rows [][]cell, columns int, colours bool) {
+	widths := make([]int, len(rows[0]))
+	total := -2
+	for i := range widths {
+		for _, row := range rows {
+			widths[i] = max(widths[i], len([]rune(row[i].text)))
+		}
+		total += widths[i] + 2
+	}
+	for _, i := range []int{len(widths) - 1, 2} {
+		if columns > 0 && total > columns {
+			cut := min(total-columns, widths[i]-min(widths[i], 12))
+			widths[i], total = widths[i]-cut, total-cut
+		}
+	}
+	for _, row := range rows {
+		var b strings.Builder
+		gap := 0
+		for i, c := range row {
+			text := fit(c.text, widths[i])
+			if text != "" {
+				b.WriteString(strings.Repeat(" ", gap))
+				gap = 0
+				if colours {
+					b.WriteString(paint(c.colour, text))
+				} else {
+					b.WriteString(text)
+				}
+			}
+			gap += widths[i] - len([]rune(text)) + 2
+		}
+		fmt.Fprintln(w, b.String())
+	}
+}
+
+// shortClock shows the minute, with the day unless it is today.
+func shortClock(t time.Time) string {
+	local := t.Local()
+	if local.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
+		return local.Format("15:04")
+	}
+	return local.Format("Jan 2 15:04")
+}
+
+// watch prints the table again and again until ctx ends: in place on a
+// terminal, after each change in a log.
+func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, error)) error {
+	var before environmentsJSON
+	for first := true; ; first = false {
+		all, err := look()
+		switch {
+		case err != nil && first:
+			return err
+		case err != nil:
+			t.say("%s; trying again", printable(err.Error()))
+		case width(t.out) > 0:
+			fmt.Fprint(t.out, "\x1b[H\x1b[2J")
+			fmt.Fprintf(t.out, "every %s, %s\n\n", spell(watchPeriod), t.now().Format(time.TimeOnly))
+			t.table(t.out, all, width(t.out), t.coloured(t.out))
+		case first || !reflect.DeepEqual(timeless(before), timeless(all)):
+			fmt.Fprintf(t.out, "%s\n", t.now().Format(time.TimeOnly))
+			t.table(t.out, all, 0, false)
+			before = all
+		}
+		if err := sleep(ctx, watchPeriod); err != nil {
+			return err
+		}
+	}
+}
+
+// timeless is what counts as a change: not that time passes.
+func timeless(all environmentsJSON) []string {
+	var facts []string
+	for _, e := range all.Environments {
+		for _, s := range e.Slots {
+			fact := e.Environment + " " + s.Slot
+			if s.Lease != nil {
+				fact += fmt.Sprint(" ", s.Lease.Fence)
+			}
+			facts = append(facts, fact)
+		}
+		for _, p := range e.Line {
+			facts = append(facts, fmt.Sprint(p.Position, p.Holder, p.Since))
+		}
+	}
+	return facts
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// paper is a terminal that keeps what is said.
+func paper() (*terminal, *lockedBuffer, *lockedBuffer) {
+	var out, err lockedBuffer
+	return &terminal{out: &out, err: &err, now: time.Now, getenv: func(string) string { return "" }}, &out, &err
+}
+
+func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		term, _, log := paper()
+		w := term.waiter(asking{environment: "uat", holder: "me"}, plainForm)
+		defer w.done()
+		held := refusalJSON{Position: 3, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}}
+		w.waiting(held)
+		lines := func() int { return strings.Count(log.String(), "\n") }
+		before := lines()
+		for minute := 1; minute <= 10; minute++ {
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if got := lines() - before; got != minute {
+				t.Fatalf("after %d minutes %d lines were said:\n%s", minute, got, log)
+			}
+		}
+		if !strings.HasSuffix(log.String(), "still waiting after 10m, 3rd in line; held by ann\n") {
+			t.Errorf("the last line of\n%s", log)
+		}
+		before = lines()
+		w.waiting(held) // nothing has changed
+		if lines() != before {
+			t.Errorf("an unchanged line was told again:\n%s", log)
+		}
+		held.Position = 2
+		w.waiting(held)
+		if !strings.HasSuffix(log.String(), "\nyou are 2nd in line now, after 10m\n") {
+			t.Errorf("the last line of\n%s", log)
+		}
+		held.HeldBy = []leaseJSON{{Slot: "uat", Holder: "bob", Fence: 2}}
+		held.Position = 1
+		w.waiting(held)
+		if !strings.Contains(log.String(), "uat is held by bob\n") || !strings.HasSuffix(log.String(), "\nyou are next in line, after 10m\n") {
+			t.Errorf("the last lines of\n%s", log)
+		}
+	})
+}
+
+func TestATerminalShowsOneLineInPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		term, out, screen := paper()
+		w := term.waiter(asking{environment: "uat"}, plainForm)
+		w.mu.Lock()
+		w.columns = 60
+		w.mu.Unlock()
+		w.waiting(refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: strings.Repeat("long", 30), Fence: 1}}})
+		time.Sleep(90 * time.Second)
+		synctest.Wait()
+		frames := strings.Split(screen.String(), "\r\x1b[K")
+		last := frames[len(frames)-1]
+		if len(frames) != 91 || !strings.HasPrefix(last, "waiting 1m30s for uat, next in line; held by longlong") || len([]rune(last)) != 59 {
+			t.Errorf("%d frames, the last is %q", len(frames), last)
+		}
+		w.confirmed(leaseJSON{Environment: "uat", Slot: "uat"}, 90*time.Second)
+		w.done()
+		if !strings.HasSuffix(screen.String(), last+"\r\x1b[Kuat is yours until you release it: call-me release uat\n") {
+			t.Errorf("the screen is not clean at the end: %q", screen.String()[len(screen.String())-200:])
+		}
+		if out.String() != "waiting for free slot on environment: uat\nacquired slot for environment: uat\nwaited 1m30s\n" {
+			t.Errorf("stdout %q", out)
+		}
+	})
+}
+
+func TestWatchPrintsChangesOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		term, out, log := paper()
+		ctx, cancel := context.WithCancel(context.Background())
+		fence, fails := uint64(1), false
+		look := func() (environmentsJSON, error) {
+			if fails {
+				return environmentsJSON{}, errUnreachable
+			}
+			return environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{{"uat", &leaseJSON{Slot: "uat", Fence: fence, HeldSeconds: float64(time.Now().Unix())}}}}}}, nil
+		}
+		ended := make(chan error)
+		go func() { ended <- term.watch(ctx, look) }()
+		tables := func() int {
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			return strings.Count(out.String(), "ENVIRONMENT")
+		}
+		if n := tables(); n != 1 {
+			t.Errorf("%d tables though nothing changed", n)
+		}
+		fence = 2
+		if n := tables(); n != 2 {
+			t.Errorf("%d tables after a change", n)
+		}
+		fails = true
+		if n := tables(); n != 2 || !strings.Contains(log.String(), "cannot reach; trying again") {
+			t.Errorf("%d tables while the server is away, %s", n, log)
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if err := term.watch(context.Background(), look); !errors.Is(err, errUnreachable) {
+			t.Errorf("a server that is away from the start: %v", err)
+		}
+	})
+}
+
+func TestTheTableFitsTheTerminal(t *testing.T) {
+	long := environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{
+		{"uat", &leaseJSON{Slot: "uat", Holder: strings.Repeat("holder/", 20), Reason: strings.Repeat("reason ", 20), Since: time.Now()}}, {"other", nil}}}}}
+	for _, columns := range []int{80, 120, 200} {
+		term, _, _ := paper()
+		var b bytes.Buffer
+		term.table(&b, long, columns, false)
+		for line := range strings.Lines(b.String()) {
+			if n := len([]rune(strings.TrimSuffix(line, "\n"))); n > columns {
+				t.Errorf("%d columns in a terminal of %d: %s", n, columns, line)
+			}
+		}
+	}
+	term, _, _ := paper()
+	var plain, coloured bytes.Buffer
+	term.table(&plain, long, 0, false)
+	term.table(&coloured, long, 0, true)
+	if strings.Contains(plain.String(), "\x1b") || !strings.Contains(plain.String(), strings.Repeat("holder/", 20)) {
+		t.Errorf("in a log: %q", plain.String())
+	}
+	if !strings.Contains(coloured.String(), "\x1b[32mfree\x1b[0m") {
+		t.Errorf("in colours: %q", coloured.String())
+	}
+}
+
+func TestColoursAreForTerminalsOfPeopleWhoWantThem(t *testing.T) {
+	term, _, _ := paper()
+	if term.coloured(&bytes.Buffer{}) {
+		t.Error("a log is coloured")
+	}
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if isTerminal(file) || width(file) != 0 {
+		t.Error("/dev/null is a terminal")
+	}
+}
+
+func TestHowThingsAreSaid(t *testing.T) {
+	for position, want := range map[int]string{0: "in line", 1: "next in line", 2: "2nd in line", 3: "3rd in line", 4: "4th in line", 11: "11th in line",
+		12: "12th in line", 13: "13th in line", 21: "21st in line", 22: "22nd in line", 101: "101st in line", 111: "111th in line", 1012: "1012th in line"} {
+		if got := inLine(position); got != want {
+			t.Errorf("%d is %q, want %q", position, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{0: "0s", 1499 * time.Millisecond: "1s", time.Minute: "1m", 90 * time.Second: "1m30s", 2 * time.Hour: "2h",
+		2*time.Hour + time.Second: "2h0m1s", 2*time.Hour + 5*time.Minute: "2h5m", 10 * time.Minute: "10m"} {
+		if got := spell(d); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
+	}
+	for word, want := range map[string]string{"uat": "uat", "team/perf": "team/perf", "a b": "'a b'", "it's": `'it'\''s'`, "": "''", "$x": "'$x'", "github:acme/shop/run/1/x": "github:acme/shop/run/1/x"} {
+		if got := quote(word); got != want {
+			t.Errorf("%q is quoted %s, want %s", word, got, want)
+		}
+	}
+	if got := printable("a\nb\x1b[31m\u202ec\u200b"); got != "a?b?[31m?c?" {
+		t.Errorf("%q", got)
+	}
+	yesterday := time.Now().AddDate(0, 0, -1)
+	if !strings.HasPrefix(clock(yesterday), yesterday.Local().Format("2006-01-02 ")) {
+		t.Errorf("yesterday is %s", clock(yesterday))
+	}
+}

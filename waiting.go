@@ -1,0 +1,202 @@
+package main
+
+// What a waiting client says. In a log: who is in the way, what changes, and
+// something at least once a minute. On a terminal: the same once, and then one
+// line in place with a running clock.
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// repeatTime is how often a log hears something: some CI systems stop a job
+// that is silent for ten minutes, and people sooner.
+const repeatTime = time.Minute
+
+// How the result of a request is printed.
+type resultForm int
+
+const (
+	plainForm resultForm = iota // the two lines of 2019
+	quietForm                   // the slot's name
+	jsonForm                    // the lease
+)
+
+// A waiter is the listener of one request. Its methods may be called while
+// its clock runs on another goroutine.
+type waiter struct {
+	*terminal
+	asking  asking
+	form    resultForm
+	columns int // of the terminal; 0: a log
+	stop    chan struct{}
+	ended   chan struct{}
+
+	mu      sync.Mutex
+	started time.Time
+	said    time.Time
+	known   refusalJSON // the line, as last heard
+	live    bool        // the live line is on the screen
+}
+
+// waiter begins to listen. Call done at the end.
+func (t *terminal) waiter(a asking, form resultForm) *waiter {
+	w := &waiter{terminal: t, asking: a, form: form, columns: width(t.err), started: t.now(), stop: make(chan struct{}), ended: make(chan struct{})}
+	go w.tick()
+	return w
+}
+
+// done leaves the screen clean.
+func (w *waiter) done() {
+	close(w.stop)
+	<-w.ended
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clear()
+}
+
+// tick keeps the clock running on a terminal, and a log alive.
+func (w *waiter) tick() {
+	defer close(w.ended)
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-ticker.C:
+		}
+		w.mu.Lock()
+		switch {
+		case w.said.IsZero():
+		case w.columns > 0:
+			w.draw()
+		case w.now().Sub(w.said) >= repeatTime:
+			w.line("still waiting after %s, %s; held by %s", spell(w.now().Sub(w.started)), inLine(w.known.Position), w.names())
+		}
+		w.mu.Unlock()
+	}
+}
+
+// line prints a line above the live one.
+func (w *waiter) line(format string, args ...any) {
+	w.clear()
+	w.say(format, args...)
+	w.said = w.now()
+}
+
+func (w *waiter) clear() {
+	if w.live {
+		fmt.Fprint(w.err, "\r\x1b[K")
+		w.live = false
+	}
+}
+
+func (w *waiter) draw() {
+	text := fmt.Sprintf("waiting %s for %s, %s; held by %s", spell(w.now().Sub(w.started)), w.asking.environment, inLine(w.known.Position), w.names())
+	fmt.Fprint(w.err, "\r\x1b[K"+fit(printable(text), w.columns-1))
+	w.live = true
+}
+
+func (w *waiter) names() string {
+	if len(w.known.HeldBy) == 0 {
+		return "nobody, it is being handed on"
+	}
+	var names []string
+	for _, l := range w.known.HeldBy[:min(3, len(w.known.HeldBy))] {
+		names = append(names, holderName(l))
+	}
+	return strings.Join(names, ", ")
+}
+
+func (w *waiter) waiting(refused refusalJSON) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.known
+	w.known = refused
+	switch {
+	case w.said.IsZero():
+		w.begin()
+	case !sameLeases(before.HeldBy, refused.HeldBy):
+		w.clear()
+		w.holders(refused.HeldBy)
+		w.line("you are %s, after %s", inLine(refused.Position), spell(w.now().Sub(w.started)))
+	case before.Position != refused.Position && w.columns == 0:
+		w.line("you are %s now, after %s", inLine(refused.Position), spell(w.now().Sub(w.started)))
+	}
+}
+
+func sameLeases(a, b []leaseJSON) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].Fence != b[i].Fence {
+			return false
+		}
+	}
+	return true
+}
+
+// begin says what the waiting is about.
+func (w *waiter) begin() {
+	out := w.out
+	if w.form != plainForm {
+		out = w.err
+	}
+	fmt.Fprintf(out, "waiting for free slot on environment: %s\n", w.asking.environment)
+	w.holders(w.known.HeldBy)
+	for _, l := range w.known.HeldBy {
+		if l.Holder != "" && l.Holder == w.asking.holder {
+			w.say("that is you: a step that runs again waits for itself")
+			w.say("hint: to go on with the slot: call-me request %s --again", quote(w.asking.environment))
+			w.say("      to give it back first: call-me release %s", quote(w.asking.environment))
+			break
+		}
+	}
+	if len(w.known.HeldBy) == 0 {
+		w.say("it is free, but others in line are served first")
+	}
+	w.line("you are %s", inLine(w.known.Position))
+}
+
+func (w *waiter) troubled(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.line("%s; trying again", printable(err.Error()))
+}
+
+func (w *waiter) startedAnew(why refusalJSON) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	what := "the request ended"
+	if why.Ended != nil {
+		what = fmt.Sprintf("the request %s at %s", why.Ended.How, clock(why.Ended.At))
+	}
+	w.line("%s before we heard of it; back to the end of the line", what)
+}
+
+// leaves is said when the waiting is interrupted.
+func (w *waiter) leaves() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.line("interrupted: left the line of %s", w.asking.environment)
+}
+
+func (w *waiter) confirmed(lease leaseJSON, waited time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clear()
+	switch w.form {
+	case quietForm:
+		fmt.Fprintln(w.out, lease.Slot)
+	case jsonForm:
+		w.json(lease)
+	default:
+		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.asking.environment)
+		fmt.Fprintf(w.out, "waited %s\n", waited)
+	}
+	w.say("%s", yours(lease))
+}
