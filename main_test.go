@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -161,13 +163,21 @@ func timelessText(text string) string {
 	return text
 }
 
+// nextPort is below the range from which systems take the ports of outgoing
+// connections: what is free stays free until it is used.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(10_000 + rand.Int32N(15_000)) }
+
 func freePort() int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
+	for {
+		port := int(nextPort.Add(1))
+		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func waitForServer(host string) error {
