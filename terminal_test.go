@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,12 +86,13 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, out, log := paper()
 		ctx, cancel := context.WithCancel(context.Background())
-		fence, fails := uint64(1), false
+		var fence atomic.Uint64
+		var fails atomic.Bool
 		look := func() (environmentsJSON, error) {
-			if fails {
+			if fails.Load() {
 				return environmentsJSON{}, errUnreachable
 			}
-			return environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{{"uat", &leaseJSON{Slot: "uat", Fence: fence, HeldSeconds: float64(time.Now().Unix())}}}}}}, nil
+			return environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{{"uat", &leaseJSON{Slot: "uat", Fence: fence.Load(), HeldSeconds: float64(time.Now().Unix())}}}}}}, nil
 		}
 		ended := make(chan error)
 		go func() { ended <- term.watch(ctx, look) }()
@@ -102,11 +104,11 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 		if n := tables(); n != 1 {
 			t.Errorf("%d tables though nothing changed", n)
 		}
-		fence = 2
+		fence.Store(2)
 		if n := tables(); n != 2 {
 			t.Errorf("%d tables after a change", n)
 		}
-		fails = true
+		fails.Store(true)
 		if n := tables(); n != 2 || !strings.Contains(log.String(), "cannot reach; trying again") {
 			t.Errorf("%d tables while the server is away, %s", n, log)
 		}
