@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,24 +36,31 @@ var (
 	errForeign     = errors.New("this is not call-me's answer")
 )
 
-// A client speaks to one server.
+// A client speaks to one server. It may be used by several goroutines.
 type client struct {
 	base string
-	key  string
+	keys KeyConfig
+	key  atomic.Pointer[string]
 	http *http.Client
 }
 
 func newClient(c clientConfig) (*client, error) {
-	keys, err := c.keys()
-	if err != nil {
-		return nil, err
-	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-	return &client{base: string(c.Host), key: keys[0], http: &http.Client{
+	made := &client{base: string(c.Host), keys: c.KeyConfig, http: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}}
+	return made, made.readKey()
+}
+
+// readKey reads the key, also again: the operator may have changed it.
+func (c *client) readKey() error {
+	keys, err := c.keys.keys()
+	if err == nil {
+		c.key.Store(&keys[0])
+	}
+	return err
 }
 
 // An apiError is a server's refusal. It is the table's error for its status.
@@ -105,7 +113,9 @@ func (c *client) newRequest(ctx context.Context, method, path string, values url
 	if body != "" {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	request.Header.Set("X-API-KEY", c.key)
+	if key := c.key.Load(); key != nil {
+		request.Header.Set("X-API-KEY", *key)
+	}
 	request.Header.Set("Accept", "application/json")
 	request.Header.Set("User-Agent", "call-me")
 	return request, nil
@@ -158,9 +168,10 @@ func retryable(err error) bool {
 type patience struct {
 	deadline time.Time // zero: none
 	started  time.Time
-	heard    bool // a call-me has answered
-	failures int  // in a row
-	foreign  int  // in a row
+	sent     time.Time // when the last call was
+	heard    bool      // a call-me has answered
+	failures int       // in a row
+	foreign  int       // in a row
 	grumble  func(error)
 }
 
@@ -213,6 +224,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 func (c *client) try(ctx context.Context, p *patience, each time.Duration, method, path string, values url.Values, into any) error {
 	for {
 		limited, cancel := context.WithTimeout(ctx, each)
+		p.sent = time.Now()
 		err := c.do(limited, method, path, values, into)
 		cancel()
 		if ctx.Err() != nil {
@@ -258,12 +270,18 @@ func (a asking) values(id string) url.Values {
 	return v
 }
 
-// acquire waits in line for a slot and returns the lease and the request id
-// that owns it, once the server has confirmed that it is ours and that we
-// know it. When it fails, or ctx ends, nothing of the request is left at the
+// A grant is a lease that is ours, and that the server knows we know of.
+type grant struct {
+	leaseJSON
+	id     string    // owns it
+	sent   time.Time // when the renewal was sent from which its time counts
+	waited time.Duration
+}
+
+// acquire waits in line for a slot until it is granted and confirmed. When it fails, or ctx ends, nothing of the request is left at the
 // server, as far as it can be told. Errors: errNoSlot, *apiError and those of
 // do.
-func (c *client) acquire(ctx context.Context, a asking, tell listener) (leaseJSON, string, error) {
+func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, error) {
 	p := &patience{started: time.Now(), grumble: tell.troubled}
 	if a.timeout > 0 {
 		p.deadline = p.started.Add(a.timeout)
@@ -277,21 +295,22 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (leaseJSO
 		var refused *apiError
 		switch {
 		case err == nil:
-			tell.confirmed(lease, time.Since(p.started))
-			return lease, id, nil
+			g := grant{leaseJSON: lease, id: id, sent: p.sent, waited: time.Since(p.started)}
+			tell.confirmed(lease, g.waited)
+			return g, nil
 		case errors.As(err, &refused) && (errors.Is(err, errEnded) || errors.Is(err, errNotHeld)):
 			tell.startedAnew(refused.refusalJSON)
 			if err := sleep(ctx, backOff(1)); err != nil {
-				return lease, "", err
+				return grant{}, err
 			}
 			continue
 		case errors.Is(err, errKey), a.noWait && errors.Is(err, errNoSlot): // nothing was left behind
-			return lease, "", err
+			return grant{}, err
 		case retryable(err) && p.heard:
 			err = fmt.Errorf("%w in time: %w", errNoSlot, err)
 		}
 		c.leave(a.environment, id)
-		return lease, "", err
+		return grant{}, err
 	}
 }
 
@@ -325,8 +344,24 @@ func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patienc
 // confirm renews the lease for the first time: only then is it known that we
 // know of it. The answer to the grant may have been late; errNotHeld then.
 func (c *client) confirm(ctx context.Context, environment, id string, p *patience) (lease leaseJSON, err error) {
-	err = c.try(ctx, p, callTime, http.MethodPut, "/maybe", url.Values{"environment": {environment}, "id": {id}}, &lease)
+	err = c.try(ctx, p, callTime, http.MethodPut, "/maybe", holdingID(environment, id), &lease)
 	return lease, err
+}
+
+// end ends a request: its lease, or its place in the line. It repeats the
+// call until it is answered, or ctx ends.
+func (c *client) end(ctx context.Context, environment, id string) error {
+	p := &patience{started: time.Now()}
+	err := c.try(ctx, p, callTime, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
+	if errors.Is(err, errKey) && c.readKey() == nil {
+		return c.try(ctx, p, callTime, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
+	}
+	return err
+}
+
+// holdingID names a request by its id.
+func holdingID(environment, id string) url.Values {
+	return url.Values{"environment": {environment}, "id": {id}}
 }
 
 // leave ends a request, once, within leaveTime, also when we are being
@@ -334,7 +369,7 @@ func (c *client) confirm(ctx context.Context, environment, id string, p *patienc
 func (c *client) leave(environment, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
-	c.do(ctx, http.MethodDelete, "/maybe", url.Values{"environment": {environment}, "id": {id}}, nil)
+	c.do(ctx, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
 }
 
 // renewHeld extends the lease that is named; ttl nil: by what it has. It

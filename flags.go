@@ -89,7 +89,7 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	switch {
 	case needsName && s.name == "":
 		return nil, hint(usagef("%s needs the name of an environment", c.Command.Name), "call-me "+c.Command.Name+" uat")
-	case c.Args().Len() > 1:
+	case c.Args().Len() > 1 && c.Command.Name != "run":
 		return nil, usagef("%s takes one environment, but got %q too", c.Command.Name, c.Args().Get(1))
 	}
 	if s.name != "" {
@@ -139,7 +139,7 @@ func usageProblem(c *cli.Context, err error, _ bool) error {
 
 func commandNames(app *cli.App) []string {
 	var names []string
-	for _, command := range app.Commands {
+	for _, command := range app.VisibleCommands() {
 		names = append(names, command.Name)
 	}
 	return names
@@ -148,7 +148,8 @@ func commandNames(app *cli.App) []string {
 const completionFlag = "--generate-bash-completion" // the library's
 
 // flagsFirst moves the flags of a command before its arguments: the library
-// stops reading flags at the first argument. Nothing after -- is touched. An
+// stops reading flags at the first argument. Nothing after -- is touched, nor,
+// for run, anything from its second argument on: that is the command. An
 // unknown flag is a usage error, with a proposal.
 func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	at := slices.IndexFunc(args[1:], func(arg string) bool { return !strings.HasPrefix(arg, "-") }) + 1
@@ -164,6 +165,9 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	for ; len(words) > 0 && words[0] != "--"; words = words[1:] {
 		word := words[0]
 		if !strings.HasPrefix(word, "-") || word == "-" {
+			if command.Name == "run" && len(rest) == 1 {
+				break
+			}
 			rest = append(rest, word)
 			continue
 		}
@@ -177,9 +181,13 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 			flags = append(flags, words[0])
 		}
 	}
-	if len(words) > 0 {
-		rest = append(rest, words[1:]...)
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+		if command.Name == "run" && len(rest) == 0 {
+			return nil, hint(usagef("run needs the name of an environment before the --"), "call-me run uat -- ./test.sh")
+		}
 	}
+	rest = append(rest, words...)
 	return slices.Concat(args[:at+1], flags, []string{"--"}, rest), nil
 }
 

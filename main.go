@@ -29,11 +29,12 @@ func execute(args []string, t *terminal) int {
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
-	if s := stopped(); s != 0 && err != nil {
-		return 128 + int(s)
-	}
 	var silent exitError
-	if err != nil && !errors.As(err, &silent) {
+	switch s := stopped(); {
+	case err == nil || errors.As(err, &silent):
+	case s != 0:
+		return 128 + int(s)
+	default:
 		t.fail(err)
 	}
 	return exitCode(err)
@@ -79,8 +80,8 @@ func newApp(t *terminal) *cli.App {
 			cli.ShowAppHelp(c)
 			return exitError(exitUsage)
 		},
-		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t),
-			statusCommand(t), healthCommand(t), completionCommand(t)},
+		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
+			statusCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
 	}
 	for _, command := range app.Commands {
 		command.OnUsageError = usageProblem
@@ -168,7 +169,7 @@ func takeSlot(ctx context.Context, s *session, asked asking, form resultForm, ag
 			return err
 		}
 	}
-	_, _, err := s.client.acquire(ctx, asked, w)
+	_, err := s.client.acquire(ctx, asked, w)
 	if ctx.Err() != nil {
 		w.leaves()
 	}
@@ -232,6 +233,65 @@ func explainNotHeld(err error, which holding) error {
 		text = fmt.Sprintf("you are %s; if it is yours, from another job, set in both:\n  CALL_ME_HOLDER=%s\n%s", which.holder, quote(holder), text)
 	}
 	return hint(err, text)
+}
+
+func runCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "hold a slot for exactly as long as a command runs",
+		ArgsUsage: "ENV -- COMMAND [ARGUMENT...]",
+		Description: `   Waits in line, runs the command, renews the lease while it lives, and gives the slot back
+   whatever happens. Exits as the command did; 75: no slot in time; 76: the slot was lost;
+   125, 126, 127: the command was not run; 128+n: ended by signal n.
+
+   call-me run uat -- ./acceptance-tests.sh --suite checkout
+   call-me run uat --timeout 30m --ttl 5m -- make deploy test`,
+		Flags: append(configFlags("timeout", "ttl=2m", "reason", "holder"),
+			&cli.StringFlag{Name: "grace", Usage: "between the signal that ends the command and SIGKILL (default: 5s)"},
+			boolFlag("leave-running", "do not end what the command leaves running in the background"),
+		),
+		Action: func(c *cli.Context) error {
+			argv := c.Args().Tail()
+			if len(argv) == 0 {
+				return hint(usagef("run needs a command"), "call-me run uat -- ./test.sh")
+			}
+			r, err := newRunner(c, t, argv)
+			if err != nil {
+				return err
+			}
+			return r.run(c.Context)
+		},
+	}
+}
+
+// newRunner reads what run is told.
+func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
+	s, err := newSession(c, t, true)
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{session: s, asking: s.asking(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
+	if s.config.TTL == nil {
+		r.asking.ttl = runTTL
+	}
+	if text := c.String("grace"); text != "" {
+		if err := (*span)(&r.grace).Decode(text); err != nil {
+			return nil, usagef("--grace: %q is %v", text, err)
+		}
+	}
+	if r.asking.ttl < minRunTTL {
+		return nil, usagef("run needs a ttl of %s at least: the lease ends with the command, whatever the ttl", spell(minRunTTL))
+	}
+	return r, nil
+}
+
+// guardianHidden is what run starts beside its command.
+func guardianHidden() *cli.Command {
+	return &cli.Command{Name: guardianCommand, Hidden: true, Action: func(*cli.Context) error {
+		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		standGuard(os.Stdin)
+		return nil
+	}}
 }
 
 func renewCommand(t *terminal) *cli.Command {

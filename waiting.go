@@ -22,6 +22,7 @@ const (
 	plainForm resultForm = iota // the two lines of 2019
 	quietForm                   // the slot's name
 	jsonForm                    // the lease
+	runForm                     // one line on stderr, for what is about to run
 )
 
 // A waiter is the listener of one request. Its methods may be called while
@@ -111,6 +112,19 @@ func (w *waiter) names() string {
 	return strings.Join(names, ", ")
 }
 
+// since says for how long the first holder has had its slot, and its link.
+func (w *waiter) since() string {
+	if len(w.known.HeldBy) == 0 {
+		return ""
+	}
+	l := w.known.HeldBy[0]
+	text := fmt.Sprintf(" since %s (%s)", clock(l.Since), seconds(l.HeldSeconds))
+	if l.URL != "" {
+		text += " " + printable(l.URL)
+	}
+	return text
+}
+
 func (w *waiter) waiting(refused refusalJSON) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -119,6 +133,10 @@ func (w *waiter) waiting(refused refusalJSON) {
 	switch {
 	case w.said.IsZero():
 		w.begin()
+	case w.form == runForm:
+		if w.columns == 0 && (before.Position != refused.Position || !sameLeases(before.HeldBy, refused.HeldBy)) {
+			w.line("call-me: waiting for %s, %s; held by %s%s", printable(w.asking.environment), inLine(refused.Position), w.names(), w.since())
+		}
 	case !sameLeases(before.HeldBy, refused.HeldBy):
 		w.clear()
 		w.holders(refused.HeldBy)
@@ -142,6 +160,10 @@ func sameLeases(a, b []leaseJSON) bool {
 
 // begin says what the waiting is about.
 func (w *waiter) begin() {
+	if w.form == runForm {
+		w.line("call-me: waiting for %s, %s; held by %s%s", printable(w.asking.environment), inLine(w.known.Position), w.names(), w.since())
+		return
+	}
 	out := w.out
 	if w.form != plainForm {
 		out = w.err
@@ -194,6 +216,9 @@ func (w *waiter) confirmed(lease leaseJSON, waited time.Duration) {
 		fmt.Fprintln(w.out, lease.Slot)
 	case jsonForm:
 		w.json(lease)
+	case runForm:
+		w.say("call-me: acquired %s, waited %s; renewed while the command runs", printable(lease.Slot), spell(waited))
+		return
 	default:
 		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.asking.environment)
 		fmt.Fprintf(w.out, "waited %s\n", waited)

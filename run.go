@@ -1,0 +1,290 @@
+package main
+
+// `call-me run`: a slot is held for exactly as long as a command lives. What
+// is different on each system, how a command is started, signalled and
+// watched, is in run_unix.go and run_other.go; the clockwork in tenure.go.
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	runTTL       = 2 * time.Minute
+	minRunTTL    = 3 * time.Second
+	defaultGrace = 5 * time.Second
+	releaseTime  = 10 * time.Second // for the server to answer the release, unless a signal hurries us
+	hurryTime    = 2 * time.Second  // with one
+)
+
+// Exit codes of run besides those of the other commands, as the shell's.
+const (
+	exitOwnFailure  = 125
+	exitNotRunnable = 126
+	exitNotFound    = 127
+)
+
+// A runner runs one command under a lease.
+type runner struct {
+	*session
+	asking       asking
+	grace        time.Duration // between the signal that ends the command and SIGKILL
+	leaveRunning bool          // what the command leaves behind when it ends
+	argv         []string
+}
+
+// run waits for a slot, runs the command, and gives the slot back whatever
+// happens. The error is an exitError with the command's code, or says what
+// prevented the run.
+func (r *runner) run(ctx context.Context) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, forwarded...)
+	defer signal.Stop(signals)
+	path, err := exec.LookPath(r.argv[0])
+	if err != nil {
+		return r.cannotStart(err)
+	}
+	w := r.waiter(r.asking, runForm)
+	g, err := r.client.acquire(ctx, r.asking, w)
+	if err != nil && ctx.Err() != nil {
+		w.leaves()
+	}
+	w.done()
+	if err != nil {
+		return explainNoSlot(err, r.asking)
+	}
+	h := &holder{runner: r, grant: g, signals: signals, since: time.Now()}
+	return h.hold(path)
+}
+
+// cannotStart tells why a command cannot be started, with the shell's code.
+func (r *runner) cannotStart(err error) error {
+	r.say("call-me: cannot run %s: %s", printable(r.argv[0]), printable(plainExecError(err)))
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		return exitError(exitNotFound)
+	}
+	return exitError(exitNotRunnable)
+}
+
+func plainExecError(err error) string {
+	var outer *exec.Error
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &outer):
+		return outer.Err.Error()
+	case errors.As(err, &path):
+		return path.Err.Error()
+	}
+	return err.Error()
+}
+
+// A holder is a runner that has its slot.
+type holder struct {
+	*runner
+	grant    grant
+	since    time.Time
+	signals  chan os.Signal
+	guardian *guardian
+	until    atomic.Pointer[time.Time] // the deadline
+	first    syscall.Signal            // the first one that asked to end; 0: none
+	lost     error                     // why the lease is not ours any more; nil: it is
+}
+
+// hold runs the command and gives the slot back.
+func (h *holder) hold(path string) error {
+	keeping, stop := context.WithCancel(context.Background())
+	defer stop()
+	t := &tenure{ttl: h.asking.ttl, grace: h.grace, renew: h.renew, told: h.tell}
+	var err error
+	if h.guardian, err = startGuardian(h.guardianOrder(t.shortGrace())); err != nil {
+		h.release()
+		h.say("call-me: cannot start the guardian: %v", err)
+		return exitError(exitOwnFailure)
+	}
+	defer h.guardian.dismiss()
+	lost := make(chan error, 1)
+	first := t.deadline(h.grant.sent)
+	h.until.Store(&first)
+	go func() { lost <- t.keep(keeping, h.grant.sent) }()
+	err = h.command(path, lost, t.shortGrace())
+	if h.lost == nil {
+		h.release()
+	} else {
+		h.abandon()
+	}
+	if h.lost != nil {
+		return exitError(exitNotHeld)
+	}
+	return err
+}
+
+// command runs the command to its end, and ends what it leaves behind.
+func (h *holder) command(path string, lost <-chan error, shortGrace time.Duration) error {
+	select {
+	case s := <-h.signals: // came when the slot did
+		if h.first = s.(syscall.Signal); slices.Contains(ending, h.first) {
+			return exitError(128 + int(h.first))
+		}
+		h.first = 0
+	default:
+	}
+	p, err := startProcess(path, h.argv, append(os.Environ(),
+		"CALL_ME_ENVIRONMENT="+h.asking.environment, "CALL_ME_SLOT="+h.grant.Slot,
+		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder))
+	if err != nil {
+		return h.cannotStart(err)
+	}
+	h.guardian.watch(p.pid())
+	h.await(p, lost, shortGrace)
+	if !h.leaveRunning {
+		h.endLeftovers(p)
+	}
+	h.guardian.stopWatching() // before the command's number may become another's
+	return h.code(p.reap())
+}
+
+// await waits until the command has ended, passes signals on to it, and ends
+// it when the lease is lost.
+func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) {
+	var kill <-chan time.Time
+	for {
+		select {
+		case <-p.ended:
+			if h.lost == nil && passed(*h.until.Load(), time.Now()) { // who knows when it ended: we may have been stopped
+				h.lost = errDeadline
+				h.say("call-me: lost %s: %s", printable(h.grant.Slot), h.whyLost())
+			}
+			return
+		case s := <-h.signals:
+			number := s.(syscall.Signal)
+			p.signal(number)
+			if slices.Contains(ending, number) {
+				if h.first == 0 {
+					h.first = number
+				}
+				if kill == nil {
+					kill = time.After(h.grace)
+				}
+			}
+		case h.lost = <-lost:
+			h.say("call-me: lost %s: %s; ending %s", printable(h.grant.Slot), h.whyLost(), printable(h.argv[0]))
+			p.signal(syscall.SIGTERM)
+			kill = time.After(shortGrace)
+		case <-kill:
+			p.signal(syscall.SIGKILL)
+		}
+	}
+}
+
+// whyLost says what has happened to the lease, and who has the slot now.
+func (h *holder) whyLost() string {
+	var refused *apiError
+	if !errors.As(h.lost, &refused) {
+		return h.lost.Error()
+	}
+	text := "the lease is over"
+	if e := refused.Ended; e != nil {
+		switch text = "the lease "; e.How {
+		case "forced":
+			text += "was ended by force by " + cmp.Or(printable(e.By), "somebody who gave no name")
+		case "released":
+			text += "was released"
+		default:
+			text += e.How
+		}
+		text += " at " + clock(e.At)
+	}
+	for _, l := range refused.HeldBy {
+		if l.Slot == h.grant.Slot {
+			return text + "; " + holderName(l) + " has it now"
+		}
+	}
+	return text
+}
+
+// endLeftovers ends what is still running of the command's group, and of its
+// tree where the system can tell.
+func (h *holder) endLeftovers(p *process) {
+	names := p.leftovers()
+	if len(names) == 0 {
+		return
+	}
+	h.say("call-me: ending what %s left running: %s", printable(h.argv[0]), printable(strings.Join(names, ", ")))
+	patience := h.grace
+	if h.first != 0 || h.lost != nil {
+		patience = 0 // it has had its time
+	}
+	p.endLeftovers(patience)
+}
+
+// code is what run exits with when the command has ended.
+func (h *holder) code(state *os.ProcessState) error {
+	signal, signalled := deathSignal(state)
+	switch {
+	case signalled && h.first != 0:
+		return exitError(128 + int(h.first))
+	case signalled:
+		return exitError(128 + int(signal))
+	case state.ExitCode() == 0:
+		return nil
+	}
+	return exitError(state.ExitCode())
+}
+
+// renew is one attempt. A refused key is read again: it may have been
+// changed while the command ran.
+func (h *holder) renew(ctx context.Context) error {
+	var lease leaseJSON
+	values := holdingID(h.asking.environment, h.grant.id)
+	err := h.client.do(ctx, "PUT", "/maybe", values, &lease)
+	if errors.Is(err, errKey) {
+		h.client.readKey()
+	}
+	return err
+}
+
+func (h *holder) tell(deadline time.Time) {
+	h.until.Store(&deadline)
+	h.guardian.deadline(deadline)
+}
+
+// release gives the slot back. The lease goes on being renewed meanwhile.
+func (h *holder) release() {
+	limit := releaseTime
+	if h.first != 0 {
+		limit = hurryTime
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	err := h.client.end(ctx, h.asking.environment, h.grant.id)
+	if errors.Is(err, errNotHeld) { // and no renewal had told us
+		h.lost = err
+		h.say("call-me: lost %s while %s ran: %s", printable(h.grant.Slot), printable(h.argv[0]), h.whyLost())
+		return
+	}
+	if err != nil {
+		h.say("call-me: could not release %s: %s; it comes free when its lease ends, in %s at the latest",
+			printable(h.grant.Slot), printable(err.Error()), spell(h.asking.ttl))
+		return
+	}
+	h.say("call-me: released %s, held for %s", printable(h.grant.Slot), spell(time.Since(h.since)))
+}
+
+// abandon tells the server that a lost lease is not needed any more. It is
+// over already, or soon.
+func (h *holder) abandon() {
+	ctx, cancel := context.WithTimeout(context.Background(), hurryTime)
+	defer cancel()
+	h.client.end(ctx, h.asking.environment, h.grant.id)
+}

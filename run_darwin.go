@@ -1,0 +1,25 @@
+package main
+
+// What a command leaves behind, on macOS: its group.
+
+import "syscall"
+
+const (
+	waitStopped   = 0x8
+	waitContinued = 0x10
+	waitNoReap    = 0x20
+)
+
+// adoptOrphans: macOS has nothing like it.
+func (p *process) adoptOrphans() {}
+
+// leftovers says whether the group has living members. A group with none but
+// the ended command cannot be signalled.
+func (p *process) leftovers() []string {
+	if syscall.Kill(-p.pid(), 0) != nil {
+		return nil
+	}
+	return []string{"processes of its group"}
+}
+
+func (p *process) signalLeftovers(s syscall.Signal) { syscall.Kill(-p.pid(), s) }

@@ -1,0 +1,130 @@
+package main
+
+// What a command leaves behind, on Linux: /proc knows, and orphans of our
+// tree become our children.
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	waitStopped   = unix.WSTOPPED
+	waitContinued = unix.WCONTINUED
+	waitNoReap    = unix.WNOWAIT
+)
+
+// adoptOrphans makes processes of our tree that lose their parent our
+// children, and buries those that end, as long as we live.
+func (p *process) adoptOrphans() {
+	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGCHLD)
+	go func() {
+		for range ended {
+			for p.bury() {
+			}
+		}
+	}()
+}
+
+// bury reaps one ended child, and reports whether there was one that nobody
+// else reaps.
+func (p *process) bury() bool {
+	const all = 0 // P_ALL
+	var info [128]byte
+	_, _, err := syscall.Syscall6(syscall.SYS_WAITID, all, 0, uintptr(unsafe.Pointer(&info)), waitExited|waitNoHang|waitNoReap, 0, 0)
+	pid := int(*(*int32)(unsafe.Pointer(&info[8+unsafe.Sizeof(uintptr(0))]))) // si_pid is aligned as a pointer
+	if err != 0 || pid == 0 || pid == p.pid() || pid == guardianPID() {
+		return false
+	}
+	_, waitErr := syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+	return waitErr == nil
+}
+
+// A relative is a living process, as /proc/PID/stat has it.
+type relative struct {
+	pid, parent, group int
+	name               string
+}
+
+// remaining lists the living processes of the command's group, and those
+// that left the group but not our tree; never ourselves or the guardian.
+func (p *process) remaining() []relative {
+	all := map[int]relative{}
+	folders, _ := os.ReadDir("/proc")
+	for _, folder := range folders {
+		if pid, err := strconv.Atoi(folder.Name()); err == nil {
+			if r, alive := readRelative(pid); alive {
+				all[pid] = r
+			}
+		}
+	}
+	var found []relative
+	for _, r := range all {
+		if r.pid != p.pid() && (r.group == p.pid() || descends(all, r)) {
+			found = append(found, r)
+		}
+	}
+	slices.SortFunc(found, func(a, b relative) int { return a.pid - b.pid })
+	return found
+}
+
+// descends reports whether a process is of our tree, the guardian's aside.
+func descends(all map[int]relative, r relative) bool {
+	for range len(all) {
+		if r.pid == guardianPID() {
+			return false
+		}
+		if r.parent == os.Getpid() {
+			return true
+		}
+		parent, found := all[r.parent]
+		if !found {
+			return false
+		}
+		r = parent
+	}
+	return false
+}
+
+// readRelative reads "PID (NAME) STATE PARENT GROUP ..."; NAME may have
+// anything in it.
+func readRelative(pid int) (relative, bool) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if err != nil || open < 0 || end < open {
+		return relative{}, false
+	}
+	fields := strings.Fields(string(stat[end+1:]))
+	if len(fields) < 3 || fields[0] == "Z" || fields[0] == "X" {
+		return relative{}, false
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	group, _ := strconv.Atoi(fields[2])
+	return relative{pid, parent, group, string(stat[open+1 : end])}, true
+}
+
+// leftovers names what is still running: "sleep (123)".
+func (p *process) leftovers() []string {
+	var names []string
+	for _, r := range p.remaining() {
+		names = append(names, fmt.Sprintf("%s (%d)", r.name, r.pid))
+	}
+	return names
+}
+
+func (p *process) signalLeftovers(s syscall.Signal) {
+	for _, r := range p.remaining() {
+		syscall.Kill(r.pid, s)
+	}
+}

@@ -1,0 +1,79 @@
+//go:build !linux && !darwin
+
+package main
+
+// Commands on systems without process groups of the Unix kind: the command
+// itself is ended, not what it has started, and there is no guardian. The
+// README says what does not hold here.
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+var (
+	ending    = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}
+	forwarded = []os.Signal{os.Interrupt, syscall.SIGTERM}
+)
+
+type process struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+func startProcess(path string, argv, env []string) (*process, error) {
+	p := &process{ended: make(chan struct{})}
+	p.cmd = &exec.Cmd{Path: path, Args: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(p.ended)
+		p.cmd.Wait()
+	}()
+	return p, nil
+}
+
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// signal ends the command where the system has no softer way. Ctrl-C reaches
+// it by itself, through the console.
+func (p *process) signal(s syscall.Signal) {
+	if s == syscall.SIGINT {
+		return
+	}
+	if p.cmd.Process.Signal(s) != nil {
+		p.cmd.Process.Kill()
+	}
+}
+
+func (p *process) leftovers() []string { return nil }
+
+func (p *process) endLeftovers(time.Duration) {}
+
+func (p *process) reap() *os.ProcessState { return p.cmd.ProcessState }
+
+func deathSignal(*os.ProcessState) (syscall.Signal, bool) { return 0, false }
+
+const guardianCommand = "guardian"
+
+type order struct{}
+
+func (h *holder) guardianOrder(time.Duration) order { return order{} }
+
+type guardian struct{}
+
+func startGuardian(order) (*guardian, error) { return &guardian{}, nil }
+
+func (*guardian) deadline(time.Time) {}
+
+func (*guardian) watch(int) {}
+
+func (*guardian) stopWatching() {}
+
+func (*guardian) dismiss() {}
+
+func standGuard(io.Reader) {}

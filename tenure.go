@@ -1,0 +1,91 @@
+package main
+
+// The clockwork of run: a lease is renewed while its command lives, and there
+// is a moment, known in advance, from which the command must not be running
+// any more, because the server may give the slot to another.
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// margin is what a tenure ends early by, for what the clocks and the network
+// do: 2 s, and a tenth of a short ttl.
+const maxMargin = 2 * time.Second
+
+// errDeadline is the end of a tenure that could not be renewed in time.
+var errDeadline = errors.New("the server could not be asked to renew the lease in time")
+
+// A tenure keeps one lease. The fields are set once, before keep.
+type tenure struct {
+	ttl   time.Duration
+	grace time.Duration                   // how long the command may take to end when it must
+	renew func(ctx context.Context) error // one attempt; errNotHeld: it is lost; other errors: try again
+	told  func(deadline time.Time)        // hears each new deadline
+}
+
+// shortGrace is the part of the grace that a lost lease leaves: at most a
+// quarter of the ttl.
+func (t *tenure) shortGrace() time.Duration { return min(t.grace, t.ttl/4) }
+
+// deadline is when the command must be told to end, if the last renewal that
+// succeeded was sent then: so early that it is dead when the lease is over.
+func (t *tenure) deadline(sent time.Time) time.Time {
+	return sent.Add(t.ttl - t.shortGrace() - min(maxMargin, t.ttl/10))
+}
+
+// passed reports whether a time is over, by the monotonic clock or by the
+// wall clock: while a machine is suspended only the latter goes on.
+func passed(t, now time.Time) bool {
+	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
+}
+
+// keep renews the lease, whose time counts from sent, until ctx ends; then it
+// returns nil. Otherwise it returns why the lease must be taken as lost: an
+// error that is errNotHeld, or errDeadline.
+func (t *tenure) keep(ctx context.Context, sent time.Time) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ticker := time.NewTicker(min(time.Second, t.ttl/20))
+	defer ticker.Stop()
+	var (
+		next     = sent.Add(t.ttl / 3)
+		attempt  chan error // under way
+		started  time.Time
+		failures int
+	)
+	t.told(t.deadline(sent))
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		case err := <-attempt:
+			attempt = nil
+			switch {
+			case err == nil:
+				sent, failures = started, 0
+				next = sent.Add(t.ttl / 3)
+				t.told(t.deadline(sent))
+			case errors.Is(err, errNotHeld):
+				return err
+			default:
+				failures++
+				next = time.Now().Add(min(backOff(failures), t.ttl/10))
+			}
+		}
+		now := time.Now()
+		switch {
+		case passed(t.deadline(sent), now):
+			return errDeadline
+		case attempt == nil && passed(next, now):
+			attempt, started = make(chan error, 1), now
+			go func(result chan<- error) {
+				limited, cancel := context.WithTimeout(ctx, callTime)
+				defer cancel()
+				result <- t.renew(limited)
+			}(attempt)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A landlord answers renewals as the test says.
+type landlord struct {
+	calls  []time.Time
+	answer func(n int) error
+	slow   time.Duration
+	told   []time.Time
+}
+
+func (l *landlord) tenure(ttl time.Duration) *tenure {
+	return &tenure{ttl: ttl, grace: 5 * time.Second, told: func(d time.Time) { l.told = append(l.told, d) },
+		renew: func(ctx context.Context) error {
+			l.calls = append(l.calls, time.Now())
+			n := len(l.calls)
+			if l.slow > 0 {
+				if err := sleep(ctx, l.slow); err != nil {
+					return errUnreachable
+				}
+			}
+			return l.answer(n)
+		}}
+}
+
+func always(err error) func(int) error { return func(int) error { return err } }
+
+func TestALeaseIsRenewedEveryThirdOfItsTTLForDays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &landlord{answer: always(nil)}
+		ctx, cancel := context.WithTimeout(context.Background(), 30*24*time.Hour)
+		defer cancel()
+		start := time.Now()
+		if err := l.tenure(2*time.Hour).keep(ctx, start); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(l.calls); n < 30*24*3/2-20 || n > 30*24*3/2 {
+			t.Errorf("%d renewals in 30 days", n)
+		}
+		for i, call := range l.calls[1:] {
+			if gap := call.Sub(l.calls[i]); gap > 40*time.Minute+2*time.Second {
+				t.Fatalf("renewal %d came after %v", i, gap)
+			}
+		}
+	})
+}
+
+func TestADeadlineCountsFromWhenTheRenewalWasSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &landlord{answer: always(nil), slow: 3 * time.Second}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		start := time.Now()
+		l.tenure(time.Minute).keep(ctx, start)
+		// 60 s less the grace of 5 s and the margin of 2 s
+		if want := start.Add(53 * time.Second); !l.told[0].Equal(want) {
+			t.Errorf("the first deadline is %v after the start", l.told[0].Sub(start))
+		}
+		if want := l.calls[0].Add(53 * time.Second); !l.told[1].Equal(want) {
+			t.Errorf("the second deadline is %v after its renewal was sent", l.told[1].Sub(l.calls[0]))
+		}
+	})
+}
+
+// Half a ttl is what a renewal every third of it leaves, whenever the server
+// goes away.
+func TestAServerThatIsAwayForHalfATTLIsNotNoticed(t *testing.T) {
+	for begin := time.Duration(0); begin < 40*time.Second; begin += 500 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			start := time.Now()
+			l := &landlord{answer: func(int) error {
+				if gone := time.Since(start) - begin; gone > 0 && gone < 30*time.Second {
+					return errUnreachable
+				}
+				return nil
+			}}
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+			defer cancel()
+			if err := l.tenure(time.Minute).keep(ctx, start); err != nil {
+				t.Errorf("away from %v on: %v", begin, err)
+			}
+		})
+	}
+}
+
+func TestATenureEndsBeforeTheServerMayGiveTheSlotAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		ttl, grace time.Duration
+		answer     error
+		slow       time.Duration
+	}{
+		"refused connections":        {time.Minute, 5 * time.Second, errUnreachable, 0},
+		"no answer at all":           {time.Minute, 5 * time.Second, errUnreachable, time.Hour},
+		"a refused key":              {time.Minute, 5 * time.Second, errKey, 0},
+		"an answer that is nobody's": {time.Minute, 5 * time.Second, errForeign, 0},
+		"a short ttl":                {3 * time.Second, 5 * time.Second, errUnreachable, 0},
+		"a long grace":               {time.Minute, time.Hour, errUnreachable, 0},
+		"no grace":                   {time.Minute, 0, errUnreachable, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &landlord{answer: always(c.answer), slow: c.slow}
+				tenure := l.tenure(c.ttl)
+				tenure.grace = c.grace
+				start := time.Now()
+				err := tenure.keep(context.Background(), start)
+				took := time.Since(start)
+				if !errors.Is(err, errDeadline) {
+					t.Errorf("ended with %v", err)
+				}
+				if took+tenure.shortGrace() >= c.ttl {
+					t.Errorf("it ended after %v; with a grace of %v that is not before %v", took, tenure.shortGrace(), c.ttl)
+				}
+				if took < c.ttl/2 {
+					t.Errorf("it ended after %v already", took)
+				}
+			})
+		})
+	}
+}
+
+func TestARefusedRenewalIsTheEndAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &landlord{answer: always(errNotHeld)}
+		start := time.Now()
+		if err := l.tenure(time.Minute).keep(context.Background(), start); !errors.Is(err, errNotHeld) {
+			t.Errorf("ended with %v", err)
+		}
+		if took := time.Since(start); took > 22*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// While a machine is suspended, only its wall clock goes on.
+func TestADeadlineIsPassedByEitherClock(t *testing.T) {
+	now := time.Now()
+	if passed(now.Add(time.Hour), now) || !passed(now, now) || !passed(now, now.Add(time.Second)) {
+		t.Error("by both clocks")
+	}
+	wall := now.Round(0)
+	if !passed(wall.Add(-time.Second), now) || passed(wall.Add(time.Second), now) {
+		t.Error("by the wall clock alone")
+	}
+	if early := earlier(now.Add(time.Hour).Round(0), time.Minute); early.Sub(now) > 61*time.Second {
+		t.Errorf("of two clocks the guardian takes the one that says %v", early.Sub(now))
+	}
+	if early := earlier(now.Add(time.Minute).Round(0), time.Hour); early.Sub(now) > 61*time.Second {
+		t.Errorf("of two clocks the guardian takes the one that says %v", early.Sub(now))
+	}
+}
