@@ -199,13 +199,6 @@ func standGuard(in io.Reader) {
 	}
 }
 
-// earlier makes a deadline of both clocks out of a wall time and what is left
-// until then.
-func earlier(wall time.Time, left time.Duration) time.Time {
-	now := time.Now()
-	return now.Add(min(left, wall.Sub(now.Round(0))))
-}
-
 // endGroup asks a group to end, and kills it after grace. 0: there is none.
 func endGroup(group int, grace time.Duration) {
 	if group == 0 {

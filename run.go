@@ -35,6 +35,14 @@ const (
 	exitNotFound    = 127
 )
 
+// A mood is what a command can be in besides running and ended.
+type mood int
+
+const (
+	stopped mood = iota // by Ctrl-Z, or SIGSTOP
+	continued
+)
+
 // A runner runs one command under a lease.
 type runner struct {
 	*session
@@ -181,6 +189,10 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 			h.say("call-me: lost %s: %s; ending %s", printable(h.grant.Slot), h.whyLost(), printable(h.argv[0]))
 			p.signal(syscall.SIGTERM)
 			kill = time.After(shortGrace)
+		case m := <-p.moods:
+			if m == stopped {
+				h.say("call-me: %s is stopped, the lease is renewed; to go on: kill -CONT -- -%d; Ctrl-C ends it", printable(h.argv[0]), p.pid())
+			}
 		case <-kill:
 			p.signal(syscall.SIGKILL)
 		}

@@ -22,6 +22,7 @@ var (
 type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
+	moods chan mood // of which this system tells none
 }
 
 func startProcess(path string, argv, env []string) (*process, error) {

@@ -602,6 +602,7 @@ func TestOnATerminal(t *testing.T) {
 			stat, _ := exec.Command("ps", "-o", "stat=", "-p", fmt.Sprint(pid)).Output()
 			return strings.HasPrefix(string(stat), "T")
 		})
+		shows(t, out, "call-me: sh is stopped, the lease is renewed; to go on: kill -CONT -- -")
 		time.Sleep(4 * time.Second) // longer than the ttl
 		if code, body := d.call("GET", "/maybe?environment=uat"); code != 403 {
 			t.Errorf("the lease was not renewed: %d %s", code, body)

@@ -27,13 +27,14 @@ type process struct {
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when it has ended; it is not reaped yet
 	tty   *os.File      // of which the group is the foreground group; nil: none
+	moods chan mood     // that it was stopped, or goes on
 }
 
 // startProcess starts a command with our stdin, stdout and stderr. Where we
 // are the foreground of a terminal, the command becomes it: Ctrl-C and reads
 // are its own.
 func startProcess(path string, argv, env []string) (*process, error) {
-	p := &process{ended: make(chan struct{})}
+	p := &process{ended: make(chan struct{}), moods: make(chan mood, 8)}
 	p.cmd = &exec.Cmd{Path: path, Args: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
@@ -101,12 +102,22 @@ func (p *process) watch() {
 		case code == childStopped:
 			p.waitid(waitStopped | waitNoHang)
 			p.foreground(syscall.Getpgrp())
+			p.tell(stopped)
 		case code == childContinued:
 			p.waitid(waitContinued | waitNoHang)
 			p.foreground(p.pid())
+			p.tell(continued)
 		default:
 			return
 		}
+	}
+}
+
+// tell never waits: who is not listened to any more need not be heard.
+func (p *process) tell(m mood) {
+	select {
+	case p.moods <- m:
+	default:
 	}
 }
 

@@ -41,6 +41,13 @@ func passed(t, now time.Time) bool {
 	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
 }
 
+// earlier makes a deadline of both clocks out of a wall time and what is left
+// until then.
+func earlier(wall time.Time, left time.Duration) time.Time {
+	now := time.Now()
+	return now.Add(min(left, wall.Sub(now.Round(0))))
+}
+
 // keep renews the lease, whose time counts from sent, until ctx ends; then it
 // returns nil. Otherwise it returns why the lease must be taken as lost: an
 // error that is errNotHeld, or errDeadline.
