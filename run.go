@@ -271,7 +271,8 @@ func (h *holder) tell(deadline time.Time) {
 	h.guardian.deadline(deadline)
 }
 
-// release gives the slot back. The lease goes on being renewed meanwhile.
+// release gives the slot back. The lease goes on being renewed meanwhile. A
+// signal hurries it.
 func (h *holder) release() {
 	limit := releaseTime
 	if h.first != 0 {
@@ -279,6 +280,13 @@ func (h *holder) release() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	go func() {
+		select {
+		case <-h.signals:
+			time.AfterFunc(hurryTime, cancel)
+		case <-ctx.Done():
+		}
+	}()
 	err := h.client.end(ctx, h.asking.environment, h.grant.id)
 	if errors.Is(err, errNotHeld) { // and no renewal had told us
 		h.lost = err

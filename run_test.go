@@ -99,6 +99,13 @@ func (r *trial) pids(n int) []int {
 	return pids
 }
 
+// guardian returns the number of its guardian; 0: it has none.
+func (r *trial) guardian() int {
+	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(r.cmd.Process.Pid), "-f", "call-me guardian").Output()
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(out)))
+	return pid
+}
+
 // alive reports whether a process lives; a zombie does not.
 func alive(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
@@ -334,15 +341,10 @@ func TestAGuardianThatDiesIsReplaced(t *testing.T) {
 	d := newDaemon(t)
 	r := d.run(t, "--", "sh", "-c", family)
 	pids := r.pids(4)
-	guardian := func() int {
-		out, _ := exec.Command("pgrep", "-P", fmt.Sprint(r.cmd.Process.Pid), "-f", "call-me guardian").Output()
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(out)))
-		return pid
-	}
 	var first int
-	eventually(t, "there is a guardian", func() bool { first = guardian(); return first != 0 })
+	eventually(t, "there is a guardian", func() bool { first = r.guardian(); return first != 0 })
 	syscall.Kill(first, syscall.SIGKILL)
-	eventually(t, "there is another one", func() bool { second := guardian(); return second != 0 && second != first })
+	eventually(t, "there is another one", func() bool { second := r.guardian(); return second != 0 && second != first })
 	time.Sleep(100 * time.Millisecond) // it is being told what to do
 	r.cmd.Process.Kill()
 	r.nobodyLeft(pids, 1500*time.Millisecond)
@@ -426,6 +428,50 @@ func TestAReleaseThatCannotBeToldLeavesTheExitCode(t *testing.T) {
 	d.kill()
 	os.WriteFile(filepath.Join(r.folder, "go"), nil, 0o600)
 	r.wantCode(6, releaseTime+5*time.Second).said("could not release uat: ").said("comes free when its lease ends, in 1h at the latest")
+}
+
+func TestSignalsWhileItReleases(t *testing.T) {
+	d := newDaemon(t)
+	w := newWire(t, d.host)
+	releasing := func(t *testing.T) *trial {
+		w.set(0, false)
+		r := d.runWith(t, []string{"HOST=" + w.Addr().String()}, "--", "sh", "-c", "while [ ! -e go ]; do sleep 0.01; done; exit 6").said("acquired")
+		w.set(time.Hour, false) // no answer comes any more
+		os.WriteFile(filepath.Join(r.folder, "go"), nil, 0o600)
+		r.freeWithin(3 * time.Second) // but the server has heard
+		return r
+	}
+	t.Run("SIGTERM hurries it", func(t *testing.T) {
+		r := releasing(t)
+		start := time.Now()
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		r.wantCode(6, 7*time.Second)
+		if took := time.Since(start); took > hurryTime+time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+	t.Run("SIGKILL", func(t *testing.T) {
+		r := releasing(t)
+		if code, body := d.call("POST", "/maybe?environment=uat&id=somebody-else&holder=other"); code != 201 {
+			t.Fatal(code, body)
+		}
+		w.set(0, false)
+		guardian := r.guardian()
+		r.cmd.Process.Kill() // the guardian releases once more
+		r.nobodyLeft([]int{guardian}, 5*time.Second)
+		if code, _ := d.call("PUT", "/maybe?environment=uat&id=somebody-else"); code != 200 {
+			t.Error("the next holder was disturbed")
+		}
+	})
+	t.Run("SIGSTOP", func(t *testing.T) {
+		d.call("DELETE", "/maybe?environment=uat&force=1")
+		r := releasing(t)
+		r.cmd.Process.Signal(syscall.SIGSTOP)
+		w.set(0, false)
+		r.cmd.Process.Signal(syscall.SIGCONT)
+		<-r.ended
+		r.freeWithin(0)
+	})
 }
 
 func TestAKeyThatIsChangedMeanwhileIsReadAgain(t *testing.T) {
