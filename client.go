@@ -4,13 +4,13 @@ package main
 // happen on the way there. It prints nothing; terminal.go does.
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -21,13 +21,10 @@ import (
 )
 
 const (
-	pollTime    = 25 * time.Second // under every proxy's idle limit
-	claimTime   = 30 * time.Second // a grant that nobody confirms ends after this
-	callTime    = 10 * time.Second // for any other answer to arrive
-	firstAnswer = time.Minute      // within which a server must have been heard once
-	leaveTime   = 2 * time.Second  // for leaving the line when we are stopped
-	mostBackOff = 2 * time.Second
-	misreadings = 3 // answers in a row that are not call-me's
+	pollTime  = 25 * time.Second // under every proxy's idle limit
+	claimTime = 30 * time.Second // a grant that nobody confirms ends after this
+	callTime  = 10 * time.Second // for any other answer to arrive
+	leaveTime = 2 * time.Second  // for leaving the line when we are stopped
 )
 
 // What can go wrong with an answer besides the table of api.go.
@@ -157,87 +154,6 @@ func understand(response *http.Response, body []byte, into any) error {
 		what = "to " + to
 	}
 	return hint(fmt.Errorf("%w: %s (%s)", errForeign, response.Status, what), "check HOST; a proxy or another program may stand there")
-}
-
-// retryable reports whether the same call may have another outcome soon.
-func retryable(err error) bool {
-	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) || errors.Is(err, errInternal) || errors.Is(err, errForeign)
-}
-
-// A patience is how long a client goes on after calls that failed.
-type patience struct {
-	deadline time.Time // zero: none
-	started  time.Time
-	sent     time.Time // when the last call was
-	heard    bool      // a call-me has answered
-	failures int       // in a row
-	foreign  int       // in a row
-	grumble  func(error)
-}
-
-// bear waits before the next try after a failed one, or returns why there is
-// none: the failure is final, nobody has answered for too long, or ctx ended.
-// After a call that was answered it returns nil at once.
-func (p *patience) bear(ctx context.Context, err error) error {
-	if err == nil || !retryable(err) {
-		p.heard, p.failures, p.foreign = true, 0, 0
-		return err
-	}
-	p.failures++
-	if p.foreign++; !errors.Is(err, errForeign) && !errors.Is(err, errInternal) {
-		p.foreign = 0
-	}
-	if errors.Is(err, errUnavailable) {
-		p.heard = true
-	}
-	now := time.Now()
-	switch {
-	case p.foreign >= misreadings, !p.heard && now.Sub(p.started) >= firstAnswer:
-		return err
-	case !p.deadline.IsZero() && !now.Before(p.deadline):
-		return err
-	case p.failures == 1 && p.grumble != nil:
-		p.grumble(err)
-	}
-	return sleep(ctx, backOff(p.failures))
-}
-
-// backOff grows from 50 ms to mostBackOff, and is never the same twice: those
-// whom one restart has cut off must not come back at once.
-func backOff(failures int) time.Duration {
-	most := min(mostBackOff, 100*time.Millisecond<<min(failures-1, 10))
-	return most/2 + mathrand.N(most/2)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
-
-// try repeats a call that may be repeated until it is answered.
-func (c *client) try(ctx context.Context, p *patience, each time.Duration, method, path string, values url.Values, into any) error {
-	for {
-		limited, cancel := context.WithTimeout(ctx, each)
-		p.sent = time.Now()
-		err := c.do(limited, method, path, values, into)
-		cancel()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil && retryable(err) {
-			if err = p.bear(ctx, err); err == nil {
-				continue
-			}
-			return err
-		}
-		return p.bear(ctx, err)
-	}
 }
 
 // An asking is one wish for a slot.
@@ -426,6 +342,57 @@ func (c *client) environments(ctx context.Context, name string) (environmentsJSO
 	}
 	err := c.do(ctx, http.MethodGet, "/environments", values, &all)
 	return all, err
+}
+
+// history returns what has happened since then, newest first: all of it, from
+// as many pages as it takes.
+func (c *client) history(ctx context.Context, environment, since string) (historyJSON, error) {
+	all := historyJSON{Events: []eventJSON{}}
+	values := url.Values{"since": {since}, "limit": {strconv.Itoa(largestPage)}}
+	if environment != "" {
+		values.Set("environment", environment)
+	}
+	for {
+		page := historyJSON{}
+		limited, cancel := context.WithTimeout(ctx, callTime)
+		err := c.do(limited, http.MethodGet, "/history", values, &page)
+		cancel()
+		if err != nil {
+			return all, err
+		}
+		all.Events = append(all.Events, page.Events...)
+		if page.Next == 0 {
+			return all, nil
+		}
+		values.Set("before", strconv.FormatUint(page.Next, 10))
+	}
+}
+
+// follow sends to changed whenever something happens at the server, until ctx
+// ends or the connection does.
+func (c *client) follow(ctx context.Context, changed chan<- struct{}) error {
+	request, err := c.newRequest(ctx, http.MethodGet, "/events", url.Values{})
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
+		return errForeign
+	}
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "data:") {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	}
+	return fmt.Errorf("%w %s: the connection has ended", errUnreachable, c.base)
 }
 
 // newID returns a request id that nobody can guess: 128 bits and more.

@@ -172,6 +172,7 @@ func (k *keeper) publish(g *group) {
 		k.past.setAside()
 	}
 	k.past.publish(g.drop)
+	k.tellListeners(len(g.changes))
 	k.answerLine(g)
 	for _, c := range g.gaveUp {
 		k.answer(c, outcome{err: errNoSlot, place: c.place})
@@ -182,6 +183,19 @@ func (k *keeper) publish(g *group) {
 		}
 	}
 	k.forgetIdle(g)
+}
+
+// tellListeners wakes those who watch, and never waits for one.
+func (k *keeper) tellListeners(changes int) {
+	if changes == 0 {
+		return
+	}
+	for c := range k.listeners {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // forgetIdle makes an environment without lease and line cost nothing.

@@ -42,9 +42,10 @@ type keeper struct {
 	results  chan error
 	healthy  atomic.Bool // commits succeed
 
-	mu    sync.RWMutex            // for shown, past.events, and what lives in memory only of leases and places
-	shown map[string]*environment // as committed, for readers
-	past  *history
+	mu        sync.RWMutex            // for shown, past.events, listeners, and what lives in memory only of leases and places
+	shown     map[string]*environment // as committed, for readers
+	past      *history
+	listeners map[chan struct{}]bool // told of each change
 
 	// What follows belongs to run.
 	environments map[string]*environment // with the changes of the group under way
@@ -68,7 +69,7 @@ func newKeeper(s *store, slots func(string) []string, maxWaiters int, log *slog.
 	k := &keeper{store: s, log: log, slots: slots, maxWaiters: maxWaiters,
 		inbox: make(chan *call, 1024), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		jobs: make(chan func() error, 1), results: make(chan error, 1),
-		shown: map[string]*environment{}, past: newHistory(),
+		shown: map[string]*environment{}, past: newHistory(), listeners: map[chan struct{}]bool{},
 		environments: map[string]*environment{}, waiting: map[*place][]*call{}}
 	if err := k.load(time.Now()); err != nil {
 		return nil, err

@@ -81,7 +81,7 @@ func newApp(t *terminal) *cli.App {
 			return exitError(exitUsage)
 		},
 		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
-			statusCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
+			statusCommand(t), historyCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
 	}
 	for _, command := range app.Commands {
 		command.OnUsageError = usageProblem
@@ -345,7 +345,7 @@ func statusCommand(t *terminal) *cli.Command {
 			}
 			look := func() (environmentsJSON, error) { return s.client.environments(c.Context, s.name) }
 			if c.Bool("watch") {
-				return t.watch(c.Context, look)
+				return t.watch(c.Context, look, s.client.follow)
 			}
 			all, err := look()
 			switch {
@@ -355,6 +355,39 @@ func statusCommand(t *terminal) *cli.Command {
 				return t.json(all)
 			}
 			t.table(t.out, all, width(t.out), t.coloured(t.out))
+			return nil
+		},
+	}
+}
+
+func historyCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "history",
+		Usage:     "show what has happened, newest first",
+		ArgsUsage: "[ENV]",
+		Description: `   call-me history
+   call-me history uat --since 7d
+   call-me history uat --json`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "since", Value: "24h", Usage: "how far to look back"},
+			boolFlag("json", "print it as JSON, as GET /history has it"),
+		},
+		Action: func(c *cli.Context) error {
+			s, err := newSession(c, t, false)
+			if err != nil {
+				return err
+			}
+			if _, err := parseAge(c.String("since")); err != nil {
+				return usagef("--since: %q is no duration such as 24h or 7d", c.String("since"))
+			}
+			all, err := s.client.history(c.Context, s.name, c.String("since"))
+			switch {
+			case err != nil:
+				return err
+			case c.Bool("json"):
+				return t.json(all)
+			}
+			t.historyTable(t.out, all, width(t.out), t.coloured(t.out))
 			return nil
 		},
 	}

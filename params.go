@@ -43,7 +43,7 @@ const (
 
 // parameters are the names that the API knows; each call reads those that
 // mean something to it.
-var parameters = []string{"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force"}
+var parameters = []string{"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force", "since", "limit", "before"}
 
 // A query is what one call has sent: each name at most once.
 type query map[string]string

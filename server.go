@@ -57,6 +57,8 @@ func (s *server) routes() http.Handler {
 		http.MethodDelete: s.keyed(s.release),
 	})
 	route("/environments", map[string]handler{http.MethodGet: s.keyed(s.environments)})
+	route("/history", map[string]handler{http.MethodGet: s.keyed(s.history)})
+	route("/events", map[string]handler{http.MethodGet: s.keyed(s.events)})
 	route("/healthz", map[string]handler{http.MethodGet: s.health})
 	mux.Handle("/", s.answering(s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
 

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// watchPeriod is how often status --watch looks.
-const watchPeriod = 2 * time.Second
+// lookPeriod is how often status --watch looks, also when nothing has
+// happened: durations grow, and a proxy may keep the events to itself.
+const lookPeriod = 5 * time.Second
 
 // A cell is a text with its colour.
 type cell struct {
@@ -113,29 +114,67 @@ func shortClock(t time.Time) string {
 }
 
 // watch prints the table again and again until ctx ends: in place on a
-// terminal, after each change in a log.
-func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, error)) error {
+// terminal, after each change in a log. follow tells of changes.
+func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, error), follow func(context.Context, chan<- struct{}) error) error {
+	changed := make(chan struct{}, 1)
+	go func() {
+		for sleepy := time.Duration(0); sleep(ctx, sleepy) == nil; sleepy = mostBackOff {
+			follow(ctx, changed)
+		}
+	}()
+	ticker := time.NewTicker(lookPeriod)
+	defer ticker.Stop()
 	var before environmentsJSON
 	for first := true; ; first = false {
 		all, err := look()
 		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
 		case err != nil && first:
 			return err
 		case err != nil:
 			t.say("%s; trying again", printable(err.Error()))
 		case width(t.out) > 0:
-			fmt.Fprint(t.out, "\x1b[H\x1b[2J")
-			fmt.Fprintf(t.out, "every %s, %s\n\n", spell(watchPeriod), t.now().Format(time.TimeOnly))
+			fmt.Fprintf(t.out, "\x1b[H\x1b[2J%s, live\n\n", t.now().Format(time.TimeOnly))
 			t.table(t.out, all, width(t.out), t.coloured(t.out))
 		case first || !reflect.DeepEqual(timeless(before), timeless(all)):
 			fmt.Fprintf(t.out, "%s\n", t.now().Format(time.TimeOnly))
 			t.table(t.out, all, 0, false)
 			before = all
 		}
-		if err := sleep(ctx, watchPeriod); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-ticker.C:
 		}
 	}
+}
+
+// historyTable prints what has happened, newest first.
+func (t *terminal) historyTable(w io.Writer, all historyJSON, columns int, colours bool) {
+	if len(all.Events) == 0 {
+		fmt.Fprintln(w, "nothing has happened in this time")
+		return
+	}
+	rows := [][]cell{{{"WHEN", bold}, {"EVENT", bold}, {"HOLDER", bold}, {"SLOT", bold}, {"WAITED", bold}, {"HELD", bold}, {"REASON", bold}}}
+	for _, e := range all.Events {
+		slot := e.Environment
+		if e.Slot != "" && e.Slot != e.Environment {
+			slot += " " + e.Slot
+		}
+		held, why := "", e.Reason
+		if e.Event == "released" || e.Event == "expired" || e.Event == "forced" {
+			held = seconds(e.HeldSeconds)
+		}
+		if e.Event == "forced" {
+			why = "by " + cmp.Or(e.By, "somebody who gave no name")
+		}
+		colour := map[string]int{"granted": green, "expired": yellow, "forced": yellow}[e.Event]
+		rows = append(rows, []cell{{clock(e.At), 0}, {e.Event, colour}, {cmp.Or(printable(e.Holder), "somebody who gave no name"), 0},
+			{printable(slot), 0}, {seconds(e.WaitedSeconds), 0}, {held, 0}, {printable(why), 0}})
+	}
+	printRows(w, rows, columns, colours)
 }
 
 // timeless is what counts as a change: not that time passes.

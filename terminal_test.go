@@ -95,7 +95,8 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 			return environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{{"uat", &leaseJSON{Slot: "uat", Fence: fence.Load(), HeldSeconds: float64(time.Now().Unix())}}}}}}, nil
 		}
 		ended := make(chan error)
-		go func() { ended <- term.watch(ctx, look) }()
+		follow := func(ctx context.Context, _ chan<- struct{}) error { <-ctx.Done(); return ctx.Err() }
+		go func() { ended <- term.watch(ctx, look, follow) }()
 		tables := func() int {
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -116,7 +117,9 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		if err := term.watch(context.Background(), look); !errors.Is(err, errUnreachable) {
+		gone, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		if err := term.watch(gone, look, follow); !errors.Is(err, errUnreachable) {
 			t.Errorf("a server that is away from the start: %v", err)
 		}
 	})

@@ -1,0 +1,233 @@
+package main
+
+// What has happened, for those who look: GET /history and GET /events. The
+// ring itself is history.go's.
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	defaultPage = 100              // events of one answer
+	largestPage = 1000             // at the most
+	heartbeat   = 15 * time.Second // for proxies that cut silent connections
+)
+
+// eventJSON is one event as everyone may see it.
+type eventJSON struct {
+	Number        uint64    `json:"number"`
+	At            time.Time `json:"at"`
+	Event         string    `json:"event"` // granted, released, expired, forced, left, lapsed
+	Environment   string    `json:"environment"`
+	Slot          string    `json:"slot,omitempty"`
+	Holder        string    `json:"holder,omitempty"`
+	URL           string    `json:"url,omitempty"`
+	Reason        string    `json:"reason,omitempty"`
+	Fence         uint64    `json:"fence,omitempty"`
+	WaitedSeconds float64   `json:"waited_seconds"`
+	HeldSeconds   float64   `json:"held_seconds"`   // of an ended lease
+	By            string    `json:"by,omitempty"`   // forced: who
+	From          string    `json:"from,omitempty"` // forced: from which address
+}
+
+// historyJSON is a page of the history, newest first.
+type historyJSON struct {
+	Events []eventJSON `json:"events"`
+	// Next is what to give as before= for the next page; absent: there is none.
+	Next uint64 `json:"next,omitempty"`
+}
+
+func eventToJSON(e *event) eventJSON {
+	return eventJSON{Number: e.number, At: wireTime(e.at), Event: e.kind.String(), Environment: e.environment, Slot: e.slot, Holder: e.holder,
+		URL: e.url, Reason: e.reason, Fence: e.fence, WaitedSeconds: e.waited.Seconds(), HeldSeconds: e.held.Seconds(), By: e.by, From: e.from}
+}
+
+// A lookBack says which events are asked for.
+type lookBack struct {
+	environment, holder string    // empty: all
+	since               time.Time // zero: from the beginning
+	before              uint64    // numbers below this only; 0: all
+	limit               int
+}
+
+// events returns what has happened, newest first, and whether there are more.
+func (k *keeper) events(b lookBack) (found []*event, more bool) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	for _, e := range slices.Backward(k.past.events) {
+		switch {
+		case e.at.Before(b.since):
+			return found, false
+		case e.kind == usedUp, b.before != 0 && e.number >= b.before,
+			b.environment != "" && e.environment != b.environment, b.holder != "" && e.holder != b.holder:
+		case len(found) == b.limit:
+			return found, true
+		default:
+			found = append(found, e)
+		}
+	}
+	return found, false
+}
+
+// eventsAfter returns the events with larger numbers, oldest first, and the
+// largest number there is.
+func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	all := k.past.events
+	for len(all) > 0 && all[len(all)-1].number > number {
+		all = all[:len(all)-1]
+	}
+	newer := k.past.events[len(all):]
+	for _, e := range newer {
+		if e.kind != usedUp {
+			found = append(found, e)
+		}
+	}
+	if len(newer) > 0 {
+		number = newer[len(newer)-1].number
+	}
+	return found, number
+}
+
+// listen returns a channel that gets a value after each published change,
+// one for many where its reader is slow, and a function that ends that.
+func (k *keeper) listen() (changed <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.listeners[c] = true
+	return c, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		delete(k.listeners, c)
+	}
+}
+
+// history answers a page of events, newest first.
+func (s *server) history(w http.ResponseWriter, r *http.Request) error {
+	q, err := readQuery(w, r)
+	if err != nil {
+		return err
+	}
+	b, err := q.lookBack(time.Now())
+	if err != nil {
+		return err
+	}
+	found, more := s.keeper.events(b)
+	page := historyJSON{Events: make([]eventJSON, len(found))}
+	for i, e := range found {
+		page.Events[i] = eventToJSON(e)
+	}
+	if more {
+		page.Next = found[len(found)-1].number
+	}
+	return writeJSON(w, http.StatusOK, page)
+}
+
+// events sends events as they happen, and "change" when only the line has
+// changed. A listener that comes back with Last-Event-ID misses nothing that
+// the history still has.
+func (s *server) events(w http.ResponseWriter, r *http.Request) error {
+	if _, err := readQuery(w, r); err != nil {
+		return err
+	}
+	changed, stop := s.keeper.listen()
+	defer stop()
+	_, last := s.keeper.eventsAfter(0)
+	if id, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {
+		last = id
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
+	w.WriteHeader(http.StatusOK)
+	s.stream(r.Context(), w, changed, last)
+	return nil
+}
+
+// stream writes until the reader leaves or the server stops.
+func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64) {
+	control := http.NewResponseController(w)
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	text := ": this is call-me\n\n"
+	for {
+		control.SetWriteDeadline(time.Now().Add(answerTime))
+		if _, err := w.Write([]byte(text)); err != nil || control.Flush() != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.keeper.stopped:
+			return
+		case <-beat.C:
+			text = ":\n\n"
+		case <-changed:
+			var found []*event
+			found, last = s.keeper.eventsAfter(last)
+			text = eventText(found)
+		}
+	}
+}
+
+func eventText(events []*event) string {
+	if len(events) == 0 {
+		return "event: change\ndata: {}\n\n"
+	}
+	var b bytes.Buffer
+	for _, e := range events {
+		line, _ := json.Marshal(eventToJSON(e))
+		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: %s\n\n", e.number, e.kind, line)
+	}
+	return b.String()
+}
+
+// lookBack reads which events are asked for.
+func (q query) lookBack(now time.Time) (b lookBack, err error) {
+	b = lookBack{environment: q["environment"], holder: q["holder"], limit: defaultPage}
+	if text := q["since"]; text != "" {
+		d, err := parseAge(text)
+		if err != nil {
+			return b, fmt.Errorf("%w: since must be a duration such as 24h or 7d", errParameter)
+		}
+		b.since = now.Add(-d)
+	}
+	if text := q["limit"]; text != "" {
+		if b.limit, err = strconv.Atoi(text); err != nil || b.limit < 1 || b.limit > largestPage {
+			return b, fmt.Errorf("%w: limit must be 1 to %d", errParameter, largestPage)
+		}
+	}
+	if text := q["before"]; text != "" {
+		if b.before, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return b, fmt.Errorf("%w: before must be the number of an event", errParameter)
+		}
+	}
+	return b, nil
+}
+
+// parseAge reads a duration that may be in days: 7d.
+func parseAge(text string) (time.Duration, error) {
+	if days, found := strings.CutSuffix(text, "d"); found {
+		n, err := strconv.Atoi(days)
+		if err != nil || n < 0 || n > 36500 {
+			return 0, errParameter
+		}
+		return time.Duration(n) * 24 * time.Hour, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, errParameter
+	}
+	return d, nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func (s *site) historyOf(query string) (h historyJSON) {
+	s.t.Helper()
+	r := s.call("GET /history?" + query).want(s.t, 200, "")
+	if err := json.Unmarshal([]byte(r.body), &h); err != nil {
+		s.t.Fatal(err)
+	}
+	return h
+}
+
+func TestTheHistoryTellsWhoHadWhatAndHowItEnded(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=12345678&holder=ann&reason=r&url=https://x/1")
+	s.call("POST /maybe?environment=uat&id=waiting-1&holder=bob&wait=0s")
+	s.call("DELETE /maybe?environment=uat&id=waiting-1")
+	s.call("DELETE /maybe?environment=uat&force=1&holder=boss")
+	s.call("DELETE /maybe?environment=uat&id=never-known")
+	s.call("POST /maybe?environment=perf&holder=ann&id=12345678")
+	text := s.call("GET /history").body
+	if strings.Contains(text, "12345678") || strings.Contains(text, "never-known") {
+		t.Errorf("a request id is shown: %s", text)
+	}
+	var told []string
+	for _, e := range s.historyOf("").Events {
+		told = append(told, fmt.Sprint(e.Environment, " ", e.Event, " ", e.Holder, e.By))
+	}
+	if got := strings.Join(told, ", "); got != "perf granted ann, uat forced annboss, uat left bob, uat granted ann" {
+		t.Errorf("the history is %s", got)
+	}
+	forced := s.historyOf("environment=uat").Events[0]
+	if forced.Slot != "uat" || forced.URL != "https://x/1" || forced.Reason != "r" || forced.Fence == 0 || !strings.HasPrefix(forced.From, "127.0.0.1:") {
+		t.Errorf("%+v", forced)
+	}
+	for query, want := range map[string]int{"environment=perf": 1, "holder=ann": 3, "holder=nobody": 0, "since=1h": 4, "since=7d": 4, "since=0s": 0, "limit=2": 2} {
+		if got := len(s.historyOf(query).Events); got != want {
+			t.Errorf("%s: %d events, want %d", query, got, want)
+		}
+	}
+	for _, query := range []string{"since=soon", "since=-1h", "since=xd", "limit=0", "limit=1001", "before=x"} {
+		s.call("GET /history?"+query).want(t, 422, "")
+	}
+}
+
+func TestTheHistoryComesInPages(t *testing.T) {
+	s := newSite(t, "")
+	for i := range 25 {
+		s.call(fmt.Sprint("POST /maybe?environment=env", i, "&holder=h"))
+	}
+	seen, before := 0, uint64(0)
+	for range 10 {
+		page := s.historyOf(fmt.Sprint("limit=10&before=", before))
+		for _, e := range page.Events {
+			if before != 0 && e.Number >= before {
+				t.Fatalf("event %d on the page before %d", e.Number, before)
+			}
+			seen++
+		}
+		if before = page.Next; before == 0 {
+			break
+		}
+	}
+	if seen != 25 {
+		t.Errorf("%d events on all pages", seen)
+	}
+}
+
+func TestEventsComeAsTheyHappen(t *testing.T) {
+	s := newSite(t, "")
+	listen := func(lastID string) (next func() string) {
+		r, _ := http.NewRequest("GET", s.url+"/events", nil)
+		r.Header.Set("X-API-KEY", testKey)
+		r.Header.Set("Last-Event-ID", lastID)
+		response, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { response.Body.Close() })
+		lines := bufio.NewScanner(response.Body)
+		lines.Scan() // the greeting: from here on nothing is missed
+		return func() string {
+			var event string
+			for lines.Scan() {
+				if name, found := strings.CutPrefix(lines.Text(), "event: "); found {
+					event = name
+				}
+				if data, found := strings.CutPrefix(lines.Text(), "data: "); found {
+					var e eventJSON
+					json.Unmarshal([]byte(data), &e)
+					return strings.TrimSpace(event + " " + e.Holder)
+				}
+			}
+			return "the end"
+		}
+	}
+	next := listen("")
+	expect := func(want string) {
+		t.Helper()
+		got := make(chan string, 1)
+		go func() { got <- next() }()
+		select {
+		case g := <-got:
+			if g != want {
+				t.Errorf("heard %q, want %q", g, want)
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatalf("never heard %q", want)
+		}
+	}
+	s.call("POST /maybe?environment=uat&id=12345678&holder=ann")
+	expect("granted ann")
+	first := s.historyOf("").Events[0].Number
+	s.call("POST /maybe?environment=uat&id=waiting-1&holder=bob&wait=0s")
+	expect("change")
+	s.call("DELETE /maybe?environment=uat&id=12345678")
+	expect("released ann")
+	again := listen(fmt.Sprint(first))
+	s.call("POST /maybe?environment=perf&holder=carol")
+	if got := again(); got != "released ann" {
+		t.Errorf("who comes back hears %q", got)
+	}
+}

@@ -1,0 +1,98 @@
+package main
+
+// How long a client goes on after calls that failed.
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/url"
+	"time"
+)
+
+const (
+	firstAnswer = time.Minute // within which a server must have been heard once
+	mostBackOff = 2 * time.Second
+	misreadings = 3 // answers in a row that are not call-me's
+)
+
+// retryable reports whether the same call may have another outcome soon.
+func retryable(err error) bool {
+	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) || errors.Is(err, errInternal) || errors.Is(err, errForeign)
+}
+
+// A patience is how long a client goes on after calls that failed.
+type patience struct {
+	deadline time.Time // zero: none
+	started  time.Time
+	sent     time.Time // when the last call was
+	heard    bool      // a call-me has answered
+	failures int       // in a row
+	foreign  int       // in a row
+	grumble  func(error)
+}
+
+// bear waits before the next try after a failed one, or returns why there is
+// none: the failure is final, nobody has answered for too long, or ctx ended.
+// After a call that was answered it returns nil at once.
+func (p *patience) bear(ctx context.Context, err error) error {
+	if err == nil || !retryable(err) {
+		p.heard, p.failures, p.foreign = true, 0, 0
+		return err
+	}
+	p.failures++
+	if p.foreign++; !errors.Is(err, errForeign) && !errors.Is(err, errInternal) {
+		p.foreign = 0
+	}
+	if errors.Is(err, errUnavailable) {
+		p.heard = true
+	}
+	now := time.Now()
+	switch {
+	case p.foreign >= misreadings, !p.heard && now.Sub(p.started) >= firstAnswer:
+		return err
+	case !p.deadline.IsZero() && !now.Before(p.deadline):
+		return err
+	case p.failures == 1 && p.grumble != nil:
+		p.grumble(err)
+	}
+	return sleep(ctx, backOff(p.failures))
+}
+
+// backOff grows from 50 ms to mostBackOff, and is never the same twice: those
+// whom one restart has cut off must not come back at once.
+func backOff(failures int) time.Duration {
+	most := min(mostBackOff, 100*time.Millisecond<<min(failures-1, 10))
+	return most/2 + rand.N(most/2)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// try repeats a call that may be repeated until it is answered.
+func (c *client) try(ctx context.Context, p *patience, each time.Duration, method, path string, values url.Values, into any) error {
+	for {
+		limited, cancel := context.WithTimeout(ctx, each)
+		p.sent = time.Now()
+		err := c.do(limited, method, path, values, into)
+		cancel()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && retryable(err) {
+			if err = p.bear(ctx, err); err == nil {
+				continue
+			}
+			return err
+		}
+		return p.bear(ctx, err)
+	}
+}
