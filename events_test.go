@@ -12,7 +12,7 @@ import (
 
 func (s *site) historyOf(query string) (h historyJSON) {
 	s.t.Helper()
-	r := s.call("GET /history?" + query).want(s.t, 200, "")
+	r := s.call("GET /history?"+query).want(s.t, 200, "")
 	if err := json.Unmarshal([]byte(r.body), &h); err != nil {
 		s.t.Fatal(err)
 	}

@@ -60,6 +60,9 @@ func (s *server) routes() http.Handler {
 	route("/history", map[string]handler{http.MethodGet: s.keyed(s.history)})
 	route("/events", map[string]handler{http.MethodGet: s.keyed(s.events)})
 	route("/healthz", map[string]handler{http.MethodGet: s.health})
+	route("/{$}", map[string]handler{http.MethodGet: s.keyed(s.page)})
+	route("/page.css", map[string]handler{http.MethodGet: s.keyed(asset("page.css", "text/css; charset=utf-8"))})
+	route("/page.js", map[string]handler{http.MethodGet: s.keyed(asset("page.js", "text/javascript; charset=utf-8"))})
 	mux.Handle("/", s.answering(s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
 
 	guard := http.NewCrossOriginProtection()

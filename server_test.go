@@ -26,8 +26,9 @@ type site struct {
 	url string
 }
 
-func newSite(t *testing.T, declared string) *site {
-	g := newRig(t, declared)
+func newSite(t *testing.T, declared string) *site { return siteOf(t, newRig(t, declared)) }
+
+func siteOf(t *testing.T, g *rig) *site {
 	s := &server{keeper: g.keeper, declared: g.declared, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	s.setKeys([]string{testKey})
 	h := httptest.NewServer(s.routes())
@@ -37,6 +38,8 @@ func newSite(t *testing.T, declared string) *site {
 	})
 	return &site{g, h.URL}
 }
+
+func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // A reply is an answer that has been read.
 type reply struct {
@@ -352,7 +355,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		{"DELETE /maybe?environment=uat&holder=x&fence=first", 422, "fence"},
 		{"DELETE /maybe?environment=uat&force=1&fence=1", 409, "no slot"},
 		{"GET /nowhere", 404, "not found"},
-		{"GET /", 404, "not found"},
+		{"POST /", 405, "not allowed"},
 		{"PATCH /maybe?environment=uat", 405, "not allowed"},
 		{"POST /environments", 405, "not allowed"},
 	} {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 // A landlord answers renewals as the test says.
 type landlord struct {
+	mu     sync.Mutex
 	calls  []time.Time
 	answer func(n int) error
 	slow   time.Duration
@@ -19,8 +21,10 @@ type landlord struct {
 func (l *landlord) tenure(ttl time.Duration) *tenure {
 	return &tenure{ttl: ttl, grace: 5 * time.Second, told: func(d time.Time) { l.told = append(l.told, d) },
 		renew: func(ctx context.Context) error {
+			l.mu.Lock()
 			l.calls = append(l.calls, time.Now())
 			n := len(l.calls)
+			l.mu.Unlock()
 			if l.slow > 0 {
 				if err := sleep(ctx, l.slow); err != nil {
 					return errUnreachable
@@ -41,6 +45,8 @@ func TestALeaseIsRenewedEveryThirdOfItsTTLForDays(t *testing.T) {
 		if err := l.tenure(2*time.Hour).keep(ctx, start); err != nil {
 			t.Fatal(err)
 		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		if n := len(l.calls); n < 30*24*3/2-20 || n > 30*24*3/2 {
 			t.Errorf("%d renewals in 30 days", n)
 		}
@@ -59,6 +65,8 @@ func TestADeadlineCountsFromWhenTheRenewalWasSent(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		l.tenure(time.Minute).keep(ctx, start)
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		// 60 s less the grace of 5 s and the margin of 2 s
 		if want := start.Add(53 * time.Second); !l.told[0].Equal(want) {
 			t.Errorf("the first deadline is %v after the start", l.told[0].Sub(start))
