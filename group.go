@@ -166,6 +166,7 @@ func (k *keeper) publish(g *group) {
 			k.environment(k.shown, c.environment.name).apply(c)
 		} else {
 			k.logEvent(c.event)
+			k.metrics.count(c.event)
 		}
 	}
 	if g.lean {

@@ -32,6 +32,7 @@ const tightCalls = 4
 type keeper struct {
 	store      *store
 	log        *slog.Logger
+	metrics    *metrics
 	slots      func(environment string) []string // declared slots; nil: undeclared
 	maxWaiters int
 
@@ -65,8 +66,8 @@ type keeper struct {
 // newKeeper loads the store and begins to serve it. From this moment every
 // lease has its full ttl, and everyone in line is absent. The caller closes
 // the keeper before the store.
-func newKeeper(s *store, slots func(string) []string, maxWaiters int, log *slog.Logger) (*keeper, error) {
-	k := &keeper{store: s, log: log, slots: slots, maxWaiters: maxWaiters,
+func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
+	k := &keeper{store: s, log: log, metrics: m, slots: slots, maxWaiters: maxWaiters,
 		inbox: make(chan *call, 1024), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		jobs: make(chan func() error, 1), results: make(chan error, 1),
 		shown: map[string]*environment{}, past: newHistory(), listeners: map[chan struct{}]bool{},
@@ -279,7 +280,10 @@ func (k *keeper) commit(g *group) {
 		for _, e := range dropped {
 			writes = append(writes, write{historyBucket, eventKey(e.number), nil})
 		}
-		return save(counter, writes)
+		start := time.Now()
+		err := save(counter, writes)
+		k.metrics.committed(time.Since(start), err)
+		return err
 	})
 }
 

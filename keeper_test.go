@@ -44,7 +44,7 @@ func (g *rig) open() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, slog.New(slog.NewTextHandler(g.t.Output(), nil))); err != nil {
+	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(slog.NewTextHandler(g.t.Output(), nil))); err != nil {
 		g.t.Fatal(err)
 	}
 }

@@ -309,7 +309,7 @@ func BenchmarkPage(b *testing.B) {
 	busyDay(b, path, 8, 180, 7, 12)
 	st := mustOpen(b, path)
 	defer st.close()
-	k, err := newKeeper(st, environments{}.of, 10, quietLog())
+	k, err := newKeeper(st, environments{}.of, 10, newMetrics(), quietLog())
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -42,11 +42,12 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		return storeError(err, c.DB)
 	}
 	defer store.close()
-	k, err := newKeeper(store, c.Environments.of, maxWaiters(), log)
+	m := newMetrics()
+	k, err := newKeeper(store, c.Environments.of, maxWaiters(), m, log)
 	if err != nil {
 		return storeError(err, c.DB)
 	}
-	s := &server{keeper: k, declared: c.Environments, defaultTTL: time.Duration(c.TTL), log: log}
+	s := &server{keeper: k, declared: c.Environments, defaultTTL: time.Duration(c.TTL), metrics: m, log: log}
 	s.setKeys(keys)
 	stopReloading := s.reloadKeys(c.KeyConfig)
 	defer stopReloading()

@@ -29,6 +29,7 @@ type server struct {
 	declared   environments
 	defaultTTL time.Duration
 	log        *slog.Logger
+	metrics    *metrics
 	keys       atomic.Pointer[[][sha256.Size]byte]
 }
 
@@ -46,9 +47,9 @@ func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	route := func(path string, methods map[string]handler) {
 		for method, h := range methods {
-			mux.Handle(method+" "+path, s.answering(h))
+			mux.Handle(method+" "+path, s.answering(path, h))
 		}
-		mux.Handle(path, s.answering(s.keyed(notAllowed(methods))))
+		mux.Handle(path, s.answering(path, s.keyed(notAllowed(methods))))
 	}
 	route("/maybe", map[string]handler{
 		http.MethodGet:    s.keyed(s.check),
@@ -63,10 +64,11 @@ func (s *server) routes() http.Handler {
 	route("/{$}", map[string]handler{http.MethodGet: s.keyed(s.page)})
 	route("/page.css", map[string]handler{http.MethodGet: s.keyed(asset("page.css", "text/css; charset=utf-8"))})
 	route("/page.js", map[string]handler{http.MethodGet: s.keyed(asset("page.js", "text/javascript; charset=utf-8"))})
-	mux.Handle("/", s.answering(s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
+	route("/metrics", map[string]handler{http.MethodGet: s.keyed(s.metricsHandler())})
+	mux.Handle("/", s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
 
 	guard := http.NewCrossOriginProtection()
-	guard.SetDenyHandler(s.answering(func(http.ResponseWriter, *http.Request) error {
+	guard.SetDenyHandler(s.answering("cross-origin", func(http.ResponseWriter, *http.Request) error {
 		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
 	}))
 	return guard.Handler(mux)
@@ -75,13 +77,16 @@ func (s *server) routes() http.Handler {
 // A handler answers a call, or returns the error that is the answer.
 type handler func(http.ResponseWriter, *http.Request) error
 
-// answering turns a handler's error into its answer.
-func (s *server) answering(h handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// answering turns a handler's error into its answer, and counts it under the
+// route's name.
+func (s *server) answering(route string, h handler) http.Handler {
+	return http.HandlerFunc(func(to http.ResponseWriter, r *http.Request) {
+		w := &codeWriter{to, http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
 				s.refuse(w, r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
 			}
+			s.metrics.answered(route, r.Method, w.code)
 		}()
 		if err := h(w, r); err != nil {
 			s.refuse(w, r, err)
@@ -93,6 +98,7 @@ func (s *server) answering(h handler) http.Handler {
 func (s *server) keyed(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if !s.hasKey(r) {
+			s.metrics.badKeys.Inc()
 			return errKey
 		}
 		return h(w, r)

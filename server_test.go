@@ -29,7 +29,7 @@ type site struct {
 func newSite(t *testing.T, declared string) *site { return siteOf(t, newRig(t, declared)) }
 
 func siteOf(t *testing.T, g *rig) *site {
-	s := &server{keeper: g.keeper, declared: g.declared, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	s := &server{keeper: g.keeper, declared: g.declared, metrics: g.metrics, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	s.setKeys([]string{testKey})
 	h := httptest.NewServer(s.routes())
 	t.Cleanup(func() {
@@ -446,7 +446,7 @@ func TestABrokenServerSaysSoAndAPanicIsABug(t *testing.T) {
 		t.Error("503 without Retry-After")
 	}
 	s.healthy.Store(true)
-	broken := (&server{log: slog.New(slog.NewTextHandler(t.Output(), nil))}).answering(func(http.ResponseWriter, *http.Request) error { panic("secret") })
+	broken := (&server{metrics: newMetrics(), log: slog.New(slog.NewTextHandler(t.Output(), nil))}).answering("/", func(http.ResponseWriter, *http.Request) error { panic("secret") })
 	w := httptest.NewRecorder()
 	broken.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	if w.Code != 500 || strings.TrimSpace(w.Body.String()) != `{"code":500,"message":"internal error"}` {

@@ -1,0 +1,188 @@
+package main
+
+// GET /metrics, for Prometheus. Labels are bounded: never a holder, and only
+// so many environments.
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// labelledEnvironments is how many environments have a label of their own;
+// the rest are summed up as otherEnvironments.
+const (
+	labelledEnvironments = 500
+	otherEnvironments    = "(others)"
+)
+
+// Buckets for how long people wait for a slot and hold it, in seconds.
+var durationBuckets = []float64{1, 5, 15, 60, 180, 600, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600}
+
+// metrics are what the server counts. The keeper counts from its one
+// goroutine, the handlers from theirs; everything here is safe for both.
+type metrics struct {
+	registry *prometheus.Registry
+	waited   *prometheus.HistogramVec
+	held     *prometheus.HistogramVec
+	granted  *prometheus.CounterVec
+	ended    *prometheus.CounterVec
+	gaveUp   *prometheus.CounterVec
+	commit   prometheus.Histogram
+	failed   prometheus.Counter
+	badKeys  prometheus.Counter
+	requests *prometheus.CounterVec
+	labels   map[string]bool // environments that have a label; the keeper's
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		waited: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "callme_wait_seconds",
+			Help: "Time from entering the line until the grant.", Buckets: durationBuckets}, []string{"environment"}),
+		held: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "callme_hold_seconds",
+			Help: "Time from the grant until the end of the lease.", Buckets: durationBuckets}, []string{"environment"}),
+		granted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_grants_total", Help: "Slots granted."}, []string{"environment"}),
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_leases_ended_total",
+			Help: "Leases ended, by how: released, expired or forced."}, []string{"environment", "how"}),
+		gaveUp: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_waits_ended_total",
+			Help: "Requests that ended without a slot, by how: left or lapsed."}, []string{"environment", "how"}),
+		commit: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "callme_commit_seconds",
+			Help: "Time of one durable commit.", Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12)}),
+		failed:  prometheus.NewCounter(prometheus.CounterOpts{Name: "callme_commit_failures_total", Help: "Commits that failed."}),
+		badKeys: prometheus.NewCounter(prometheus.CounterOpts{Name: "callme_refused_keys_total", Help: "Calls with a missing or wrong key."}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_http_requests_total",
+			Help: "HTTP requests answered."}, []string{"route", "method", "code"}),
+		labels: map[string]bool{},
+	}
+	m.registry.MustRegister(m.waited, m.held, m.granted, m.ended, m.gaveUp, m.commit, m.failed, m.badKeys, m.requests,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
+	return m
+}
+
+// label is the environment's own, while there are few.
+func (m *metrics) label(environment string) string {
+	if !m.labels[environment] {
+		if len(m.labels) >= labelledEnvironments {
+			return otherEnvironments
+		}
+		m.labels[environment] = true
+	}
+	return environment
+}
+
+// count is told of each event that is published.
+func (m *metrics) count(e *event) {
+	name := m.label(e.environment)
+	switch e.kind {
+	case granted:
+		m.granted.WithLabelValues(name).Inc()
+		m.waited.WithLabelValues(name).Observe(e.waited.Seconds())
+	case released, expired, forced:
+		m.ended.WithLabelValues(name, e.kind.String()).Inc()
+		m.held.WithLabelValues(name).Observe(e.held.Seconds())
+	case left, lapsed:
+		m.gaveUp.WithLabelValues(name, e.kind.String()).Inc()
+	}
+}
+
+// committed is told how long each commit took, and whether it failed.
+func (m *metrics) committed(took time.Duration, err error) {
+	m.commit.Observe(took.Seconds())
+	if err != nil {
+		m.failed.Inc()
+	}
+}
+
+// answered is told of each HTTP answer.
+func (m *metrics) answered(route, method string, code int) {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete:
+	default:
+		method = "other"
+	}
+	m.requests.WithLabelValues(route, method, strconv.Itoa(code)).Inc()
+}
+
+// A stateCollector reads what is the case from the keeper when it is asked.
+type stateCollector struct {
+	keeper   *keeper
+	declared []string
+}
+
+var (
+	slotsMetric = prometheus.NewDesc("callme_slots", "Slots, by state: free or held.", []string{"environment", "state"}, nil)
+	lineMetric  = prometheus.NewDesc("callme_waiting", "Requests in line.", []string{"environment"}, nil)
+	oldMetric   = prometheus.NewDesc("callme_longest_wait_seconds", "Time that the first in line has waited so far; 0: nobody waits.", []string{"environment"}, nil)
+	upMetric    = prometheus.NewDesc("callme_healthy", "1 while commits succeed.", nil, nil)
+)
+
+func (stateCollector) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{slotsMetric, lineMetric, oldMetric, upMetric} {
+		c <- d
+	}
+}
+
+// Collect sums up the environments beyond the first labelledEnvironments.
+func (s stateCollector) Collect(c chan<- prometheus.Metric) {
+	type sums struct{ free, held, waiting, oldest float64 }
+	now, rest := time.Now(), sums{}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	send := func(name string, x sums) {
+		gauge(slotsMetric, x.free, name, "free")
+		gauge(slotsMetric, x.held, name, "held")
+		gauge(lineMetric, x.waiting, name)
+		gauge(oldMetric, x.oldest, name)
+	}
+	views := s.keeper.views(s.declared)
+	for i, v := range views {
+		x := sums{float64(max(0, len(v.slots)-len(v.leases))), float64(len(v.leases)), float64(len(v.line)), 0}
+		if len(v.line) > 0 {
+			x.oldest = max(0, now.Sub(v.line[0].since).Seconds())
+		}
+		if i < labelledEnvironments {
+			send(v.name, x)
+			continue
+		}
+		rest = sums{rest.free + x.free, rest.held + x.held, rest.waiting + x.waiting, max(rest.oldest, x.oldest)}
+	}
+	if len(views) > labelledEnvironments {
+		send(otherEnvironments, rest)
+	}
+	healthy := 0.0
+	if s.keeper.healthy.Load() {
+		healthy = 1
+	}
+	gauge(upMetric, healthy)
+}
+
+// metricsHandler answers the scrape.
+func (s *server) metricsHandler() handler {
+	s.metrics.registry.MustRegister(stateCollector{s.keeper, s.declared.names})
+	h := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	return func(w http.ResponseWriter, r *http.Request) error {
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+		h.ServeHTTP(w, r)
+		return nil
+	}
+}
+
+// A codeWriter remembers the status of an answer.
+type codeWriter struct {
+	http.ResponseWriter
+	code int
+}
+
+func (w *codeWriter) WriteHeader(code int) {
+	w.code = code
+	w.ResponseWriter.WriteHeader(code)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *codeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

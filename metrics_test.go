@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+)
+
+func TestMetricsTellWhatIsAndWhatWas(t *testing.T) {
+	s := newSite(t, "uat,perf:2")
+	s.call("POST /maybe?environment=uat&id=12345678&holder=ann")
+	s.call("POST /maybe?environment=uat&id=waiting-1&holder=bob&wait=0s")
+	s.call("POST /maybe?environment=uat&id=waiting-2&holder=carol&wait=0s")
+	s.call("DELETE /maybe?environment=uat&id=waiting-2")
+	s.call("POST /maybe?environment=perf&id=12345678&holder=ann")
+	s.call("DELETE /maybe?environment=perf&force=1")
+	s.call("FROB /maybe")
+	text := s.call("GET /metrics").want(t, 200, "").body
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	if _, err := parser.TextToMetricFamilies(strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`callme_slots{environment="uat",state="held"} 1`, `callme_slots{environment="uat",state="free"} 0`,
+		`callme_slots{environment="perf",state="free"} 2`, `callme_waiting{environment="uat"} 1`,
+		`callme_grants_total{environment="uat"} 1`, `callme_leases_ended_total{environment="perf",how="forced"} 1`,
+		`callme_waits_ended_total{environment="uat",how="left"} 1`, `callme_wait_seconds_count{environment="uat"} 1`,
+		`callme_hold_seconds_count{environment="perf"} 1`, `callme_healthy 1`, `callme_commit_failures_total 0`,
+		`callme_http_requests_total{code="201",method="POST",route="/maybe"} 2`, `callme_http_requests_total{code="405",method="other",route="/maybe"} 1`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+	for _, secret := range []string{"ann", "bob", "12345678", testKey} {
+		if strings.Contains(text, `"`+secret) {
+			t.Errorf("%s is in the metrics", secret)
+		}
+	}
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("promlint: %v, %v", problems, err)
+	}
+}
+
+func TestLabelsOfMetricsAreBounded(t *testing.T) {
+	s := newSite(t, "")
+	for i := range labelledEnvironments + 20 {
+		s.ask(&call{kind: callRequest, environment: fmt.Sprintf("env-%04d", i), request: request{id: "12345678"}})
+	}
+	text := s.call("GET /metrics").body
+	if n := strings.Count(text, "callme_grants_total{"); n != labelledEnvironments+1 {
+		t.Errorf("%d labels", n)
+	}
+	for _, line := range []string{`callme_grants_total{environment="(others)"} 20`, `callme_slots{environment="(others)",state="held"} 20`} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("no %s", line)
+		}
+	}
+}
