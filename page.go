@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-//go:embed page.html page.css page.js
-var pageFiles embed.FS
+//go:embed page.html page.css page.js openapi.yaml
+var files embed.FS
 
-var pageTemplate = template.Must(template.New("page.html").ParseFS(pageFiles, "page.html"))
+var pageTemplate = template.Must(template.New("page.html").ParseFS(files, "page.html"))
 
 // What the page shows at the most: a browser is no database.
 const (
@@ -114,9 +114,9 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 	return writePage(w, "text/html; charset=utf-8", b.Bytes())
 }
 
-// asset answers a file of the page.
+// asset answers a file of the binary.
 func asset(name, kind string) handler {
-	content, err := pageFiles.ReadFile(name)
+	content, err := files.ReadFile(name)
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err

@@ -64,6 +64,7 @@ func (s *server) routes() http.Handler {
 	route("/{$}", map[string]handler{http.MethodGet: s.keyed(s.page)})
 	route("/page.css", map[string]handler{http.MethodGet: s.keyed(asset("page.css", "text/css; charset=utf-8"))})
 	route("/page.js", map[string]handler{http.MethodGet: s.keyed(asset("page.js", "text/javascript; charset=utf-8"))})
+	route("/openapi.yaml", map[string]handler{http.MethodGet: s.keyed(asset("openapi.yaml", "application/yaml"))})
 	route("/metrics", map[string]handler{http.MethodGet: s.keyed(s.metricsHandler())})
 	mux.Handle("/", s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
 

@@ -61,6 +61,7 @@ func (s *site) send(r *http.Request) reply {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	described(s.t, r, response, string(body))
 	return reply{response, string(body)}
 }
 
