@@ -1,7 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -60,5 +63,34 @@ func TestLabelsOfMetricsAreBounded(t *testing.T) {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no %s", line)
 		}
+	}
+}
+
+// What the examples ask for must be what the server has.
+func TestTheExamplesUseMetricsThatExist(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&holder=ann")
+	s.call("POST /maybe?environment=uat&id=waiting-1&wait=0s")
+	s.call("DELETE /maybe?environment=uat&id=waiting-1")
+	s.call("DELETE /maybe?environment=uat&force=1")
+	text := s.call("GET /metrics").body
+	for _, file := range []string{"examples/prometheus/alerts.yml", "examples/prometheus/dashboard.json"} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := regexp.MustCompile(`callme_\w+`).FindAllString(string(content), -1)
+		for _, name := range names {
+			if !strings.Contains(text, "\n"+name) {
+				t.Errorf("%s asks for %s", file, name)
+			}
+		}
+		if len(names) < 2 {
+			t.Errorf("%s asks for %v", file, names)
+		}
+	}
+	dashboard, _ := os.ReadFile("examples/prometheus/dashboard.json")
+	if !json.Valid(dashboard) {
+		t.Error("the dashboard is no JSON")
 	}
 }
