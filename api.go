@@ -145,6 +145,16 @@ type leaseJSON struct {
 	HeldSeconds   float64    `json:"held_seconds"`
 }
 
+// ours reports whether an answer is a call-me's about this environment, and
+// not any other JSON.
+func (l *leaseJSON) ours(environment string) bool {
+	return l.Environment == environment && l.Fence != 0
+}
+
+func (r *refusalJSON) ours(environment string) bool { return r.Environment == environment }
+
+func (e *environmentsJSON) ours(string) bool { return e.Environments != nil }
+
 // placeJSON is a waiting request as everyone may see it.
 type placeJSON struct {
 	Position      int       `json:"position"` // 1: next

@@ -111,7 +111,7 @@ func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) an
 		a = k.receive(c)
 	}
 	if !heard || ctx.Err() != nil && a.lease != nil && c.request.id == "" {
-		k.send(&call{kind: callLeave, environment: c.environment, of: c})
+		k.send(c.departs())
 		return answer{outcome: outcome{err: errGone}}
 	}
 	return a

@@ -88,7 +88,7 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 	if err != nil {
 		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
 	}
-	return understand(response, body, into)
+	return understand(response, body, values.Get("environment"), into)
 }
 
 // newRequest puts the environment into the URL, where a proxy's log may show
@@ -131,22 +131,30 @@ func plainNetError(err error) error {
 	return err
 }
 
+// recognisable is what can be told from any other JSON.
+type recognisable interface{ ours(environment string) bool }
+
 // understand tells call-me's answers from those of whatever else stands at
-// the address. What is not understood is never a yes.
-func understand(response *http.Response, body []byte, into any) error {
+// the address. What is not understood is never a yes, and never "in line".
+func understand(response *http.Response, body []byte, environment string, into any) error {
 	status := response.StatusCode
 	isJSON := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json")
 	switch {
 	case status == http.StatusNoContent && into == nil:
 		return nil
 	case status < 300 && isJSON && into != nil && json.Unmarshal(body, into) == nil:
-		return nil
+		if r, ok := into.(recognisable); !ok || r.ours(environment) {
+			return nil
+		}
 	case status >= 400 && isJSON:
 		refused := &apiError{}
-		if json.Unmarshal(body, &refused.refusalJSON) == nil && refused.Code == status {
+		about := status == http.StatusForbidden || status == http.StatusConflict || status == http.StatusGone
+		if json.Unmarshal(body, &refused.refusalJSON) == nil && refused.Code == status && refused.Message != "" && (!about || refused.ours(environment)) {
 			return refused
 		}
-	case status == http.StatusBadGateway, status == http.StatusServiceUnavailable, status == http.StatusGatewayTimeout:
+	}
+	switch status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return fmt.Errorf("%w the server: a proxy answers %s", errUnreachable, response.Status)
 	}
 	what := response.Header.Get("Content-Type")
@@ -199,8 +207,11 @@ type grant struct {
 // do.
 func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, error) {
 	p := &patience{started: time.Now(), grumble: tell.troubled}
-	if a.timeout > 0 {
+	switch {
+	case a.timeout > 0:
 		p.deadline = p.started.Add(a.timeout)
+	case a.noWait:
+		p.deadline = p.started.Add(callTime)
 	}
 	for {
 		id := newID()
@@ -222,7 +233,7 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 			continue
 		case errors.Is(err, errKey), a.noWait && errors.Is(err, errNoSlot): // nothing was left behind
 			return grant{}, err
-		case retryable(err) && p.heard:
+		case retryable(err) && p.heard && p.late():
 			err = fmt.Errorf("%w in time: %w", errNoSlot, err)
 		}
 		c.leave(a.environment, id)
@@ -234,6 +245,7 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patience, tell listener) (lease leaseJSON, err error) {
 	values := a.values(id)
 	values.Set("claim", claimTime.String())
+	early := false
 	for wait := time.Duration(0); ; wait = pollTime { // the first poll only enters the line: it tells who is ahead
 		if !p.deadline.IsZero() {
 			wait = min(wait, max(0, time.Until(p.deadline)))
@@ -244,16 +256,19 @@ func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patienc
 		err := c.try(ctx, p, wait+callTime, http.MethodPost, "/maybe", values, &lease)
 		var refused *apiError
 		switch {
-		case err == nil && (lease.Environment != a.environment || lease.Fence == 0):
-			return lease, errForeign
 		case err == nil:
 			return lease, nil
 		case !errors.As(err, &refused) || !errors.Is(err, errNoSlot):
 			return lease, err
-		case a.noWait || !p.deadline.IsZero() && !time.Now().Before(p.deadline):
+		case a.noWait || p.late():
 			return lease, err
 		}
 		tell.waiting(refused.refusalJSON)
+		if early = early || time.Since(p.sent) < wait/2; early { // something between us and the server does not wait
+			if err := sleep(ctx, mostBackOff); err != nil {
+				return lease, err
+			}
+		}
 	}
 }
 
@@ -321,14 +336,48 @@ func (h holding) values() url.Values {
 
 // release ends a lease; with force whoever holds it. It repeats the call
 // until it is answered, for up to a minute: the server knows a repeated
-// release from somebody else's lease.
+// release from somebody else's lease, and a force names its lease.
 func (c *client) release(ctx context.Context, which holding, force bool, tell func(error)) error {
+	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
 	values := which.values()
 	if force {
+		fence, err := c.fenceToForce(ctx, p, which)
+		if err != nil {
+			return err
+		}
 		values.Set("force", "1")
+		if fence != 0 {
+			values.Set("fence", strconv.FormatUint(fence, 10))
+		}
 	}
-	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
-	return c.try(ctx, p, callTime, http.MethodDelete, "/maybe", values, nil)
+	err := c.try(ctx, p, callTime, http.MethodDelete, "/maybe", values, nil)
+	var refused *apiError
+	if force && p.repeated && errors.As(err, &refused) && refused.Ended != nil && refused.Ended.How == forced.String() && refused.Ended.By == which.holder {
+		return nil // the answer to our first try was lost
+	}
+	return err
+}
+
+// fenceToForce looks which lease is meant, so that a repeated call cannot end
+// the next holder's. 0: there is none, or there are several.
+func (c *client) fenceToForce(ctx context.Context, p *patience, which holding) (uint64, error) {
+	all := environmentsJSON{}
+	err := c.try(ctx, p, callTime, http.MethodGet, "/environments", url.Values{"environment": {which.environment}}, &all)
+	if err != nil || which.fence != 0 {
+		return which.fence, err
+	}
+	fences := []uint64{}
+	for _, e := range all.Environments {
+		for _, s := range e.Slots {
+			if s.Lease != nil && (which.slot == "" || s.Slot == which.slot) {
+				fences = append(fences, s.Lease.Fence)
+			}
+		}
+	}
+	if len(fences) != 1 {
+		return 0, nil
+	}
+	return fences[0], nil
 }
 
 // environments returns the state of one environment, or of all when name is

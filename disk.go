@@ -20,7 +20,7 @@ func (k *keeper) fail(g *group, err error) {
 		k.log.Error("storing failed", "error", err)
 	}
 	k.probe = time.Now().Add(probePeriod)
-	if k.tight = noSpace; !noSpace {
+	if k.tight, k.shrink = noSpace, noSpace; !noSpace {
 		k.broken = true
 		k.tryDisk()
 	}
@@ -29,11 +29,12 @@ func (k *keeper) fail(g *group, err error) {
 func (k *keeper) undo(g *group, again bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now, changes := time.Now(), g.changes
+	now, changes, requeued := time.Now(), g.changes, []*call{}
 	g.undo()
 	for _, c := range slices.Concat(g.late, g.gaveUp) {
 		k.unwait(c, now)
 		k.answer(c, outcome{err: errUnknown})
+		requeued = append(requeued, c.departs()) // where it has no id, its place ends
 	}
 	for _, c := range changes {
 		switch {
@@ -48,16 +49,20 @@ func (k *keeper) undo(g *group, again bool) {
 	}
 	for _, c := range g.calls {
 		switch {
-		case len(k.waiting[c.place]) > 0: // was in line before, and waits
+		case c.answered, len(k.waiting[c.place]) > 0: // was in line before, and waits
 		case c.reply == nil, again:
 			c.place = nil
-			k.queue = append(k.queue, c)
+			requeued = append(requeued, c)
 		default:
 			k.answer(c, outcome{err: errUnknown})
 		}
 	}
+	k.queue = append(requeued, k.queue...)
 	k.forgetIdle(g)
 }
+
+// departs makes the call which tells that another's connection is gone.
+func (c *call) departs() *call { return &call{kind: callLeave, environment: c.environment, of: c} }
 
 // tryDisk gives the committer a job that shows whether the disk works: when
 // the file cannot be trusted, all of it is written anew; when it was full, the
@@ -110,6 +115,7 @@ func (k *keeper) refuse(calls []*call) {
 		case c.kind == callGiveUp && !c.of.answered && c.of.place != nil:
 			k.unwait(c.of, now)
 			k.answer(c.of, outcome{err: errUnknown})
+			k.deferred = append(k.deferred, c.of.departs())
 		case c.kind == callLeave:
 			k.deferred = append(k.deferred, c)
 		default:

@@ -45,6 +45,8 @@ type historyJSON struct {
 	Next uint64 `json:"next,omitempty"`
 }
 
+func (h *historyJSON) ours(string) bool { return h.Events != nil }
+
 func eventToJSON(e *event) eventJSON {
 	return eventJSON{Number: e.number, At: wireTime(e.at), Event: e.kind.String(), Environment: e.environment, Slot: e.slot, Holder: e.holder,
 		URL: e.url, Reason: e.reason, Fence: e.fence, WaitedSeconds: e.waited.Seconds(), HeldSeconds: e.held.Seconds(), By: e.by, From: e.from}

@@ -4,6 +4,8 @@ package main
 // and once the round is stored, it is made visible and answered.
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -21,11 +23,11 @@ type group struct {
 }
 
 // apply runs the rules: renewals, releases, expiries, then requests.
-func (k *keeper) apply(calls []*call, ticked bool) *group {
+func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	slices.SortStableFunc(calls, func(a, b *call) int { return int(a.kind) - int(b.kind) })
-	g := &group{round: &round{now: time.Now(), next: k.next, past: k.past}, calls: calls, answers: make([]outcome, len(calls))}
+	inOrder(calls)
+	g := &group{round: &round{now: now, next: k.next, past: k.past}, calls: calls, answers: make([]outcome, len(calls))}
 	requests, _ := slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
 	for i, c := range calls[:requests] {
 		g.answers[i] = k.applyOne(g, c)
@@ -46,10 +48,15 @@ func (k *keeper) apply(calls []*call, ticked bool) *group {
 	return g
 }
 
+// inOrder sorts calls by their kinds; those of one kind stay as they came.
+func inOrder(calls []*call) {
+	slices.SortStableFunc(calls, func(a, b *call) int { return int(a.kind) - int(b.kind) })
+}
+
 func (k *keeper) applyOne(g *group, c *call) outcome {
 	e := k.environment(k.environments, c.environment)
 	g.touched = append(g.touched, e)
-	if e.slots == nil && (c.kind == callRequest || e.idle()) {
+	if e.slots == nil && (c.kind == callRequest || e.idle() && !k.endedHere(c)) {
 		return outcome{err: errUndeclared}
 	}
 	switch c.kind {
@@ -67,13 +74,19 @@ func (k *keeper) applyOne(g *group, c *call) outcome {
 	return outcome{}
 }
 
+// endedHere reports whether a release repeats one that is remembered.
+func (k *keeper) endedHere(c *call) bool {
+	return c.kind == callRelease && k.past.endOfLease(c.environment, c.departure.selector, time.Now()) != nil
+}
+
 func (k *keeper) request(g *group, e *environment, c *call) outcome {
+	known := e.byID[c.request.id] != nil || e.leaseOf(c.request.id) != nil
 	switch {
-	case c.gone:
+	case c.gone || c.answered:
 		return outcome{err: errGone}
-	case c.wait && k.waiters >= k.maxWaiters && !e.open():
+	case !known && c.wait && k.waiters >= k.maxWaiters && e.free() <= len(e.line):
 		return outcome{err: errBusy}
-	case k.tight && e.byID[c.request.id] == nil && e.leaseOf(c.request.id) == nil:
+	case !known && k.tight:
 		return outcome{err: errFull}
 	}
 	o := e.request(g.round, c.request, c.wait, c.claim)
@@ -96,12 +109,12 @@ func (k *keeper) leave(g *group, e *environment, c *call) {
 	switch p := c.place; {
 	case c.granted != nil && c.request.id == "":
 		e.release(g.round, departure{selector: selector{fence: c.granted.fence}, undo: true})
-	case c.answered || p == nil:
-	case p.kept():
-		k.unwait(c, g.now)
-	default:
+	case p == nil:
+	case !p.kept() && e.position(p) > 0:
 		k.unwait(c, g.now)
 		e.leave(g.round, p, left)
+	case !c.answered:
+		k.unwait(c, g.now)
 	}
 }
 
@@ -170,9 +183,10 @@ func (k *keeper) publish(g *group) {
 		}
 	}
 	if g.lean {
-		k.past.setAside()
+		k.past.setAside(now)
+		k.shrink = false
 	}
-	k.past.publish(g.drop)
+	k.past.publish(g.drop, now)
 	k.tellListeners(len(g.changes))
 	k.answerLine(g)
 	for _, c := range g.gaveUp {
@@ -250,9 +264,17 @@ func (k *keeper) answer(c *call, o outcome) {
 	c.reply <- a
 }
 
+// nickname tells requests apart in the log without giving their ids away.
+func nickname(id string) string {
+	if id == "" {
+		return ""
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]
+}
+
 func (k *keeper) logEvent(e *event) {
 	attributes := []any{"environment", e.environment}
-	for _, a := range []struct{ key, value string }{{"slot", e.slot}, {"holder", e.holder}, {"id", e.id[:min(len(e.id), 8)]}, {"by", e.by}, {"from", e.from}} {
+	for _, a := range []struct{ key, value string }{{"slot", e.slot}, {"holder", e.holder}, {"request", nickname(e.id)}, {"by", e.by}, {"from", e.from}} {
 		if a.value != "" {
 			attributes = append(attributes, a.key, a.value)
 		}

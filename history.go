@@ -84,6 +84,7 @@ type history struct {
 	events   []*event // published, oldest first
 	appended []*event // of the round under way
 	ends     int      // how many of both end a request
+	loose    []*event // ends that are out of the ring, but still remembered, oldest first
 	lastEnds map[endRef]*event
 }
 
@@ -152,6 +153,10 @@ func (h *history) forget(e *event) {
 	if e.ends() {
 		h.ends--
 	}
+	h.unlink(e)
+}
+
+func (h *history) unlink(e *event) {
 	for _, ref := range e.refs() {
 		if h.lastEnds[ref] == e {
 			delete(h.lastEnds, ref)
@@ -161,30 +166,44 @@ func (h *history) forget(e *event) {
 
 // publish makes the events of the round visible and drops the oldest ones,
 // which the same commit has deleted.
-func (h *history) publish(drop int) {
+func (h *history) publish(drop int, now time.Time) {
 	h.events = append(h.events, h.appended...)
 	h.appended = nil
-	h.drop(drop)
+	h.drop(drop, now)
 }
 
 // setAside keeps the events of the round out of the ring: there was no space
-// to store them. The ends among them are still remembered, until the server
-// stops.
-func (h *history) setAside() {
+// to store them.
+func (h *history) setAside(now time.Time) {
 	for _, e := range h.appended {
-		if e.ends() {
-			h.ends--
-		}
+		h.loosen(e, now)
 	}
 	h.appended = nil
 }
 
-func (h *history) drop(n int) {
+func (h *history) drop(n int, now time.Time) {
 	for i := range n {
-		h.forget(h.events[i])
+		h.loosen(h.events[i], now)
 		h.events[i] = nil
 	}
 	h.events = h.events[n:]
+	for len(h.loose) > 0 && (now.Sub(h.loose[0].at) >= rememberAge || len(h.loose) > rememberEnds) {
+		h.unlink(h.loose[0])
+		h.loose = h.loose[1:]
+	}
+}
+
+// loosen takes an event out of the ring. An end is remembered for as long as
+// any other, but only until the server stops.
+func (h *history) loosen(e *event, now time.Time) {
+	switch {
+	case !e.ends():
+	case now.Sub(e.at) < rememberAge:
+		h.ends--
+		h.loose = append(h.loose, e)
+	default:
+		h.forget(e)
+	}
 }
 
 // surplus returns how many of the oldest events the round under way should

@@ -60,6 +60,7 @@ type keeper struct {
 	broken       bool    // the file must be written anew before anything is saved
 	deferred     []*call // until it is
 	tight        bool    // the disk is full: nothing new is taken in until the reserve is back
+	shrink       bool    // the next commit on the full disk deletes a tenth of the history
 	probe        time.Time
 }
 
@@ -75,8 +76,8 @@ func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics
 	if err := k.load(time.Now()); err != nil {
 		return nil, err
 	}
-	k.healthy.Store(true)
-	k.tight = !s.reserved
+	k.tight, k.shrink = !s.reserved, !s.reserved
+	k.healthy.Store(s.reserved)
 	go k.commitAll()
 	go k.run()
 	return k, nil
@@ -119,7 +120,7 @@ func (k *keeper) load(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	k.past.publish(0)
+	k.past.publish(0, now)
 	if k.store.old() {
 		return k.store.rewrite(k.last, k.records())
 	}
@@ -238,6 +239,8 @@ func (k *keeper) renewNow(c *call) bool {
 
 // step runs one round on what has gathered, or works on a failed disk.
 func (k *keeper) step() {
+	now := time.Now() // before the inbox is read: a renewal that had arrived by now counts
+	k.takeWaiting()
 	ticked := k.ticked
 	k.ticked = false
 	if ticked && (k.broken || k.tight) && time.Now().After(k.probe) {
@@ -247,13 +250,14 @@ func (k *keeper) step() {
 	calls := k.queue
 	k.queue = nil
 	if k.tight {
+		inOrder(calls)
 		calls, k.queue = calls[:min(len(calls), tightCalls)], calls[min(len(calls), tightCalls):]
 	}
 	if k.broken {
 		k.refuse(calls)
 		return
 	}
-	g := k.apply(calls, ticked)
+	g := k.apply(calls, ticked, now)
 	if g.stored() {
 		k.commit(g)
 	} else {
@@ -267,7 +271,10 @@ func (k *keeper) commit(g *group) {
 	k.group = g
 	save := k.store.save
 	if g.drop = k.past.surplus(g.now); k.tight {
-		g.drop, g.lean, save = len(k.past.events)/10, true, k.store.saveTight
+		g.drop, g.lean, save = 0, true, k.store.saveTight
+		if k.shrink {
+			g.drop = len(k.past.events) / 10
+		}
 	}
 	counter, dropped := k.last, slices.Clone(k.past.events[:g.drop])
 	k.submit(func() error {

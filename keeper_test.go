@@ -541,7 +541,7 @@ func TestTheDeclarationMayChangeUnderLeases(t *testing.T) {
 			t.Errorf("requesting there: %v", a.err)
 		}
 		g.free("b")
-		if err := g.free("b"); !errors.Is(err, errUndeclared) {
+		if err := g.free("never"); !errors.Is(err, errUndeclared) {
 			t.Errorf("when nothing is left there: %v", err)
 		}
 	})
@@ -610,18 +610,18 @@ func TestARoundTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 		}
 		g.keeper.close() // from here on this goroutine owns what run did
 		time.Sleep(time.Minute + time.Second)
-		r := k.apply(calls, true)
+		r := k.apply(calls, true, time.Now())
 		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "next" {
 			t.Errorf("a renewal that had arrived a minute before kept %v", got)
 		}
 		r.undo()
 		calls[0].renewal.at = time.Now() // apply has sorted them
-		k.apply(calls, true)
+		k.apply(calls, true, time.Now())
 		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "renewed" {
 			t.Errorf("a renewal that came with the expiry lost: %v", got)
 		}
 		calls = append(calls, &call{kind: callRelease, environment: "uat", departure: departure{selector: selector{id: "renewed"}}})
-		k.apply(calls, true)
+		k.apply(calls, true, time.Now())
 		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "next" {
 			t.Errorf("a request did not see the release of its round: %v", got)
 		}
@@ -811,4 +811,201 @@ func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
 	if most > 3 || len(slices.Compact(fences)) != 16*20 {
 		t.Errorf("%d had a slot at once, %d different fences", most, len(fences))
 	}
+}
+
+func TestWhoIsInLineIsNotRefusedWhenTooManyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, "")
+		defer func() { g.close() }()
+		g.close()
+		g.maxWaiters = 3
+		g.open()
+		g.mustTake("holder", 0)
+		first := g.asks("first", 25*time.Second)
+		g.asks("second", time.Hour)
+		g.asks("third", time.Hour)
+		time.Sleep(25 * time.Second)
+		first.wantErr(t, errNoSlot)
+		g.asks("newcomer", time.Hour).wantNothing(t)
+		again := g.asks("first", 25*time.Second)
+		again.wantNothing(t)
+		g.asks("holder", time.Second).wantLease(t)
+		g.asks("one too many", time.Second).wantErr(t, errBusy)
+		g.free("holder")
+		again.wantLease(t)
+	})
+}
+
+func TestAWaiterWithoutAnIDWhoseTimeEndsWhileTheDiskIsBrokenLeavesNothing(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("a", 0)
+		w := g.asks("", 3*time.Second)
+		folder := filepath.Dir(g.path)
+		os.Rename(folder, folder+"-away")
+		g.store.db.Close()
+		g.free("a")
+		time.Sleep(4 * time.Second)
+		w.wantErr(t, errUnknown)
+		os.Rename(folder+"-away", folder)
+		time.Sleep(2 * time.Second)
+		g.free("a")
+		g.want("|")
+		g.mustTake("b", 0)
+	})
+}
+
+// The poll of somebody in line and its end fall into one group, which fails
+// for space.
+func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
+	g := newRig(t, "")
+	defer func() { g.open2() }()
+	g.mustTake("holder", 0)
+	poll := func() *call {
+		return &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true, reply: make(chan answer, 1)}
+	}
+	g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true}, 0)
+	g.keeper.close() // from here on this goroutine owns what run did
+	k, c := g.keeper, poll()
+	group := k.apply([]*call{c, {kind: callGiveUp, environment: "uat", of: c}, {kind: callRequest, environment: "uat", request: request{id: "other"}, wait: true, reply: make(chan answer, 1)}}, false, time.Now())
+	k.undo(group, true)
+	for _, again := range k.queue {
+		if again == c {
+			t.Error("the answered call is in the queue again")
+		}
+	}
+	k.apply(k.queue, false, time.Now())
+	if p := k.environments["uat"].byID["victim"]; p == nil || p.present {
+		t.Errorf("the place of nobody who is connected is %+v", p)
+	}
+}
+
+func TestARenewalThatHadArrivedIsNotLostToAScan(t *testing.T) {
+	g := newRig(t, "")
+	defer g.close()
+	g.mustTake("a", time.Second)
+	renewed := make(chan error, 1)
+	time.Sleep(700 * time.Millisecond)
+	g.mu.RLock() // a reader takes its time: the keeper cannot go on
+	time.Sleep(150 * time.Millisecond)
+	go func() { renewed <- g.extend("a") }()
+	time.Sleep(350 * time.Millisecond)
+	g.mu.RUnlock()
+	if err := <-renewed; err != nil {
+		t.Errorf("a renewal that came in time: %v", err)
+	}
+}
+
+func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("duplicate", 0)
+		g.free("duplicate")
+		for i := range 100 {
+			g.ask(&call{kind: callRequest, environment: fmt.Sprint("env", i), request: request{id: "aaaaaaaa"}})
+		}
+		size := 0
+		g.store.db.View(func(tx *bbolt.Tx) error { size = int(tx.Size()); return nil })
+		g.store.db.MaxSize = size
+		for i := range 100 {
+			g.ask(&call{kind: callRequest, environment: fmt.Sprint("more", i), request: request{id: "bbbbbbbb", reason: strings.Repeat("x", 1000)}})
+		}
+		before := len(g.past.events)
+		for i := range 30 {
+			if a := g.ask(&call{kind: callRelease, environment: fmt.Sprint("env", i), departure: departure{selector: selector{id: "aaaaaaaa"}}}); a.err != nil {
+				t.Fatal(a.err)
+			}
+		}
+		if after := len(g.past.events); after < before*8/10 {
+			t.Errorf("of %d events %d are left", before, after)
+		}
+		g.store.db.MaxSize = 0
+		time.Sleep(3 * time.Second)
+		for _, id := range []string{"duplicate"} {
+			if err := g.take(id, 0).err; !errors.Is(err, errEnded) {
+				t.Errorf("a duplicate of an ended request: %v", err)
+			}
+		}
+		if a := g.ask(&call{kind: callRequest, environment: "env3", request: request{id: "aaaaaaaa"}}); !errors.Is(a.err, errEnded) {
+			t.Errorf("a duplicate of one that ended on the full disk: %v", a.err)
+		}
+		time.Sleep(rememberAge)
+		g.mustTake("later", 0)
+		if n := len(g.past.loose); n != 0 {
+			t.Errorf("%d ends are kept in memory for ever", n)
+		}
+	})
+}
+
+func TestAServerThatStartsOnAFullDiskSaysSo(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.store.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(reserveBucket)).Delete(reserveKey) })
+		g.keeper.close()
+		g.store.close()
+		s := mustOpen(t, g.path)
+		s.db.MaxSize = 1
+		k, err := newKeeper(s, g.declared.of, 1000, newMetrics(), g.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.keeper = k
+		if g.healthy.Load() || !errors.Is(g.take("x", 0).err, errFull) {
+			t.Error("it says that it is healthy, or takes requests")
+		}
+		s.db.MaxSize = 0
+		time.Sleep(3 * time.Second)
+		if !g.healthy.Load() {
+			t.Error("it did not recover")
+		}
+		g.mustTake("x", 0)
+	})
+}
+
+func TestARepeatedReleaseIsKnownAlsoWhereNothingIsDeclaredAnyMore(t *testing.T) {
+	inBubble(t, "uat", func(t *testing.T, g *rig) {
+		g.mustTake("a", 0)
+		g.close()
+		g.declared = environments{}
+		g.declared.Decode("perf")
+		g.open()
+		for range 2 {
+			if err := g.free("a"); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := g.free("b"); !errors.Is(err, errUndeclared) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestReadersMayLookWhileTheFileIsWrittenAnew(t *testing.T) {
+	g := newRig(t, "")
+	defer g.close()
+	g.mustTake("a", time.Hour)
+	g.free("a")
+	g.mustTake("b", time.Hour)
+	stop := make(chan bool)
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				g.view("uat")
+				events, _ := g.eventsAfter(0)
+				for _, e := range events {
+					eventToJSON(e)
+				}
+			}
+		})
+	}
+	for range 5 { // with -race, encoding must not write
+		g.keeper.mu.RLock()
+		g.records()
+		g.keeper.mu.RUnlock()
+	}
+	close(stop)
+	readers.Wait()
 }

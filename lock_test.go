@@ -31,7 +31,7 @@ func newBench(t *testing.T, slots ...string) *bench {
 func (b *bench) step(f func(r *round)) *round {
 	r := &round{now: b.now, past: b.past, next: func() uint64 { b.last++; return b.last }}
 	f(r)
-	b.past.publish(0)
+	b.past.publish(0, b.now)
 	b.all = append(b.all, r.changes...)
 	return r
 }
@@ -614,12 +614,12 @@ func TestTheHistoryIsARing(t *testing.T) {
 	for i := range historyEvents {
 		h.append(&event{number: uint64(i), kind: granted, at: now})
 	}
-	h.publish(0)
+	h.publish(0, now)
 	h.append(&event{number: historyEvents, kind: granted, at: now})
 	if n := h.surplus(now); n != 1 {
 		t.Errorf("one event too many, %d to delete", n)
 	}
-	h.publish(1)
+	h.publish(1, now)
 	h.append(&event{number: historyEvents + 1, kind: granted, at: now})
 	if n := h.surplus(now.Add(historyAge + 1)); n != 2 {
 		t.Errorf("all are too old, %d to delete with one that is added", n)
@@ -632,7 +632,7 @@ func TestTheRingKeepsTheEndsThatMustBeRemembered(t *testing.T) {
 	for i := range historyEvents + 10 {
 		h.append(&event{number: uint64(i), kind: usedUp, environment: "uat", id: fmt.Sprint(i), at: now})
 	}
-	h.publish(0)
+	h.publish(0, now)
 	h.append(&event{number: 1 << 40, kind: granted, at: now})
 	if n := h.surplus(now.Add(rememberAge - 1)); n != 0 {
 		t.Errorf("%d ends of the last hour would be deleted", n)
@@ -640,7 +640,7 @@ func TestTheRingKeepsTheEndsThatMustBeRemembered(t *testing.T) {
 	if n := h.surplus(now.Add(rememberAge)); n != 2 {
 		t.Errorf("after an hour %d would be deleted, want 2", n)
 	}
-	h.drop(1)
+	h.drop(1, now.Add(rememberAge))
 	if h.endOf("uat", idKey, "0", now) != nil || h.endOf("uat", idKey, "1", now) == nil {
 		t.Error("what was dropped is remembered, or more was forgotten")
 	}

@@ -73,6 +73,7 @@ func TestTheExamplesUseMetricsThatExist(t *testing.T) {
 	s.call("POST /maybe?environment=uat&id=waiting-1&wait=0s")
 	s.call("DELETE /maybe?environment=uat&id=waiting-1")
 	s.call("DELETE /maybe?environment=uat&force=1")
+	s.call("POST /maybe?environment=uat&holder=ann")
 	text := s.call("GET /metrics").body
 	for _, file := range []string{"examples/prometheus/alerts.yml", "examples/prometheus/dashboard.json"} {
 		content, err := os.ReadFile(file)

@@ -27,6 +27,7 @@ type patience struct {
 	started  time.Time
 	sent     time.Time // when the last call was
 	heard    bool      // a call-me has answered
+	repeated bool      // a call was sent more than once
 	failures int       // in a row
 	foreign  int       // in a row
 	grumble  func(error)
@@ -40,6 +41,7 @@ func (p *patience) bear(ctx context.Context, err error) error {
 		p.heard, p.failures, p.foreign = true, 0, 0
 		return err
 	}
+	p.repeated = true
 	p.failures++
 	if p.foreign++; !errors.Is(err, errForeign) && !errors.Is(err, errInternal) {
 		p.foreign = 0
@@ -51,13 +53,16 @@ func (p *patience) bear(ctx context.Context, err error) error {
 	switch {
 	case p.foreign >= misreadings, !p.heard && now.Sub(p.started) >= firstAnswer:
 		return err
-	case !p.deadline.IsZero() && !now.Before(p.deadline):
+	case p.late():
 		return err
 	case p.failures == 1 && p.grumble != nil:
 		p.grumble(err)
 	}
 	return sleep(ctx, backOff(p.failures))
 }
+
+// late reports whether the deadline has passed.
+func (p *patience) late() bool { return !p.deadline.IsZero() && !time.Now().Before(p.deadline) }
 
 // backOff grows from 50 ms to mostBackOff, and is never the same twice: those
 // whom one restart has cut off must not come back at once.
@@ -80,6 +85,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 // try repeats a call that may be repeated until it is answered.
 func (c *client) try(ctx context.Context, p *patience, each time.Duration, method, path string, values url.Values, into any) error {
 	for {
+		if !p.deadline.IsZero() { // a server that hangs must not stretch it
+			each = max(time.Second, min(each, time.Until(p.deadline)+time.Second))
+		}
 		limited, cancel := context.WithTimeout(ctx, each)
 		p.sent = time.Now()
 		err := c.do(limited, method, path, values, into)

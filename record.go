@@ -91,8 +91,9 @@ func (c *coder) text(s *string) {
 
 func (c *coder) duration(d *time.Duration) {
 	n := uint64(*d)
-	c.number(&n)
-	*d = time.Duration(n)
+	if c.number(&n); c.reading { // readers may look at what is being written
+		*d = time.Duration(n)
+	}
 }
 
 // instant keeps a time as nanoseconds since 1970; the monotonic reading is
@@ -131,8 +132,9 @@ func (p *place) code(c *coder) {
 
 func (e *event) code(c *coder) {
 	kind := uint64(e.kind)
-	c.number(&kind)
-	e.kind = eventKind(kind)
+	if c.number(&kind); c.reading {
+		e.kind = eventKind(kind)
+	}
 	c.instant(&e.at)
 	for _, s := range []*string{&e.environment, &e.slot, &e.id, &e.holder, &e.url, &e.reason, &e.by, &e.from} {
 		c.text(s)

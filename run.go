@@ -263,6 +263,9 @@ func (h *holder) renew(ctx context.Context) error {
 	if errors.Is(err, errKey) {
 		h.client.readKey()
 	}
+	if err == nil && lease.Fence != h.grant.Fence {
+		return errForeign
+	}
 	return err
 }
 

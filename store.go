@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -62,6 +63,11 @@ func openStore(path string) (s *store, err error) {
 			err = fmt.Errorf("opening database %q: %w", path, err)
 		}
 	}()
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // a new file must take the place of the old one, not of a link to it
+	} else if _, err := os.Lstat(path); err == nil {
+		return nil, errors.New("it is a link to nowhere")
+	}
 	s = &store{path: path}
 	switch info, err := os.Stat(path); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -83,7 +89,21 @@ func openStore(path string) (s *store, err error) {
 		s.db.Close()
 		return nil, err
 	}
+	s.sweep()
 	return s, nil
+}
+
+// sweep removes what a server left aside that was killed while it wrote the
+// file anew. We hold the lock: nobody is writing one.
+func (s *store) sweep() {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), globQuote(filepath.Base(s.path))+".*.tmp"))
+	for _, name := range left {
+		os.Remove(name)
+	}
+}
+
+func globQuote(name string) string {
+	return strings.NewReplacer("*", "\\*", "?", "\\?", "[", "\\[", "\\", "\\\\").Replace(name)
 }
 
 // create makes a new file. It is complete, synced and locked before publish
@@ -299,10 +319,21 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG), errors.Is(err, bolterrors.ErrMaxSizeReached):
+	case isFull(err):
 		return fmt.Errorf("%w: %v", errNoSpace, err)
 	}
 	return fmt.Errorf("saving: %w", err)
+}
+
+// isFull reports whether a write did not find space, so that nothing was
+// stored. A sync that fails for space is not that: what it was to make
+// durable has been written, and bbolt shows it.
+func isFull(err error) bool {
+	var write *fs.PathError
+	if !errors.As(err, &write) || write.Op != "write" {
+		return errors.Is(err, bolterrors.ErrMaxSizeReached)
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG)
 }
 
 // put applies the writes and keeps the header's sum up to date.

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -396,6 +398,55 @@ func TestBothMetaPagesMustBeValid(t *testing.T) {
 		os.WriteFile(path, b, 0o600)
 		if _, err := openStore(path); !errors.Is(err, errDamaged) {
 			t.Errorf("meta page %d damaged: %v", page, err)
+		}
+	}
+}
+
+func TestADatabaseBehindALinkIsReplacedWhereItIs(t *testing.T) {
+	folder := t.TempDir()
+	real, link := filepath.Join(folder, "data", "real.db"), filepath.Join(folder, "call-me.db")
+	os.Mkdir(filepath.Dir(real), 0o700)
+	mustOpen(t, real).close()
+	if err := os.Symlink(real, link); err != nil {
+		t.Skip(err)
+	}
+	s := mustOpen(t, link)
+	defer s.close()
+	if err := s.rewrite(7, nil); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Error("the link was replaced")
+	}
+	if _, err := openStore(real); !errors.Is(err, errInUse) {
+		t.Errorf("a second server on the real file: %v", err)
+	}
+	os.Symlink(filepath.Join(folder, "nowhere"), filepath.Join(folder, "dangling.db"))
+	if _, err := openStore(filepath.Join(folder, "dangling.db")); err == nil || !strings.Contains(err.Error(), "link to nowhere") {
+		t.Errorf("a dangling link: %v", err)
+	}
+}
+
+func TestWhatAKilledServerLeftAsideIsSwept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "odd[name].db")
+	mustOpen(t, path).close()
+	os.WriteFile(path+".123.tmp", []byte("half a database"), 0o600)
+	mustOpen(t, path).close()
+	if _, err := os.Stat(path + ".123.tmp"); err == nil {
+		t.Error("it is still there")
+	}
+}
+
+// Only a write that found no space has stored nothing. A sync that fails has
+// left its pages where bbolt reads them.
+func TestASyncThatFailsForSpaceIsNotAFullDisk(t *testing.T) {
+	write := &fs.PathError{Op: "write", Path: "call-me.db", Err: syscall.ENOSPC}
+	for _, c := range []struct {
+		err  error
+		full bool
+	}{{write, true}, {fmt.Errorf("x: %w", write), true}, {syscall.ENOSPC, false}, {&fs.PathError{Op: "sync", Err: syscall.ENOSPC}, false}, {&fs.PathError{Op: "write", Err: syscall.EIO}, false}} {
+		if isFull(c.err) != c.full {
+			t.Errorf("%v: %v", c.err, !c.full)
 		}
 	}
 }

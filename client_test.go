@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// gateway stands between a client and a site, and answers in its place when
+// meddle does.
+func gateway(t *testing.T, s *site, meddle func(w http.ResponseWriter, r *http.Request, call int32) bool) (*client, *atomic.Int32) {
+	t.Helper()
+	var calls atomic.Int32
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if meddle(w, r, calls.Add(1)) {
+			return
+		}
+		forward, _ := http.NewRequestWithContext(r.Context(), r.Method, s.url+r.URL.String(), r.Body)
+		forward.Header = r.Header
+		answer, err := http.DefaultTransport.RoundTrip(forward)
+		if err != nil {
+			return
+		}
+		defer answer.Body.Close()
+		w.Header().Set("Content-Type", answer.Header.Get("Content-Type"))
+		w.WriteHeader(answer.StatusCode)
+		io.Copy(w, answer.Body)
+	}))
+	t.Cleanup(h.Close)
+	c := &client{base: h.URL, http: h.Client()}
+	key := testKey
+	c.key.Store(&key)
+	return c, &calls
+}
+
+// ear counts what a client tells.
+type ear struct{ waits, anew, acquired atomic.Int32 }
+
+func (e *ear) waiting(refusalJSON)                { e.waits.Add(1) }
+func (e *ear) troubled(error)                     {}
+func (e *ear) startedAnew(refusalJSON)            { e.anew.Add(1) }
+func (e *ear) confirmed(leaseJSON, time.Duration) { e.acquired.Add(1) }
+
+func says(status int, kind, body string) func(http.ResponseWriter, *http.Request, int32) bool {
+	return func(w http.ResponseWriter, r *http.Request, _ int32) bool {
+		w.Header().Set("Content-Type", kind)
+		w.WriteHeader(status)
+		io.WriteString(w, body)
+		return true
+	}
+}
+
+func TestAnAnswerThatIsNotUnderstoodIsNeverAYes(t *testing.T) {
+	s := newSite(t, "")
+	for name, c := range map[string]struct {
+		status     int
+		kind, body string
+	}{
+		"a page":                     {200, "text/html", "<h1>welcome</h1>"},
+		"a page that refuses":        {403, "text/html", "<h1>no</h1>"},
+		"other JSON":                 {200, "application/json", `{"status":"maintenance"}`},
+		"other JSON that refuses":    {403, "application/json", `{"kind":"Status","message":"forbidden","code":403}`},
+		"other JSON with a conflict": {409, "application/json", `{"message":"conflict","code":409}`},
+		"other JSON that is gone":    {410, "application/json", `{"message":"gone","code":410}`},
+		"somebody else's lease":      {201, "application/json", `{"environment":"perf","fence":7,"slot":"perf"}`},
+		"a redirect":                 {302, "text/html", ""},
+		"nothing":                    {204, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, calls := gateway(t, s, says(c.status, c.kind, c.body))
+			var e ear
+			_, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h"}, &e)
+			if !errors.Is(err, errForeign) || exitCode(err) != exitFailed || e.waits.Load()+e.anew.Load()+e.acquired.Load() != 0 {
+				t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.waits.Load(), e.anew.Load(), e.acquired.Load())
+			}
+			if n := calls.Load(); n < misreadings || n > misreadings+1 { // and one to leave the line
+				t.Errorf("%d calls", n)
+			}
+			if _, err := client.environments(context.Background(), "uat"); err == nil {
+				t.Error("it is taken for a state")
+			}
+			if _, err := client.renewHeld(context.Background(), holding{environment: "uat", holder: "h"}, nil, func(error) {}); err == nil {
+				t.Error("it is taken for a renewal")
+			}
+		})
+	}
+}
+
+func TestAConfirmationMustBeUnderstoodToo(t *testing.T) {
+	s := newSite(t, "")
+	maintenance := says(200, "application/json", `{"status":"maintenance"}`)
+	client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+		return r.Method == http.MethodPut && maintenance(w, r, n)
+	})
+	var e ear
+	if _, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h", ttl: time.Hour}, &e); !errors.Is(err, errForeign) || e.acquired.Load() != 0 {
+		t.Errorf("%v, acquired %d times", err, e.acquired.Load())
+	}
+	if got := s.state(); got != "|" {
+		t.Errorf("left behind: %s", got)
+	}
+}
+
+// A gateway that says for itself, in JSON, that the server is away: the
+// client goes on.
+func TestAGatewayWithoutItsServerIsWaitedFor(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=12345678")
+	away := says(503, "application/json; charset=utf-8", `{"message":"failure to get a peer"}`)
+	client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+		return n > 1 && n < 8 && away(w, r, n)
+	})
+	go func() {
+		for s.state() != "12345678 | " && !strings.HasPrefix(s.state(), "12345678 | ") {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(500 * time.Millisecond)
+		s.call("DELETE /maybe?environment=uat&id=12345678")
+	}()
+	var e ear
+	if _, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h", timeout: time.Minute}, &e); err != nil || e.anew.Load() != 0 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAForcedReleaseThatIsRepeatedSparesTheNextHolder(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=12345678&holder=old")
+	next := make(chan reply, 1)
+	go func() { next <- s.call("POST /maybe?environment=uat&id=87654321&holder=next&wait=1m") }()
+	for !strings.Contains(s.state(), "87654321") {
+		time.Sleep(time.Millisecond)
+	}
+	deletes := int32(0)
+	client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+		if r.Method != http.MethodDelete || atomic.AddInt32(&deletes, 1) > 1 {
+			return false
+		}
+		forward, _ := http.NewRequest(r.Method, s.url+r.URL.String(), nil)
+		forward.Header = r.Header
+		answer, err := http.DefaultTransport.RoundTrip(forward)
+		if err == nil {
+			answer.Body.Close()
+		}
+		c, _, _ := w.(http.Hijacker).Hijack() // the answer is lost
+		c.Close()
+		return true
+	})
+	if err := client.release(context.Background(), holding{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
+		t.Errorf("the repeated force: %v", err)
+	}
+	(<-next).want(t, 201, `"holder":"next"`)
+	if got := s.state(); got != "87654321 |" || deletes < 2 {
+		t.Errorf("%s after %d calls", got, deletes)
+	}
+}
+
+func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
+	s := newSite(t, "")
+	full := says(503, "application/json", `{"code":503,"message":"the server's disk is full"}`)
+	for name, meddle := range map[string]func(http.ResponseWriter, *http.Request, int32) bool{
+		"a server that hangs": func(w http.ResponseWriter, r *http.Request, _ int32) bool {
+			io.Copy(io.Discard, r.Body) // else it would not see us leave
+			<-r.Context().Done()
+			return true
+		},
+		"a server that fails": full,
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, _ := gateway(t, s, meddle)
+			start := time.Now()
+			_, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h", timeout: time.Second}, &ear{})
+			if took := time.Since(start); err == nil || took > time.Second+leaveTime+2*time.Second {
+				t.Errorf("%v after %v", err, took)
+			}
+		})
+	}
+}
