@@ -908,13 +908,19 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 		for i := range 100 {
 			g.ask(&call{kind: callRequest, environment: fmt.Sprint("more", i), request: request{id: "bbbbbbbb", reason: strings.Repeat("x", 1000)}})
 		}
-		before := len(g.past.events)
+		remembered := func() (events, loose int) {
+			synctest.Wait()
+			g.mu.RLock()
+			defer g.mu.RUnlock()
+			return len(g.past.events), len(g.past.loose)
+		}
+		before, _ := remembered()
 		for i := range 30 {
 			if a := g.ask(&call{kind: callRelease, environment: fmt.Sprint("env", i), departure: departure{selector: selector{id: "aaaaaaaa"}}}); a.err != nil {
 				t.Fatal(a.err)
 			}
 		}
-		if after := len(g.past.events); after < before*8/10 {
+		if after, _ := remembered(); after < before*8/10 {
 			t.Errorf("of %d events %d are left", before, after)
 		}
 		g.store.db.MaxSize = 0
@@ -929,7 +935,7 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 		}
 		time.Sleep(rememberAge)
 		g.mustTake("later", 0)
-		if n := len(g.past.loose); n != 0 {
+		if _, n := remembered(); n != 0 {
 			t.Errorf("%d ends are kept in memory for ever", n)
 		}
 	})
