@@ -735,6 +735,14 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 	})
 }
 
+// limit tells bbolt how large the file may become; 0: as large as it likes.
+// The question to the keeper makes the committer see it.
+func (g *rig) limit(size int) {
+	synctest.Wait()
+	g.store.db.MaxSize = size
+	g.extend("nobody")
+}
+
 // bbolt is told that the file must not grow: it fails like a full disk.
 func TestOnAFullDiskReleasesWork(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
@@ -746,7 +754,7 @@ func TestOnAFullDiskReleasesWork(t *testing.T) {
 		synctest.Wait()
 		size := 0
 		g.store.db.View(func(tx *bbolt.Tx) error { size = int(tx.Size()); return nil })
-		g.store.db.MaxSize = size
+		g.limit(size)
 		refused := 0
 		for i := range 300 {
 			a := g.ask(&call{kind: callRequest, environment: fmt.Sprint("more", i), request: request{id: "bbbbbbbb", reason: strings.Repeat("x", 1000)}})
@@ -766,7 +774,7 @@ func TestOnAFullDiskReleasesWork(t *testing.T) {
 				t.Fatalf("release %d: %v", i, a.err)
 			}
 		}
-		g.store.db.MaxSize = 0
+		g.limit(0)
 		time.Sleep(2 * time.Second)
 		if !g.healthy.Load() {
 			t.Error("it did not recover")
@@ -904,7 +912,7 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 		}
 		size := 0
 		g.store.db.View(func(tx *bbolt.Tx) error { size = int(tx.Size()); return nil })
-		g.store.db.MaxSize = size
+		g.limit(size)
 		for i := range 100 {
 			g.ask(&call{kind: callRequest, environment: fmt.Sprint("more", i), request: request{id: "bbbbbbbb", reason: strings.Repeat("x", 1000)}})
 		}
@@ -923,7 +931,7 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 		if after, _ := remembered(); after < before*8/10 {
 			t.Errorf("of %d events %d are left", before, after)
 		}
-		g.store.db.MaxSize = 0
+		g.limit(0)
 		time.Sleep(3 * time.Second)
 		for _, id := range []string{"duplicate"} {
 			if err := g.take(id, 0).err; !errors.Is(err, errEnded) {
@@ -956,7 +964,8 @@ func TestAServerThatStartsOnAFullDiskSaysSo(t *testing.T) {
 		if g.healthy.Load() || !errors.Is(g.take("x", 0).err, errFull) {
 			t.Error("it says that it is healthy, or takes requests")
 		}
-		s.db.MaxSize = 0
+		g.store = s
+		g.limit(0)
 		time.Sleep(3 * time.Second)
 		if !g.healthy.Load() {
 			t.Error("it did not recover")
