@@ -193,8 +193,12 @@ func (k *keeper) publish(g *group) {
 		k.answer(c, outcome{err: errNoSlot, place: c.place})
 	}
 	for i, c := range g.calls {
-		if o := g.answers[i]; o.place == nil || o.lease != nil || o.err != nil {
+		o := g.answers[i]
+		if o.place == nil || o.lease != nil || o.err != nil {
 			k.answer(c, o)
+		}
+		if c.kind == callRenew && o.err != nil {
+			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)
 		}
 	}
 	k.forgetIdle(g)
