@@ -100,9 +100,9 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 	for t := now.Add(-span); !t.After(now); t = t.Add(step) {
 		d.Hours = append(d.Hours, t.UTC().Format(layout))
 	}
-	views := s.keeper.views(s.declared.names)
+	events := byEnvironment(s.keeper.eventsSince(now.Add(-span)))
+	views := s.keeper.views(s.known(events))
 	d.More = max(0, len(views)-pageEnvironments)
-	events := byEnvironment(s.keeper.eventsSince(now.Add(-span - maxTTL)))
 	for _, v := range views[:len(views)-d.More] {
 		d.Environments = append(d.Environments, newPageEnvironment(v, events[v.name], now.Add(-span), now, d.User))
 	}
@@ -112,6 +112,19 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return writePage(w, "text/html; charset=utf-8", b.Bytes())
+}
+
+// known are the declared environments, and those that had a lease in the time
+// that is drawn, though nobody has one now.
+func (s *server) known(events map[string][]*event) []string {
+	names := slices.Clone(s.declared.names)
+	for name := range events {
+		if s.keeper.slots(name) != nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // asset answers a file of the binary.
@@ -148,7 +161,9 @@ func (k *keeper) eventsSince(t time.Time) []*event {
 func byEnvironment(events []*event) map[string][]*event {
 	all := map[string][]*event{}
 	for _, e := range events {
-		all[e.environment] = append(all[e.environment], e)
+		if e.kind != usedUp {
+			all[e.environment] = append(all[e.environment], e)
+		}
 	}
 	return all
 }

@@ -221,6 +221,10 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	v.trouble = nil // the browser itself notes the refusal
 	v.mu.Unlock()
 
+	// what was used today is shown, though nobody has it
+	v.do(chromedp.Reload())
+	v.shows("median wait")
+
 	// release one's own
 	v.do(chromedp.Click(`[data-act=release]`, chromedp.ByQuery))
 	for strings.Contains(s.call("GET /environments?environment=perf").body, `"holder":"ann"`) {
@@ -360,4 +364,18 @@ func TestPictures(t *testing.T) {
 	shoot("busy-dark", busy, 1280, 900, true, "/")
 	shoot("week", busy, 1280, 900, false, "/?since=7d")
 	shoot("phone", busy, 390, 844, false, "/")
+}
+
+func TestThePageShowsWhatWasUsedTodayThoughItIsFreeNow(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&holder=ann&id=12345678")
+	s.call("DELETE /maybe?environment=uat&id=12345678")
+	s.call("DELETE /maybe?environment=never&id=never-known")
+	body := s.call("GET /").body
+	if !strings.Contains(body, `id="e-uat"`) || !strings.Contains(body, `class="released"`) {
+		t.Error("uat has gone from the page")
+	}
+	if strings.Contains(body, "never") {
+		t.Error("an environment that nobody had is on the page")
+	}
 }
