@@ -217,8 +217,14 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	if !strings.Contains(s.call("GET /environments?environment=uat").body, `"holder":"new"`) {
 		t.Error("somebody else's lease was ended")
 	}
+	// a connection that is lost is told, and found again
+	s.http.CloseClientConnections()
+	v.shows("connection lost")
+	s.call("POST /maybe?environment=perf&id=meanwhile-1&holder=meanwhile&wait=0s")
+	v.shows("live")
+	v.shows("meanwhile")
 	v.mu.Lock()
-	v.trouble = nil // the browser itself notes the refusal
+	v.trouble = nil // the browser itself notes the refusal and the lost connection
 	v.mu.Unlock()
 
 	// what was used today is shown, though nobody has it

@@ -23,7 +23,8 @@ const testKey = "canary-key-of-the-tests"
 // A site is a keeper behind its HTTP API.
 type site struct {
 	*rig
-	url string
+	url  string
+	http *httptest.Server
 }
 
 func newSite(t *testing.T, declared string) *site { return siteOf(t, newRig(t, declared)) }
@@ -36,7 +37,7 @@ func siteOf(t *testing.T, g *rig) *site {
 		g.close() // first: it answers those who wait
 		h.Close()
 	})
-	return &site{g, h.URL}
+	return &site{g, h.URL, h}
 }
 
 func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
