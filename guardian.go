@@ -12,7 +12,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"os"
 	"os/exec"
 	"sync"
 	"syscall"
@@ -77,11 +76,9 @@ func startGuardian(o order) (*guardian, error) {
 }
 
 func (g *guardian) start() error {
-	self := "/proc/self/exe" // also when the file has been replaced meanwhile
-	if _, err := os.Stat(self); err != nil {
-		if self, err = os.Executable(); err != nil {
-			return err
-		}
+	self, err := ownBinary()
+	if err != nil {
+		return err
 	}
 	cmd := exec.Command(self, guardianCommand)
 	cmd.Args[0] = "call-me"

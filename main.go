@@ -23,6 +23,9 @@ func main() { os.Exit(execute(os.Args, newTerminal())) }
 
 // execute is the program: it returns the exit code.
 func execute(args []string, t *terminal) int {
+	if len(args) > 3 && args[1] == gateCommand {
+		return gate(args[2], args[3:])
+	}
 	ctx, stopped := signalContext()
 	app := newApp(t)
 	args, err := flagsFirst(app, args)

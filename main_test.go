@@ -602,3 +602,12 @@ func TestTheTranscriptOfTheREADME(t *testing.T) {
 		t.Errorf("the binary says\n%s\nthe README\n%s", got, timelessText(transcript))
 	}
 }
+
+// missing fails in CI, where everything must be there, and skips elsewhere.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is not there; install it", what)
+	}
+	t.Skipf("%s is not there", what)
+}

@@ -122,8 +122,7 @@ func (h *holder) hold(path string) error {
 	}
 	defer h.guardian.dismiss()
 	lost := make(chan error, 1)
-	first := t.deadline(h.grant.sent)
-	h.until.Store(&first)
+	h.tell(t.deadline(h.grant.sent)) // before the command exists
 	go func() { lost <- t.keep(keeping, h.grant.sent) }()
 	err = h.command(path, lost, t.shortGrace())
 	if h.lost == nil {
@@ -149,11 +148,11 @@ func (h *holder) command(path string, lost <-chan error, shortGrace time.Duratio
 	}
 	p, err := startProcess(path, h.argv, append(os.Environ(),
 		"CALL_ME_ENVIRONMENT="+h.asking.environment, "CALL_ME_SLOT="+h.grant.Slot,
-		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder))
+		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder), h.guardian.watch)
 	if err != nil {
+		h.guardian.stopWatching()
 		return h.cannotStart(err)
 	}
-	h.guardian.watch(p.pid())
 	h.await(p, lost, shortGrace)
 	if !h.leaveRunning {
 		h.endLeftovers(p)

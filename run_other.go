@@ -25,12 +25,13 @@ type process struct {
 	moods chan mood // of which this system tells none
 }
 
-func startProcess(path string, argv, env []string) (*process, error) {
+func startProcess(path string, argv, env []string, known func(int)) (*process, error) {
 	p := &process{ended: make(chan struct{})}
 	p.cmd = &exec.Cmd{Path: path, Args: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	known(p.pid())
 	go func() {
 		defer close(p.ended)
 		p.cmd.Wait()
@@ -59,7 +60,12 @@ func (p *process) reap() *os.ProcessState { return p.cmd.ProcessState }
 
 func deathSignal(*os.ProcessState) (syscall.Signal, bool) { return 0, false }
 
-const guardianCommand = "guardian"
+const (
+	guardianCommand = "guardian"
+	gateCommand     = "gate"
+)
+
+func gate(string, []string) int { return exitOwnFailure }
 
 type order struct{}
 

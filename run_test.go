@@ -682,12 +682,3 @@ func versionOf(path string) string {
 	out, _ := exec.Command(path, "--version").CombinedOutput()
 	return string(out)
 }
-
-// missing fails in CI, where everything must be there, and skips elsewhere.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not there; install it", what)
-	}
-	t.Skipf("%s is not there", what)
-}

@@ -5,9 +5,13 @@ package main
 // Commands as process groups.
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -32,11 +36,22 @@ type process struct {
 
 // startProcess starts a command with our stdin, stdout and stderr. Where we
 // are the foreground of a terminal, the command becomes it: Ctrl-C and reads
-// are its own.
-func startProcess(path string, argv, env []string) (*process, error) {
+// are its own. It does not begin to run before known has returned, which is
+// given its number: see gate.
+func startProcess(path string, argv, env []string, known func(pid int)) (*process, error) {
 	p := &process{ended: make(chan struct{}), moods: make(chan mood, 8)}
-	p.cmd = &exec.Cmd{Path: path, Args: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+	self, err := ownBinary()
+	if err != nil {
+		return nil, err
+	}
+	p.cmd = &exec.Cmd{Path: self, Args: append([]string{"call-me", gateCommand, path}, argv...), Env: env,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
+	opened, failed, err := p.addGate()
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	defer failed.Close()
 	if tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0); err == nil {
 		if group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP); err == nil && group == syscall.Getpgrp() {
 			p.tty = tty
@@ -46,13 +61,71 @@ func startProcess(path string, argv, env []string) (*process, error) {
 			tty.Close()
 		}
 	}
-	if err := p.cmd.Start(); err != nil {
+	err = p.cmd.Start()
+	for _, theirs := range p.cmd.ExtraFiles {
+		theirs.Close()
+	}
+	if err != nil {
 		p.foreground(syscall.Getpgrp())
 		return nil, err
+	}
+	known(p.pid())
+	opened.Write([]byte{1})
+	if text, _ := io.ReadAll(failed); len(text) > 0 {
+		p.reap()
+		number, _ := strconv.Atoi(string(text))
+		return nil, syscall.Errno(number)
 	}
 	p.adoptOrphans()
 	go p.watch()
 	return p, nil
+}
+
+// gateCommand is the hidden command through which a command is started.
+const gateCommand = "gate"
+
+// A gate is what the process of the command is until it may begin: it waits
+// for one byte and then becomes the command. So the guardian knows of the
+// command before it runs, and when we are killed before, it never does. What
+// prevents it from becoming the command goes through the second pipe, as the
+// number of the error.
+func gate(path string, argv []string) int {
+	var b [1]byte
+	if n, _ := os.NewFile(3, "gate").Read(b[:]); n == 0 {
+		return exitOwnFailure
+	}
+	syscall.CloseOnExec(3)
+	syscall.CloseOnExec(4)
+	err := syscall.Exec(path, argv, os.Environ())
+	var number syscall.Errno
+	errors.As(err, &number)
+	fmt.Fprint(os.NewFile(4, "failed"), int(number))
+	return exitNotRunnable
+}
+
+// addGate gives the process the two pipes of its gate, and returns our ends.
+func (p *process) addGate() (opened, failed *os.File, err error) {
+	theirOpened, opened, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	failed, theirFailed, err := os.Pipe()
+	if err != nil {
+		theirOpened.Close()
+		opened.Close()
+		return nil, nil, err
+	}
+	p.cmd.ExtraFiles = []*os.File{theirOpened, theirFailed}
+	return opened, failed, nil
+}
+
+// ownBinary is the path of the running program, also when the file has been
+// replaced meanwhile.
+func ownBinary() (string, error) {
+	if _, err := os.Stat("/proc/self/exe"); err == nil {
+		return "/proc/self/exe", nil
+	}
+	return os.Executable()
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
