@@ -22,4 +22,10 @@ func (p *process) leftovers() []string {
 	return []string{"processes of its group"}
 }
 
-func (p *process) signalLeftovers(s syscall.Signal) { syscall.Kill(-p.pid(), s) }
+// signalLeftovers asks the group once to end; SIGKILL goes out every time.
+func (p *process) signalLeftovers(s syscall.Signal) {
+	if s == syscall.SIGKILL || !p.asked[p.pid()] {
+		syscall.Kill(-p.pid(), s)
+	}
+	p.asked = map[int]bool{p.pid(): true}
+}

@@ -123,8 +123,15 @@ func (p *process) leftovers() []string {
 	return names
 }
 
+// signalLeftovers asks each process once to end; SIGKILL goes to all.
 func (p *process) signalLeftovers(s syscall.Signal) {
 	for _, r := range p.remaining() {
-		syscall.Kill(r.pid, s)
+		if s == syscall.SIGKILL || !p.asked[r.pid] {
+			syscall.Kill(r.pid, s)
+		}
+		if p.asked == nil {
+			p.asked = map[int]bool{}
+		}
+		p.asked[r.pid] = true
 	}
 }

@@ -361,7 +361,7 @@ func TestWhatTheCommandLeavesRunningIsEndedAndNamed(t *testing.T) {
 		if _, err := os.Stat("/proc/self/stat"); err != nil {
 			t.Skip("only Linux tells who belongs to the tree")
 		}
-		r := d.run(t, "--", "sh", "-c", `setsid sh -c 'echo $$ >>pids; sleep 1000 & echo $! >>pids; wait' & while [ "$(wc -l <pids)" -lt 2 ]; do sleep 0.01; done 2>/dev/null; exit 4`)
+		r := d.run(t, "--", "sh", "-c", `setsid sh -c 'echo $$ >>pids; sleep 1000 & echo $! >>pids; wait' & while [ "$(cat pids 2>/dev/null | wc -l)" -lt 2 ]; do sleep 0.01; done; exit 4`)
 		r.wantCode(4, 7*time.Second).said("left running").nobodyLeft(r.pids(2), 0)
 	})
 	t.Run("a stubborn rest", func(t *testing.T) {

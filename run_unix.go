@@ -32,6 +32,7 @@ type process struct {
 	ended chan struct{} // closed when it has ended; it is not reaped yet
 	tty   *os.File      // of which the group is the foreground group; nil: none
 	moods chan mood     // that it was stopped, or goes on
+	asked map[int]bool  // leftovers that were asked to end
 }
 
 // startProcess starts a command with our stdin, stdout and stderr. Where we
@@ -219,6 +220,7 @@ func (p *process) endLeftovers(patience time.Duration) {
 	p.signalLeftovers(syscall.SIGTERM)
 	for end := time.Now().Add(patience); time.Now().Before(end) && len(p.leftovers()) > 0; {
 		time.Sleep(20 * time.Millisecond)
+		p.signalLeftovers(syscall.SIGTERM) // to those that were born meanwhile
 	}
 	for range 50 { // what is killed may leave children of its own
 		if len(p.leftovers()) == 0 {
