@@ -219,6 +219,9 @@ func (l *lockedBuffer) String() string {
 
 func newDaemon(t *testing.T, env ...string) *daemon {
 	t.Helper()
+	if raceDetector {
+		t.Skip("the built binary is not under the race detector; this runs without it")
+	}
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
