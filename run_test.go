@@ -639,7 +639,9 @@ func TestOnATerminal(t *testing.T) {
 		}
 	})
 	t.Run("Ctrl-Z stops it, and the lease goes on", func(t *testing.T) {
-		_, in, out, folder := start(t, `echo $$ >pid; echo ready; sleep 3; echo done; exit 5`)
+		// It forks nothing: a shell that is stopped between fork and exec of a
+		// child waits for the child, unstopped, and the child is not ours to see.
+		_, in, out, folder := start(t, `echo $$ >pid; echo ready; while [ ! -e go ]; do :; done; exit 5`)
 		shows(t, out, "ready")
 		io.WriteString(in, "\x1a")
 		text, _ := os.ReadFile(filepath.Join(folder, "pid"))
@@ -653,6 +655,7 @@ func TestOnATerminal(t *testing.T) {
 		if code, body := d.call("GET", "/maybe?environment=uat"); code != 403 {
 			t.Errorf("the lease was not renewed: %d %s", code, body)
 		}
+		os.WriteFile(filepath.Join(folder, "go"), nil, 0o600)
 		syscall.Kill(-pid, syscall.SIGCONT)
 		shows(t, out, "code=5")
 	})
