@@ -316,11 +316,15 @@ func TestKilledWithoutAWordTheGuardianCleansUp(t *testing.T) {
 		d := newDaemon(t)
 		d.call("POST", "/maybe?environment=uat&id=12345678&holder=other")
 		r := d.run(t, "--", "true").said("waiting")
+		connected := func(is string) {
+			eventually(t, "the server sees connected: "+is, func() bool {
+				_, body := d.call("GET", "/environments")
+				return strings.Contains(body, `"connected":`+is)
+			})
+		}
+		connected("true")
 		r.cmd.Process.Kill()
-		eventually(t, "the server sees that it is gone", func() bool {
-			_, body := d.call("GET", "/environments")
-			return strings.Contains(body, `"connected":false`)
-		})
+		connected("false")
 		d.call("DELETE", "/maybe?environment=uat&id=12345678")
 		r.freeWithin(absence + 2*time.Second)
 	})
@@ -414,8 +418,7 @@ func TestALeaseThatWasLostWithoutNoticeIsTold(t *testing.T) {
 func TestAServerThatIsAwayForHalfTheTTLIsNotNoticedByTheCommand(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
-	r := d.run(t, "--ttl", "8s", "--", "sh", "-c", `sleep 9; exit 5`).said("acquired")
-	time.Sleep(500 * time.Millisecond)
+	r := d.run(t, "--ttl", "8s", "--grace", "1s", "--", "sh", "-c", `sleep 9; exit 5`).said("acquired")
 	d.kill()
 	time.Sleep(4 * time.Second)
 	d.start()
