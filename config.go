@@ -42,6 +42,7 @@ type serverConfig struct {
 	DB           string       `default:"call-me.db" desc:"the database file, on a local disk"`
 	TTL          ttl          `desc:"how long leases last that name no ttl; 0: until released"`
 	Environments environments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
+	Log          logForm      `default:"text" desc:"how the log on stderr looks: text or json"`
 }
 
 // healthConfig is what health reads.

@@ -4,8 +4,6 @@ package main
 // and once the round is stored, it is made visible and answered.
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -178,9 +176,9 @@ func (k *keeper) publish(g *group) {
 		if c.event == nil {
 			k.environment(k.shown, c.environment.name).apply(c)
 		} else {
-			k.logEvent(c.event)
 			k.metrics.count(c.event)
 		}
+		k.logChange(c)
 	}
 	if g.lean {
 		k.past.setAside(now)
@@ -266,25 +264,4 @@ func (k *keeper) answer(c *call, o outcome) {
 		}
 	}
 	c.reply <- a
-}
-
-// nickname tells requests apart in the log without giving their ids away.
-func nickname(id string) string {
-	if id == "" {
-		return ""
-	}
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]
-}
-
-func (k *keeper) logEvent(e *event) {
-	attributes := []any{"environment", e.environment}
-	for _, a := range []struct{ key, value string }{{"slot", e.slot}, {"holder", e.holder}, {"request", nickname(e.id)}, {"by", e.by}, {"from", e.from}} {
-		if a.value != "" {
-			attributes = append(attributes, a.key, a.value)
-		}
-	}
-	if e.fence != 0 {
-		attributes = append(attributes, "fence", e.fence)
-	}
-	k.log.Info(e.kind.String(), attributes...)
 }

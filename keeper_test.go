@@ -25,6 +25,7 @@ type rig struct {
 	path       string
 	declared   environments
 	maxWaiters int
+	handler    slog.Handler // of the log; nil: the test's
 }
 
 func newRig(t *testing.T, declared string) *rig {
@@ -44,7 +45,10 @@ func (g *rig) open() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(slog.NewTextHandler(g.t.Output(), nil))); err != nil {
+	if g.handler == nil {
+		g.handler = slog.NewTextHandler(g.t.Output(), nil)
+	}
+	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
 		g.t.Fatal(err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -115,7 +114,9 @@ func serveCommand(t *terminal) *cli.Command {
 			if err := readConfig(&config); err != nil {
 				return err
 			}
-			return serve(c.Context, config, slog.New(slog.NewTextHandler(t.err, nil)))
+			log, flush := newLog(t.err, config.Log)
+			defer flush()
+			return serve(c.Context, config, log)
 		},
 	}
 }

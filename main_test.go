@@ -197,6 +197,8 @@ type daemon struct {
 	host string
 	log  *lockedBuffer
 	cmd  *exec.Cmd
+
+	stderr io.Writer // the log, unless a test wants another one
 }
 
 // lockedBuffer collects what a process says.
@@ -227,6 +229,7 @@ func newDaemon(t *testing.T, env ...string) *daemon {
 	}
 	port := freePort()
 	d := &daemon{t: t, host: fmt.Sprint("127.0.0.1:", port), log: &lockedBuffer{}}
+	d.stderr = d.log
 	d.env = append(os.Environ(), "API_KEY="+testKey, fmt.Sprint("PORT=", port), "HOST="+d.host, "CALL_ME_DB="+tempDB(t),
 		"PATH="+binDir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	d.env = append(d.env, env...)
@@ -243,7 +246,7 @@ func newDaemon(t *testing.T, env ...string) *daemon {
 func (d *daemon) start() {
 	d.t.Helper()
 	d.cmd = exec.Command(binaryPath(), "serve")
-	d.cmd.Env, d.cmd.Stderr = d.env, d.log
+	d.cmd.Env, d.cmd.Stderr = d.env, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}

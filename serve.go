@@ -62,7 +62,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		ReadHeaderTimeout: headerTime,
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    maxHeader - 4<<10, // net/http adds 4 kB of its own
-		ErrorLog:          log.New(slogWriter{s.log}, "", 0),
+		ErrorLog:          log.New(newSlogWriter(s.log), "", 0),
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(listener) }()
@@ -141,12 +141,4 @@ func health(ctx context.Context, p port) error {
 	defer cancel()
 	c := &client{base: fmt.Sprintf("http://127.0.0.1:%d", p), http: http.DefaultClient}
 	return c.do(ctx, http.MethodGet, "/healthz", url.Values{}, &map[string]string{})
-}
-
-// slogWriter takes what net/http logs: broken connections and panics.
-type slogWriter struct{ log *slog.Logger }
-
-func (w slogWriter) Write(line []byte) (int, error) {
-	w.log.Warn("http", "message", strings.TrimSpace(string(line)))
-	return len(line), nil
 }

@@ -13,7 +13,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -85,7 +86,7 @@ func (s *server) answering(route string, h handler) http.Handler {
 		w := &codeWriter{to, http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
-				s.refuse(w, r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+				s.refuse(w, r, fmt.Errorf("panic at %s: %v", whereabouts(), p))
 			}
 			s.metrics.answered(route, r.Method, w.code)
 		}()
@@ -93,6 +94,20 @@ func (s *server) answering(route string, h handler) http.Handler {
 			s.refuse(w, r, err)
 		}
 	})
+}
+
+// whereabouts names the lines of call-me that were being run, innermost first.
+func whereabouts() string {
+	pcs := make([]uintptr, 50)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	var lines []string
+	for more := true; more && len(lines) < 10; {
+		var f runtime.Frame
+		if f, more = frames.Next(); strings.HasPrefix(f.Function, "main.") {
+			lines = append(lines, fmt.Sprintf("%s:%d", filepath.Base(f.File), f.Line))
+		}
+	}
+	return strings.Join(lines, " ")
 }
 
 // keyed lets nobody through who does not show a key.
