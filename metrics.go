@@ -6,6 +6,7 @@ package main
 import (
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,7 +37,25 @@ type metrics struct {
 	failed   prometheus.Counter
 	badKeys  prometheus.Counter
 	requests *prometheus.CounterVec
-	labels   map[string]bool // environments that have a label; the keeper's
+	own      map[string]*environmentMetrics // of environments that have a label; the keeper's
+	others   *environmentMetrics            // of those that have none
+
+	mu       sync.RWMutex
+	counters map[answerKind]prometheus.Counter // of requests, as they were found first
+}
+
+// environmentMetrics are what is counted for one environment, looked up in
+// the registry once: a look-up costs more than the counting.
+type environmentMetrics struct {
+	waited, held prometheus.Observer
+	granted      prometheus.Counter
+	ended        [usedUp + 1]prometheus.Counter // by the kind of the event; nil: not counted
+}
+
+// An answerKind is what answers are counted by.
+type answerKind struct {
+	route, method string
+	code          int
 }
 
 func newMetrics() *metrics {
@@ -57,36 +76,53 @@ func newMetrics() *metrics {
 		badKeys: prometheus.NewCounter(prometheus.CounterOpts{Name: "callme_refused_keys_total", Help: "Calls with a missing or wrong key."}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_http_requests_total",
 			Help: "HTTP requests answered."}, []string{"route", "method", "code"}),
-		labels: map[string]bool{},
+		own:      map[string]*environmentMetrics{},
+		counters: map[answerKind]prometheus.Counter{},
 	}
 	m.registry.MustRegister(m.waited, m.held, m.granted, m.ended, m.gaveUp, m.commit, m.failed, m.badKeys, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	return m
 }
 
-// label is the environment's own, while there are few.
-func (m *metrics) label(environment string) string {
-	if !m.labels[environment] {
-		if len(m.labels) >= labelledEnvironments {
-			return otherEnvironments
-		}
-		m.labels[environment] = true
+// of returns what is counted for the environment, while there are few.
+func (m *metrics) of(environment string) *environmentMetrics {
+	own := m.own[environment]
+	switch {
+	case own != nil:
+		return own
+	case len(m.own) < labelledEnvironments:
+		own = m.lookUp(environment)
+		m.own[environment] = own
+		return own
+	case m.others == nil:
+		m.others = m.lookUp(otherEnvironments)
 	}
-	return environment
+	return m.others
+}
+
+func (m *metrics) lookUp(label string) *environmentMetrics {
+	e := &environmentMetrics{waited: m.waited.WithLabelValues(label), held: m.held.WithLabelValues(label), granted: m.granted.WithLabelValues(label)}
+	for _, kind := range []eventKind{released, expired, forced} {
+		e.ended[kind] = m.ended.WithLabelValues(label, kind.String())
+	}
+	for _, kind := range []eventKind{left, lapsed} {
+		e.ended[kind] = m.gaveUp.WithLabelValues(label, kind.String())
+	}
+	return e
 }
 
 // count is told of each event that is published.
 func (m *metrics) count(e *event) {
-	name := m.label(e.environment)
+	counted := m.of(e.environment)
 	switch e.kind {
 	case granted:
-		m.granted.WithLabelValues(name).Inc()
-		m.waited.WithLabelValues(name).Observe(e.waited.Seconds())
+		counted.granted.Inc()
+		counted.waited.Observe(e.waited.Seconds())
 	case released, expired, forced:
-		m.ended.WithLabelValues(name, e.kind.String()).Inc()
-		m.held.WithLabelValues(name).Observe(e.held.Seconds())
+		counted.ended[e.kind].Inc()
+		counted.held.Observe(e.held.Seconds())
 	case left, lapsed:
-		m.gaveUp.WithLabelValues(name, e.kind.String()).Inc()
+		counted.ended[e.kind].Inc()
 	}
 }
 
@@ -105,7 +141,17 @@ func (m *metrics) answered(route, method string, code int) {
 	default:
 		method = "other"
 	}
-	m.requests.WithLabelValues(route, method, strconv.Itoa(code)).Inc()
+	kind := answerKind{route, method, code}
+	m.mu.RLock()
+	counter := m.counters[kind]
+	m.mu.RUnlock()
+	if counter == nil {
+		counter = m.requests.WithLabelValues(route, method, strconv.Itoa(code))
+		m.mu.Lock()
+		m.counters[kind] = counter
+		m.mu.Unlock()
+	}
+	counter.Inc()
 }
 
 // A stateCollector reads what is the case from the keeper when it is asked.
