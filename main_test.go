@@ -169,14 +169,16 @@ var nextPort atomic.Int32
 
 func init() { nextPort.Store(10_000 + rand.Int32N(15_000)) }
 
+// freePort looks from outside: a listener of our own would, for a moment,
+// live on in a process that another test is starting.
 func freePort() int {
 	for {
 		port := int(nextPort.Add(1))
-		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-		if err == nil {
-			l.Close()
+		c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
 			return port
 		}
+		c.Close()
 	}
 }
 

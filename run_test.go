@@ -513,7 +513,7 @@ type wire struct {
 }
 
 func newWire(t *testing.T, to string) *wire {
-	l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", freePort()))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

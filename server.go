@@ -132,15 +132,18 @@ func (s *server) hasKey(r *http.Request) bool {
 	return err == nil && found == 1
 }
 
+// keyHeader is X-API-KEY as net/http spells it.
+const keyHeader = "X-Api-Key"
+
 func sentKey(r *http.Request) (string, error) {
-	headers := r.Header.Values("X-API-KEY")
-	_, password, basic := r.BasicAuth()
+	headers, authorization := r.Header[keyHeader], r.Header["Authorization"]
 	switch {
-	case len(headers) > 1 || len(r.Header.Values("Authorization")) > 1:
+	case len(headers) > 1 || len(authorization) > 1:
 		return "", errKey
 	case len(headers) == 1:
 		return headers[0], nil
-	case basic:
+	}
+	if _, password, basic := r.BasicAuth(); basic {
 		return password, nil
 	}
 	return "", errKey
