@@ -254,8 +254,11 @@ func (k *keeper) answer(c *call, o outcome) {
 	c.answered = true
 	a := answer{outcome: o}
 	if o.lease != nil {
-		l := *o.lease
-		a.lease, c.granted = &l, o.lease
+		c.granted = o.lease
+		if !c.plain && c.kind != callRelease { // the others do not look at it
+			l := *o.lease
+			a.lease = &l
+		}
 	}
 	if e := k.shown[c.environment]; e != nil && o.err != nil && !c.plain {
 		a.held = e.leaseCopies()

@@ -7,6 +7,7 @@ package main
 // what makes it durable.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -338,12 +339,23 @@ func isFull(err error) bool {
 
 // put applies the writes and keeps the header's sum up to date.
 func put(tx *bbolt.Tx, h *header, writes []write) (err error) {
+	buckets := map[string]*bbolt.Bucket{}
+	var newest []byte // event
 	for _, w := range writes {
-		b := tx.Bucket([]byte(w.bucket))
+		b := buckets[w.bucket]
+		if b == nil {
+			b = tx.Bucket([]byte(w.bucket))
+			buckets[w.bucket] = b
+		}
 		if w.bucket == historyBucket {
 			b.FillPercent = 0.9 // its keys only grow
+			if newest == nil {
+				newest, _ = b.Cursor().Last()
+			}
 		}
-		if before := b.Get(w.key); before != nil {
+		if w.bucket == historyBucket && bytes.Compare(w.key, newest) > 0 {
+			newest = w.key
+		} else if before := b.Get(w.key); before != nil {
 			h.sum -= checksumOf(before)
 		}
 		if w.value == nil {
