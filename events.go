@@ -142,6 +142,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(w, r); err != nil {
 		return err
 	}
+	ctx, end := s.keys.while(r)
+	defer end()
 	changed, stop := s.keeper.listen()
 	defer stop()
 	_, last := s.keeper.eventsAfter(0)
@@ -153,7 +155,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
 	w.WriteHeader(http.StatusOK)
-	s.stream(r.Context(), w, changed, last)
+	s.stream(ctx, w, changed, last)
 	return nil
 }
 

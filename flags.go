@@ -121,8 +121,8 @@ const defaultTTL = 2 * time.Hour
 
 func (s *session) asking() asking {
 	a := asking{environment: s.name, holder: s.holder, url: s.link, reason: s.config.Reason, ttl: defaultTTL, timeout: time.Duration(s.config.Timeout)}
-	if s.config.TTL != nil {
-		a.ttl = time.Duration(*s.config.TTL)
+	if s.config.TTL.chosen != nil {
+		a.ttl = *s.config.TTL.chosen
 	}
 	return a
 }

@@ -101,7 +101,7 @@ func serveCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "run the server",
-		Description: `   Serves until SIGINT or SIGTERM. SIGHUP reads the key file again.
+		Description: `   Serves until SIGINT or SIGTERM. SIGHUP reads the key file and the certificate again.
 
    API_KEY=crj call-me serve
    API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,
@@ -275,7 +275,7 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 		return nil, err
 	}
 	r := &runner{session: s, asking: s.asking(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
-	if s.config.TTL == nil {
+	if s.config.TTL.chosen == nil {
 		r.asking.ttl = runTTL
 	}
 	if text := c.String("grace"); text != "" {
@@ -317,7 +317,7 @@ func renewCommand(t *terminal) *cli.Command {
 				return err
 			}
 			which := s.holding(c.String("slot"))
-			lease, err := s.client.renewHeld(c.Context, which, (*time.Duration)(s.config.TTL), s.troubled)
+			lease, err := s.client.renewHeld(c.Context, which, s.config.TTL.chosen, s.troubled)
 			switch {
 			case err != nil:
 				return explainNotHeld(err, which)
@@ -406,7 +406,7 @@ func healthCommand(t *terminal) *cli.Command {
 			if err := readConfig(&config); err != nil {
 				return err
 			}
-			if err := health(c.Context, config.Port); err != nil {
+			if err := health(c.Context, config); err != nil {
 				return err
 			}
 			fmt.Fprintln(t.out, "ok")

@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// ready waits until the server answers.
 			"ready": func(ts *testscript.TestScript, neg bool, args []string) {
-				if err := waitForServer(ts.Getenv("HOST")); err != nil {
+				if err := waitForServer(http.DefaultClient, "http://"+ts.Getenv("HOST")); err != nil {
 					ts.Fatalf("%v", err)
 				}
 			},
@@ -182,9 +182,9 @@ func freePort() int {
 	}
 }
 
-func waitForServer(host string) error {
+func waitForServer(c *http.Client, base string) error {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if response, err := http.Get("http://" + host + "/healthz"); err == nil {
+		if response, err := c.Get(base + "/healthz"); err == nil {
 			response.Body.Close()
 			return nil
 		}
@@ -200,7 +200,10 @@ type daemon struct {
 	log  *lockedBuffer
 	cmd  *exec.Cmd
 
-	stderr io.Writer // the log, unless a test wants another one
+	stderr io.Writer    // the log, unless a test wants another one
+	http   *http.Client // for call
+	base   string       // http://host, or https://
+	key    string
 }
 
 // lockedBuffer collects what a process says.
@@ -223,6 +226,14 @@ func (l *lockedBuffer) String() string {
 
 func newDaemon(t *testing.T, env ...string) *daemon {
 	t.Helper()
+	d := makeDaemon(t, env...)
+	d.start()
+	return d
+}
+
+// makeDaemon is newDaemon before its start.
+func makeDaemon(t *testing.T, env ...string) *daemon {
+	t.Helper()
 	if raceDetector {
 		t.Skip("the built binary is not under the race detector; this runs without it")
 	}
@@ -231,13 +242,14 @@ func newDaemon(t *testing.T, env ...string) *daemon {
 	}
 	port := freePort()
 	d := &daemon{t: t, host: fmt.Sprint("127.0.0.1:", port), log: &lockedBuffer{}}
-	d.stderr = d.log
+	d.stderr, d.http, d.base, d.key = d.log, http.DefaultClient, "http://"+d.host, testKey
 	d.env = append(os.Environ(), "API_KEY="+testKey, fmt.Sprint("PORT=", port), "HOST="+d.host, "CALL_ME_DB="+tempDB(t),
 		"PATH="+binDir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	d.env = append(d.env, env...)
-	d.start()
 	t.Cleanup(func() {
-		d.kill()
+		if d.cmd != nil {
+			d.kill()
+		}
 		if t.Failed() {
 			t.Logf("the server said:\n%s", d.log)
 		}
@@ -252,7 +264,7 @@ func (d *daemon) start() {
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := waitForServer(d.host); err != nil {
+	if err := waitForServer(d.http, d.base); err != nil {
 		d.t.Fatalf("%v\n%s", err, d.log)
 	}
 }
@@ -273,12 +285,12 @@ func (d *daemon) client(holder string, args ...string) (*exec.Cmd, *lockedBuffer
 
 func (d *daemon) call(method, path string) (int, string) {
 	d.t.Helper()
-	r, err := http.NewRequest(method, "http://"+d.host+path, nil)
+	r, err := http.NewRequest(method, d.base+path, nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	r.Header.Set("X-API-KEY", testKey)
-	response, err := http.DefaultClient.Do(r)
+	r.Header.Set("X-API-KEY", d.key)
+	response, err := d.http.Do(r)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -39,7 +39,16 @@ const (
 	maxWait        = 5 * time.Minute
 	bodyTime       = 5 * time.Second // for a body to arrive
 	mostWaiters    = 20_000
+	mostFiles      = 1 << 20 // where the system names no limit
 )
+
+// maxWaiters is how many may wait at once: mostWaiters, or what the limit on
+// open files allows, less 200 for everybody else.
+func maxWaiters() int { return min(mostWaiters, max(1, openFiles()-200)) }
+
+// maxConnections leaves enough files for the database, a copy of it and the
+// keys, whatever comes in.
+func maxConnections() int { return max(10, openFiles()-50) }
 
 // parameters are the names that the API knows; each call reads those that
 // mean something to it.
@@ -95,8 +104,6 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(bodyTime))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -105,7 +112,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: reading the body: %v", errMalformed, err)
 	}
-	control.SetReadDeadline(time.Time{})
+	http.NewResponseController(w).SetReadDeadline(time.Time{}) // answering has set one
 	return body, nil
 }
 

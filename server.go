@@ -6,18 +6,17 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"crypto/subtle"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -31,16 +30,9 @@ type server struct {
 	defaultTTL time.Duration
 	log        *slog.Logger
 	metrics    *metrics
-	keys       atomic.Pointer[[][sha256.Size]byte]
-}
-
-// setKeys replaces the keys that are let in.
-func (s *server) setKeys(keys []string) {
-	sums := make([][sha256.Size]byte, len(keys))
-	for i, key := range keys {
-		sums[i] = sha256.Sum256([]byte(key))
-	}
-	s.keys.Store(&sums)
+	keys       keyring
+	wrong      throttle
+	trusted    proxies
 }
 
 // routes is the whole API. A handler's error is answered as JSON.
@@ -67,13 +59,27 @@ func (s *server) routes() http.Handler {
 	route("/page.js", map[string]handler{http.MethodGet: s.keyed(asset("page.js", "text/javascript; charset=utf-8"))})
 	route("/openapi.yaml", map[string]handler{http.MethodGet: s.keyed(asset("openapi.yaml", "application/yaml"))})
 	route("/metrics", map[string]handler{http.MethodGet: s.keyed(s.metricsHandler())})
-	mux.Handle("/", s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
+	notFound := s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
+	mux.Handle("/", notFound)
 
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(s.answering("cross-origin", func(http.ResponseWriter, *http.Request) error {
 		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
 	}))
-	return guard.Handler(mux)
+	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isTidy(r) {
+			mux.ServeHTTP(w, r)
+		} else {
+			notFound.ServeHTTP(w, r)
+		}
+	}))
+}
+
+// isTidy reports whether a path is one that a ServeMux takes as it is. It
+// would redirect all others, with a page for people.
+func isTidy(r *http.Request) bool {
+	p := r.URL.Path
+	return p == "/" || path.IsAbs(p) && path.Clean(p) == strings.TrimSuffix(p, "/")
 }
 
 // A handler answers a call, or returns the error that is the answer.
@@ -83,6 +89,9 @@ type handler func(http.ResponseWriter, *http.Request) error
 // route's name.
 func (s *server) answering(route string, h handler) http.Handler {
 	return http.HandlerFunc(func(to http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // also where nobody reads the body: net/http does, in the end
+			http.NewResponseController(to).SetReadDeadline(time.Now().Add(bodyTime))
+		}
 		w := &codeWriter{to, http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
@@ -108,45 +117,6 @@ func whereabouts() string {
 		}
 	}
 	return strings.Join(lines, " ")
-}
-
-// keyed lets nobody through who does not show a key.
-func (s *server) keyed(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if !s.hasKey(r) {
-			s.metrics.badKeys.Inc()
-			return errKey
-		}
-		return h(w, r)
-	}
-}
-
-// hasKey compares sums, so that neither the time nor the length of the
-// comparison tells anything of a key.
-func (s *server) hasKey(r *http.Request) bool {
-	sent, err := sentKey(r)
-	sum, found := sha256.Sum256([]byte(sent)), 0
-	for _, key := range *s.keys.Load() {
-		found |= subtle.ConstantTimeCompare(sum[:], key[:])
-	}
-	return err == nil && found == 1
-}
-
-// keyHeader is X-API-KEY as net/http spells it.
-const keyHeader = "X-Api-Key"
-
-func sentKey(r *http.Request) (string, error) {
-	headers, authorization := r.Header[keyHeader], r.Header["Authorization"]
-	switch {
-	case len(headers) > 1 || len(authorization) > 1:
-		return "", errKey
-	case len(headers) == 1:
-		return headers[0], nil
-	}
-	if _, password, basic := r.BasicAuth(); basic {
-		return password, nil
-	}
-	return "", errKey
 }
 
 // caller is who the call is made as, unless it says otherwise: the user name
@@ -192,7 +162,15 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim}
-	a := s.keeper.askForSlot(r.Context(), c, wait)
+	ctx, end := r.Context(), func() {}
+	if waits {
+		ctx, end = s.keys.while(r)
+	}
+	defer end()
+	a := s.keeper.askForSlot(ctx, c, wait)
+	if errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey) {
+		return errKey
+	}
 	if c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)) {
 		return writeEmpty(w, map[bool]int{true: http.StatusCreated, false: http.StatusForbidden}[a.err == nil])
 	}
@@ -234,7 +212,7 @@ func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	case force && selected.id != "":
 		return fmt.Errorf("%w: id and force exclude each other: an id ends its own lease", errParameter)
 	case force:
-		d.by, d.from, d.holder = selected.holder, r.RemoteAddr, ""
+		d.by, d.from, d.holder = selected.holder, s.trusted.address(r).String(), ""
 	case !d.plain && selected.id == "" && selected.holder == "":
 		return fmt.Errorf("%w: id, holder or force is required", errParameter)
 	}
