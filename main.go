@@ -106,6 +106,7 @@ func serveCommand(t *terminal) *cli.Command {
    API_KEY=crj call-me serve
    API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,
 		UsageText: variables(&serverConfig{}),
+		Flags:     []cli.Flag{&cli.IntFlag{Name: "profile", Usage: "answer go tool pprof on this port of 127.0.0.1", DefaultText: "not at all"}},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("serve takes no argument, but got %q", c.Args().First())
@@ -116,6 +117,11 @@ func serveCommand(t *terminal) *cli.Command {
 			}
 			log, flush := newLog(t.err, config.Log)
 			defer flush()
+			stop, err := serveProfiles(c.Int("profile"), log)
+			if err != nil {
+				return err
+			}
+			defer stop()
 			return serve(c.Context, config, log)
 		},
 	}
