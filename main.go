@@ -83,7 +83,7 @@ func newApp(t *terminal) *cli.App {
 			return exitError(exitUsage)
 		},
 		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
-			statusCommand(t), historyCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
+			statusCommand(t), historyCommand(t), backupCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
 	}
 	for _, command := range app.Commands {
 		command.OnUsageError = usageProblem
@@ -398,6 +398,39 @@ func historyCommand(t *terminal) *cli.Command {
 				return t.json(all)
 			}
 			t.historyTable(t.out, all, width(t.out), t.coloured(t.out))
+			return nil
+		},
+	}
+}
+
+func backupCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "backup",
+		Usage:     "write a consistent copy of the server's file",
+		ArgsUsage: "FILE",
+		Description: `   The server goes on serving. FILE is replaced once the copy is complete and has been checked.
+   To restore: stop the server, put the copy in the place of its file, start it.
+
+   call-me backup /backups/call-me.db`,
+		UsageText: variables(&clientConfig{}),
+		Action: func(c *cli.Context) error {
+			file := c.Args().First()
+			if file == "" || c.Args().Len() > 1 {
+				return hint(usagef("backup takes the name of one file"), "call-me backup call-me-copy.db")
+			}
+			var config clientConfig
+			if err := readConfig(&config); err != nil {
+				return err
+			}
+			client, err := newClient(config)
+			if err != nil {
+				return err
+			}
+			copied, err := client.backup(c.Context, file, func(err error) { t.say("%s; trying again", printable(err.Error())) })
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t.out, "%s: %d leases, %d in line, %d events\n", file, copied.leases, copied.places, copied.events)
 			return nil
 		},
 	}

@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -33,6 +34,7 @@ type server struct {
 	keys       keyring
 	wrong      throttle
 	trusted    proxies
+	copying    sync.Mutex // one copy of the file at a time
 }
 
 // routes is the whole API. A handler's error is answered as JSON.
@@ -53,6 +55,7 @@ func (s *server) routes() http.Handler {
 	route("/environments", map[string]handler{http.MethodGet: s.keyed(s.environments)})
 	route("/history", map[string]handler{http.MethodGet: s.keyed(s.history)})
 	route("/events", map[string]handler{http.MethodGet: s.keyed(s.events)})
+	route("/backup", map[string]handler{http.MethodGet: s.keyed(s.backup)})
 	route("/healthz", map[string]handler{http.MethodGet: s.health})
 	route("/{$}", map[string]handler{http.MethodGet: s.keyed(s.page)})
 	route("/page.css", map[string]handler{http.MethodGet: s.keyed(asset("page.css", "text/css; charset=utf-8"))})
@@ -79,7 +82,8 @@ func (s *server) routes() http.Handler {
 // would redirect all others, with a page for people.
 func isTidy(r *http.Request) bool {
 	p := r.URL.Path
-	return p == "/" || path.IsAbs(p) && path.Clean(p) == strings.TrimSuffix(p, "/")
+	clean := path.Clean(p)
+	return path.IsAbs(p) && (p == clean || p == clean+"/" && clean != "/")
 }
 
 // A handler answers a call, or returns the error that is the answer.

@@ -24,8 +24,9 @@ const testKey = "canary-key-of-the-tests"
 // A site is a keeper behind its HTTP API.
 type site struct {
 	*rig
-	url  string
-	http *httptest.Server
+	url    string
+	http   *httptest.Server
+	server *server
 }
 
 func newSite(t *testing.T, declared string) *site { return siteOf(t, newRig(t, declared)) }
@@ -43,7 +44,7 @@ func siteOf(t *testing.T, g *rig) *site {
 		g.close() // first: it answers those who wait
 		h.Close()
 	})
-	return &site{g, h.URL, h}
+	return &site{g, h.URL, h, s}
 }
 
 func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -408,6 +408,17 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	return syncFolder(s.path)
 }
 
+// writeCopy fills the empty file at path with a database of exactly these
+// records, and makes it durable.
+func writeCopy(path string, counter uint64, records []write) error {
+	db, err := openBolt(path)
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return fill(db, &header{format: format, counter: counter}, records) })
+	return errors.Join(err, db.Close())
+}
+
 // fill makes the buckets of a new file and stores the records.
 func fill(db *bbolt.DB, h *header, records []write) error {
 	err := db.Update(func(tx *bbolt.Tx) error {
