@@ -204,6 +204,8 @@ type daemon struct {
 	http   *http.Client // for call
 	base   string       // http://host, or https://
 	key    string
+
+	wrapper []string // a command that starts the server
 }
 
 // lockedBuffer collects what a process says.
@@ -259,7 +261,8 @@ func makeDaemon(t *testing.T, env ...string) *daemon {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	d.cmd = exec.Command(binaryPath(), "serve")
+	argv := append(d.wrapper[:len(d.wrapper):len(d.wrapper)], binaryPath(), "serve")
+	d.cmd = exec.Command(argv[0], argv[1:]...)
 	d.cmd.Env, d.cmd.Stderr = d.env, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)

@@ -104,11 +104,15 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
+	tooLarge := fmt.Errorf("%w: a body has %d bytes at most", errTooLarge, maxBody)
+	if r.ContentLength > maxBody {
+		return nil, tooLarge
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
+	var atLimit *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		return nil, fmt.Errorf("%w: a body has %d bytes at most", errTooLarge, maxBody)
+	case errors.As(err, &atLimit):
+		return nil, tooLarge
 	case err != nil:
 		return nil, fmt.Errorf("%w: reading the body: %v", errMalformed, err)
 	}

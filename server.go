@@ -317,6 +317,8 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		body.Message = errInternal.Error()
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
+	case http.StatusRequestEntityTooLarge: // what is left of it is not read
+		w.Header().Set("Connection", "close")
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
 	}
