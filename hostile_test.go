@@ -100,6 +100,8 @@ func unfit(detail string) string {
 // with the key, each with its line end, and ¶ the end of what we send: without
 // it the connection stays open until all answers are there. No request may
 // take the slot of uat.
+var expandHostile = strings.NewReplacer("~", "\r\n", "§", "Host: call.me\r\n", "¤", "X-API-KEY: "+testKey+"\r\n", "¶", "")
+
 var hostileTable = []struct{ name, send, want string }{
 	// Request lines
 	{"nothing", "¶", ""},
@@ -283,14 +285,13 @@ var hostileTable = []struct{ name, send, want string }{
 
 func TestHostileRequestsGetExactlyTheseAnswers(t *testing.T) {
 	s := newSite(t, "")
-	expand := strings.NewReplacer("~", "\r\n", "§", "Host: call.me\r\n", "¤", "X-API-KEY: "+testKey+"\r\n", "¶", "")
 	for _, c := range hostileTable {
 		t.Run(c.name, func(t *testing.T) {
 			want := strings.Split(c.want, "|")
 			if c.want == "" {
 				want = nil
 			}
-			got := s.hostile(t, expand.Replace(c.send), strings.Contains(c.send, "¶"), len(want))
+			got := s.hostile(t, expandHostile.Replace(c.send), strings.Contains(c.send, "¶"), len(want))
 			if !slices.Equal(got, want) {
 				t.Errorf("the answers are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
