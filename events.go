@@ -142,7 +142,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(w, r); err != nil {
 		return err
 	}
-	ctx, end := s.keys.while(r)
+	ctx, end := s.keys.while(r.Context(), keySumOf(r))
 	defer end()
 	changed, stop := s.keeper.listen()
 	defer stop()

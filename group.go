@@ -194,6 +194,8 @@ func (k *keeper) publish(g *group) {
 		o := g.answers[i]
 		if o.place == nil || o.lease != nil || o.err != nil {
 			k.answer(c, o)
+		} else if !c.answered {
+			c.reply <- answer{inLine: true}
 		}
 		if c.kind == callRenew && o.err != nil {
 			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)

@@ -27,9 +27,18 @@ const (
 	mostThrottle = 10_000 // addresses that are told apart; all others share one limit
 )
 
+// A keySum stands for a key.
+type keySum [sha256.Size]byte
+
+// keySumOf is that of the key which the call shows, if it shows one.
+func keySumOf(r *http.Request) keySum {
+	sent, _ := sentKey(r)
+	return sha256.Sum256([]byte(sent))
+}
+
 // A keyring holds the keys that are let in.
 type keyring struct {
-	sums atomic.Pointer[[][sha256.Size]byte]
+	sums atomic.Pointer[[]keySum]
 
 	mu      sync.Mutex
 	bearers map[*bearer]bool // who waits
@@ -37,13 +46,13 @@ type keyring struct {
 
 // A bearer is a call that waits, and must not outlive its key.
 type bearer struct {
-	sum    [sha256.Size]byte
+	sum    keySum
 	refuse context.CancelCauseFunc
 }
 
 // set replaces the keys. Calls that wait with one that has gone end at once.
 func (k *keyring) set(keys []string) {
-	sums := make([][sha256.Size]byte, len(keys))
+	sums := make([]keySum, len(keys))
 	for i, key := range keys {
 		sums[i] = sha256.Sum256([]byte(key))
 	}
@@ -59,7 +68,7 @@ func (k *keyring) set(keys []string) {
 
 // has compares sums, so that neither the time nor the length of the
 // comparison tells anything of a key.
-func (k *keyring) has(sum [sha256.Size]byte) bool {
+func (k *keyring) has(sum keySum) bool {
 	found := 0
 	for _, key := range *k.sums.Load() {
 		found |= subtle.ConstantTimeCompare(sum[:], key[:])
@@ -73,12 +82,11 @@ func (k *keyring) lets(r *http.Request) bool {
 	return k.has(sha256.Sum256([]byte(sent))) && err == nil
 }
 
-// while returns a context that ends with the call's, and with the cause
-// errKey as soon as the call's key is taken away. Call end when it is over.
-func (k *keyring) while(r *http.Request) (ctx context.Context, end func()) {
-	ctx, refuse := context.WithCancelCause(r.Context())
-	sent, _ := sentKey(r)
-	b := &bearer{sha256.Sum256([]byte(sent)), refuse}
+// while returns a context that ends with parent, and with the cause errKey
+// as soon as the key is taken away. Call end when it is over.
+func (k *keyring) while(parent context.Context, key keySum) (ctx context.Context, end func()) {
+	ctx, refuse := context.WithCancelCause(parent)
+	b := &bearer{key, refuse}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.bearers == nil {

@@ -194,7 +194,7 @@ func waitForServer(c *http.Client, base string) error {
 
 // A daemon is a real server process on a real file.
 type daemon struct {
-	t    *testing.T
+	t    testing.TB
 	env  []string
 	host string
 	log  *lockedBuffer
@@ -226,7 +226,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newDaemon(t *testing.T, env ...string) *daemon {
+func newDaemon(t testing.TB, env ...string) *daemon {
 	t.Helper()
 	d := makeDaemon(t, env...)
 	d.start()
@@ -234,7 +234,7 @@ func newDaemon(t *testing.T, env ...string) *daemon {
 }
 
 // makeDaemon is newDaemon before its start.
-func makeDaemon(t *testing.T, env ...string) *daemon {
+func makeDaemon(t testing.TB, env ...string) *daemon {
 	t.Helper()
 	if raceDetector {
 		t.Skip("the built binary is not under the race detector; this runs without it")

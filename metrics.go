@@ -4,6 +4,8 @@ package main
 // so many environments.
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -228,6 +230,15 @@ type codeWriter struct {
 func (w *codeWriter) WriteHeader(code int) {
 	w.code = code
 	w.ResponseWriter.WriteHeader(code)
+}
+
+// Hijack hands the connection over; no answer goes this way any more.
+func (w *codeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.code = 0
+	}
+	return conn, buffered, err
 }
 
 // Unwrap is for http.ResponseController.

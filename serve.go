@@ -79,11 +79,16 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	defer cancel()
 	ended := make(chan struct{})
 	go func() {
-		h.Shutdown(limited)
-		close(ended)
+		defer close(ended)
+		if h.Shutdown(limited) == nil {
+			s.parked.Wait() // no more than answerTime
+		}
 	}()
 	s.keeper.close()
-	<-ended
+	select {
+	case <-ended:
+	case <-limited.Done():
+	}
 	h.Close()
 	return err
 }

@@ -35,6 +35,7 @@ type server struct {
 	wrong      throttle
 	trusted    proxies
 	copying    sync.Mutex // one copy of the file at a time
+	parked     sync.WaitGroup // calls that will be answered outside of net/http
 }
 
 // routes is the whole API. A handler's error is answered as JSON.
@@ -101,7 +102,9 @@ func (s *server) answering(route string, h handler) http.Handler {
 			if p := recover(); p != nil {
 				s.refuse(w, r, fmt.Errorf("panic at %s: %v", whereabouts(), p))
 			}
-			s.metrics.answered(route, r.Method, w.code)
+			if w.code != 0 { // else somebody else answers
+				s.metrics.answered(route, r.Method, w.code)
+			}
 		}()
 		if err := h(w, r); err != nil {
 			s.refuse(w, r, err)
@@ -166,19 +169,37 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim}
-	ctx, end := r.Context(), func() {}
-	if waits {
-		ctx, end = s.keys.while(r)
+	until := time.Now().Add(wait)
+	a := s.keeper.enter(r.Context(), c)
+	if a.inLine {
+		if wait > 0 && s.park(w, r, c, until) {
+			return nil
+		}
+		ctx, end := s.keys.while(r.Context(), keySumOf(r))
+		defer end()
+		a = s.stay(ctx, c, until)
 	}
-	defer end()
-	a := s.keeper.askForSlot(ctx, c, wait)
+	return s.answerRequest(w, c, a)
+}
+
+// stay waits in line until then, for as long as ctx lasts, which is one that
+// ends with the caller's key.
+func (s *server) stay(ctx context.Context, c *call, until time.Time) answer {
+	a := s.keeper.stay(ctx, c, until)
 	if errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey) {
-		return errKey
+		a.err = errKey
 	}
-	if c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)) {
+	return a
+}
+
+func (s *server) answerRequest(w http.ResponseWriter, c *call, a answer) error {
+	switch {
+	case errors.Is(a.err, errKey):
+		return errKey // it says nothing else
+	case c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)):
 		return writeEmpty(w, map[bool]int{true: http.StatusCreated, false: http.StatusForbidden}[a.err == nil])
 	}
-	return s.writeLease(w, http.StatusCreated, name, a)
+	return s.writeLease(w, http.StatusCreated, c.environment, a)
 }
 
 // renew extends a lease.

@@ -17,7 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-func tempDB(t *testing.T) string { return filepath.Join(t.TempDir(), "call-me.db") }
+func tempDB(t testing.TB) string { return filepath.Join(t.TempDir(), "call-me.db") }
 
 func mustOpen(t testing.TB, path string) *store {
 	t.Helper()
