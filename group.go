@@ -30,20 +30,30 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	for i, c := range calls[:requests] {
 		g.answers[i] = k.applyOne(g, c)
 	}
-	if ticked {
-		for _, e := range k.environments {
-			if e.tick(g.round) || len(e.line) > 0 && e.free() > 0 {
-				g.touched = append(g.touched, e)
-			}
+	var due []*environment
+	for e := k.due(ticked, now); e != nil; e = k.due(ticked, now) {
+		if due = append(due, e); e.tick(g.round) || len(e.line) > 0 && e.free() > 0 {
+			g.touched = append(g.touched, e)
 		}
 	}
 	for _, e := range g.touched {
 		e.serve(g.round)
 	}
+	for _, e := range due {
+		k.agenda.addAll(e)
+	}
 	for i, c := range calls[requests:] {
 		g.answers[requests+i] = k.applyOne(g, c)
 	}
 	return g
+}
+
+// due returns an environment that is to be looked at in this round.
+func (k *keeper) due(ticked bool, now time.Time) *environment {
+	if !ticked {
+		return nil
+	}
+	return k.agenda.next(now)
 }
 
 // inOrder sorts calls by their kinds; those of one kind stay as they came.
@@ -91,7 +101,7 @@ func (k *keeper) request(g *group, e *environment, c *call) outcome {
 	switch {
 	case o.place == nil || o.lease != nil:
 	case !c.wait: // a look of somebody who is in line
-		k.absentUnlessWaiting(o.place, g.now)
+		k.absentUnlessWaiting(e, o.place, g.now)
 		o.err = errNoSlot
 	default:
 		c.place = o.place
@@ -140,20 +150,24 @@ func (k *keeper) unwait(c *call, now time.Time) {
 		return
 	}
 	if k.waiters--; i == len(calls)-1 {
-		k.absent(c.place, now)
+		k.absent(k.environments[c.environment], c.place, now)
 	}
 	if k.waiting[c.place] = slices.Delete(calls, i, i+1); len(calls) == 1 {
 		delete(k.waiting, c.place)
 	}
 }
 
-func (k *keeper) absent(p *place, now time.Time) {
-	p.present, p.absent = false, now
+// absent notes that nobody is connected for a place any more. The environment
+// is nil when the place was not in its line after all.
+func (k *keeper) absent(e *environment, p *place, now time.Time) {
+	if p.present, p.absent = false, now; e != nil {
+		k.agenda.add(e, now.Add(absence))
+	}
 }
 
-func (k *keeper) absentUnlessWaiting(p *place, now time.Time) {
+func (k *keeper) absentUnlessWaiting(e *environment, p *place, now time.Time) {
 	if len(k.waiting[p]) == 0 {
-		k.absent(p, now)
+		k.absent(e, p, now)
 	}
 }
 
@@ -170,8 +184,10 @@ func (k *keeper) publish(g *group) {
 	defer k.mu.Unlock()
 	now := time.Now()
 	for _, c := range g.changes {
-		if c.newLease != nil {
-			c.newLease.start(now)
+		if l := c.newLease; l != nil {
+			if l.start(now); !l.deadline.IsZero() {
+				k.agenda.add(c.environment, l.deadline)
+			}
 		}
 		if c.event == nil {
 			k.environment(k.shown, c.environment.name).apply(c)
@@ -223,6 +239,7 @@ func (k *keeper) forgetIdle(g *group) {
 		if e.idle() {
 			delete(k.environments, e.name)
 			delete(k.shown, e.name)
+			k.agenda.remove(e)
 		}
 	}
 }

@@ -703,6 +703,17 @@ func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
 	})
 }
 
+func TestAnExpiryThatCouldNotBeStoredIsTriedAgain(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("a", 10*time.Second)
+		waiter := g.asks("w", time.Hour)
+		g.store.db.Close()
+		time.Sleep(10*time.Second + 2*scanPeriod)
+		waiter.wantLease(t)
+		g.want("w |")
+	})
+}
+
 func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("a", 10*time.Second)
