@@ -34,7 +34,7 @@ type server struct {
 	keys       keyring
 	wrong      throttle
 	trusted    proxies
-	copying    sync.Mutex // one copy of the file at a time
+	copying    sync.Mutex     // one copy of the file at a time
 	parked     sync.WaitGroup // calls that will be answered outside of net/http
 }
 
