@@ -218,6 +218,16 @@ func (k *keeper) views(declared []string) []view {
 	return views
 }
 
+// each calls f for every environment that has a lease or a line, as committed.
+// f must be quick, and keep nothing.
+func (k *keeper) each(f func(e *environment)) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	for _, e := range k.shown {
+		f(e)
+	}
+}
+
 func (e *environment) view() view {
 	v := view{name: e.name, slots: e.slots, leases: e.leaseCopies(), line: make([]place, len(e.line))}
 	for i, p := range e.line {

@@ -159,7 +159,10 @@ func (m *metrics) answered(route, method string, code int) {
 // A stateCollector reads what is the case from the keeper when it is asked.
 type stateCollector struct {
 	keeper   *keeper
-	declared []string
+	declared environments
+
+	mu     sync.Mutex
+	labels map[string]bool // environments that have a label
 }
 
 var (
@@ -169,39 +172,50 @@ var (
 	upMetric    = prometheus.NewDesc("callme_healthy", "1 while commits succeed.", nil, nil)
 )
 
-func (stateCollector) Describe(c chan<- *prometheus.Desc) {
+func (*stateCollector) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{slotsMetric, lineMetric, oldMetric, upMetric} {
 		c <- d
 	}
 }
 
-// Collect sums up the environments beyond the first labelledEnvironments.
-func (s stateCollector) Collect(c chan<- prometheus.Metric) {
-	type sums struct{ free, held, waiting, oldest float64 }
-	now, rest := time.Now(), sums{}
+// A state is what the gauges tell of an environment, or of many.
+type state struct{ free, held, waiting, oldest float64 }
+
+func (s *state) add(slots, leases int, line []*place, now time.Time) {
+	s.free += float64(max(0, slots-leases))
+	s.held += float64(leases)
+	s.waiting += float64(len(line))
+	if len(line) > 0 {
+		s.oldest = max(s.oldest, now.Sub(line[0].since).Seconds())
+	}
+}
+
+// Collect copies nothing: with very many environments that would hold the
+// keeper up. Those without a label are summed up.
+func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, states := time.Now(), map[string]*state{}
+	for _, name := range s.declared.names { // some may have neither lease nor line
+		s.of(states, name).add(len(s.declared.of(name)), 0, nil, now)
+	}
+	s.keeper.each(func(e *environment) {
+		declared := 0
+		if len(s.declared.names) > 0 { // counted above
+			declared = len(e.slots)
+		}
+		x := s.of(states, e.name)
+		x.add(len(e.slots), len(e.leases), e.line, now)
+		x.free -= float64(declared)
+	})
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	send := func(name string, x sums) {
-		gauge(slotsMetric, x.free, name, "free")
-		gauge(slotsMetric, x.held, name, "held")
-		gauge(lineMetric, x.waiting, name)
-		gauge(oldMetric, x.oldest, name)
-	}
-	views := s.keeper.views(s.declared)
-	for i, v := range views {
-		x := sums{float64(max(0, len(v.slots)-len(v.leases))), float64(len(v.leases)), float64(len(v.line)), 0}
-		if len(v.line) > 0 {
-			x.oldest = max(0, now.Sub(v.line[0].since).Seconds())
-		}
-		if i < labelledEnvironments {
-			send(v.name, x)
-			continue
-		}
-		rest = sums{rest.free + x.free, rest.held + x.held, rest.waiting + x.waiting, max(rest.oldest, x.oldest)}
-	}
-	if len(views) > labelledEnvironments {
-		send(otherEnvironments, rest)
+	for label, x := range states {
+		gauge(slotsMetric, x.free, label, "free")
+		gauge(slotsMetric, x.held, label, "held")
+		gauge(lineMetric, x.waiting, label)
+		gauge(oldMetric, x.oldest, label)
 	}
 	healthy := 0.0
 	if s.keeper.healthy.Load() {
@@ -210,9 +224,26 @@ func (s stateCollector) Collect(c chan<- prometheus.Metric) {
 	gauge(upMetric, healthy)
 }
 
+// of returns the state that an environment counts for.
+func (s *stateCollector) of(states map[string]*state, name string) *state {
+	if !s.labels[name] {
+		if len(s.labels) < labelledEnvironments {
+			s.labels[name] = true
+		} else {
+			name = otherEnvironments
+		}
+	}
+	x := states[name]
+	if x == nil {
+		x = &state{}
+		states[name] = x
+	}
+	return x
+}
+
 // metricsHandler answers the scrape.
 func (s *server) metricsHandler() handler {
-	s.metrics.registry.MustRegister(stateCollector{s.keeper, s.declared.names})
+	s.metrics.registry.MustRegister(&stateCollector{keeper: s.keeper, declared: s.declared, labels: map[string]bool{}})
 	h := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	return func(w http.ResponseWriter, r *http.Request) error {
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
