@@ -200,7 +200,7 @@ func (e *environment) apply(c change) {
 		return
 	}
 	e.line = swap(e.line, c.oldPlace, c.newPlace, func(p *place) uint64 { return p.number })
-	if p := c.oldPlace; p != nil && p.kept() {
+	if p := c.oldPlace; p != nil {
 		delete(e.byID, p.id)
 	}
 	if p := c.newPlace; p != nil && p.kept() {

@@ -197,7 +197,7 @@ func (k *keeper) publish(g *group) {
 		k.logChange(c)
 	}
 	if g.lean {
-		k.past.setAside(now)
+		k.past.setAside()
 		k.shrink = false
 	}
 	k.past.publish(g.drop, now)
