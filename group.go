@@ -88,7 +88,8 @@ func (k *keeper) endedHere(c *call) bool {
 }
 
 func (k *keeper) request(g *group, e *environment, c *call) outcome {
-	known := e.byID[c.request.id] != nil || e.leaseOf(c.request.id) != nil
+	before := e.byID[c.request.id]
+	known, away := before != nil || e.leaseOf(c.request.id) != nil, before != nil && !before.present
 	switch {
 	case c.gone || c.answered:
 		return outcome{err: errGone}
@@ -100,8 +101,10 @@ func (k *keeper) request(g *group, e *environment, c *call) outcome {
 	o := e.request(g.round, c.request, c.wait, c.claim)
 	switch {
 	case o.place == nil || o.lease != nil:
-	case !c.wait: // a look of somebody who is in line
-		k.absentUnlessWaiting(e, o.place, g.now)
+	case !c.wait: // a look of somebody who is in line: it is not a wait
+		if away {
+			k.absent(e, o.place, g.now)
+		}
 		o.err = errNoSlot
 	default:
 		c.place = o.place

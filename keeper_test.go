@@ -432,6 +432,26 @@ func TestTheNewestConnectionOfAnIDCounts(t *testing.T) {
 	})
 }
 
+// An older connection may hang in a proxy for as long as it likes.
+func TestALookDoesNotMakeAnOlderConnectionCount(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		older, newer := g.asks("w", time.Hour), g.asks("w", time.Hour)
+		newer.leave()
+		time.Sleep(absence / 2)
+		if a := g.take("w", 0); !errors.Is(a.err, errNoSlot) {
+			t.Errorf("a look of somebody in line: %v", a.err)
+		}
+		g.free("holder")
+		g.want("| w") // the slot is offered, and not given to nobody
+		time.Sleep(absence - time.Second)
+		g.want("| w") // a look is a sign of life
+		time.Sleep(2 * time.Second)
+		older.wantErr(t, errEnded)
+		g.want("|")
+	})
+}
+
 func TestADuplicateOfAWaitingRequestGetsTheSameAnswer(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
