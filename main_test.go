@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){"call-me": main})
+	testscript.Main(suite{m}, map[string]func(){"call-me": main, "session": sessionProcess})
 }
 
 // suite runs the tests with variables that are known, and removes the built
