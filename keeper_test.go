@@ -986,7 +986,7 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 
 func TestAServerThatStartsOnAFullDiskSaysSo(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
-		g.store.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(reserveBucket)).Delete(reserveKey) })
+		g.store.db.Update(dropReserve)
 		g.keeper.close()
 		g.store.close()
 		s := mustOpen(t, g.path)
