@@ -19,7 +19,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -116,8 +115,8 @@ func (s sessionStep) do(k *keeper) error {
 }
 
 // sessionProcess is the process. Its arguments: the file, the script, the first
-// step. It says "open STATE", and for each step "step N ERROR", then what the
-// file is called inside the file system, how often it tried, and the state.
+// step. It says "open STATE", and for each step "step N ERROR", then whether the
+// file was written anew, how often it tried, and the state.
 func sessionProcess() {
 	runtime.LockOSThread()
 	path, steps := os.Args[1], sessionScript(os.Args[2])
@@ -139,13 +138,14 @@ func sessionProcess() {
 	go func() {
 		fmt.Printf("open %s\n", stateOf(k))
 		for i := first; i < len(steps); i++ {
+			before, _ := os.Stat(path)
 			tries, err := 1, steps[i].do(k)
 			for ; (errors.Is(err, errUnknown) || errors.Is(err, errFull)) && tries < 200; tries++ {
 				time.Sleep(20 * time.Millisecond)
 				err = steps[i].do(k)
 			}
-			info, _ := os.Stat(path)
-			fmt.Printf("step %d %q inode %d tries %d %s\n", i, fmt.Sprint(err), info.Sys().(*syscall.Stat_t).Ino, tries, stateOf(k))
+			file, _ := os.Stat(path)
+			fmt.Printf("step %d %q anew %v tries %d %s\n", i, fmt.Sprint(err), !os.SameFile(file, before), tries, stateOf(k))
 		}
 		k.close()
 	}()
@@ -181,10 +181,11 @@ type sessionRun struct {
 }
 
 type sessionAnswer struct {
-	step         int
-	answer       string
-	inode, tries int
-	state        string
+	step   int
+	answer string
+	anew   bool
+	tries  int
+	state  string
 }
 
 // runSession runs a session under strace, with more of its arguments.
@@ -223,7 +224,7 @@ func runSession(t *testing.T, path, script string, first int, straceArgs ...stri
 		case line == "done":
 			r.done = true
 		default:
-			if _, err := fmt.Sscanf(line, "step %d %q inode %d tries %d", &a.step, &a.answer, &a.inode, &a.tries); err != nil {
+			if _, err := fmt.Sscanf(line, "step %d %q anew %t tries %d", &a.step, &a.answer, &a.anew, &a.tries); err != nil {
 				t.Fatalf("%q: %v", line, err)
 			}
 			_, a.state, _ = strings.Cut(line, fmt.Sprintf(" tries %d ", a.tries))
@@ -301,15 +302,15 @@ func struck(t *testing.T, folder string, s strike, whole sessionRun) string {
 		}
 		return whole.steps[step].state
 	}
-	last, inode := -1, 0
+	last := -1
 	for i, a := range r.steps {
 		if want := whole.steps[i]; a.step != i || a.answer != want.answer || a.state != want.state {
 			return fmt.Sprintf("step %d: %+v, want %+v", i, a, want)
 		}
-		if a.tries > 1 && inode == a.inode && strings.HasPrefix(s.fault, "error=EIO") {
+		if a.tries > 1 && !a.anew && strings.HasPrefix(s.fault, "error=EIO") {
 			return fmt.Sprintf("step %d: the file was not written anew after a failure", i)
 		}
-		last, inode = i, a.inode
+		last = i
 	}
 	if killed := s.fault == "signal=SIGKILL"; !killed && r.failed == "" && last < len(whole.steps)-1 {
 		return fmt.Sprintf("it ended after step %d: %v", last, r.err)
