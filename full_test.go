@@ -39,14 +39,14 @@ func startOnSmallDisk(t *testing.T, size string) (d *daemon, path string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.kill)
-	if err := waitForServer(d.host); err != nil {
+	if err := waitForServer(http.DefaultClient, "http://"+d.host); err != nil {
 		t.Fatalf("%v\n%s", err, d.log)
 	}
 	return d, path
 }
 
-// http calls the server, and returns status and body.
-func (d *daemon) http(method, path string, parameters ...string) (int, string) {
+// plain calls the server, and returns status and body.
+func (d *daemon) plain(method, path string, parameters ...string) (int, string) {
 	d.t.Helper()
 	form := url.Values{}
 	for i := 0; i < len(parameters); i += 2 {
@@ -71,7 +71,7 @@ func (d *daemon) http(method, path string, parameters ...string) (int, string) {
 
 func (d *daemon) wantStatus(want int, method, path string, parameters ...string) string {
 	d.t.Helper()
-	status, body := d.http(method, path, parameters...)
+	status, body := d.plain(method, path, parameters...)
 	if status != want {
 		d.t.Fatalf("%s %s %.80q: %d %.300s, want %d", method, path, parameters, status, body, want)
 	}
@@ -85,12 +85,12 @@ func TestOnADiskOf200kReleasesWorkAndItRecoversByItself(t *testing.T) {
 	d.wantStatus(403, "POST", "/maybe", "environment", "uat", "id", "waiter-1", "wait", "0s")
 	waiting := make(chan string, 1)
 	go func() {
-		status, body := d.http("POST", "/maybe", "environment", "uat", "id", "waiter-1", "wait", "2m")
+		status, body := d.plain("POST", "/maybe", "environment", "uat", "id", "waiter-1", "wait", "2m")
 		waiting <- fmt.Sprint(status, " ", body)
 	}()
 	held := 0
 	for ; held < 1000; held++ {
-		status, body := d.http("POST", "/maybe", "environment", fmt.Sprint("env", held), "id", "filling-it", "reason", reason)
+		status, body := d.plain("POST", "/maybe", "environment", fmt.Sprint("env", held), "id", "filling-it", "reason", reason)
 		if status == 503 {
 			break
 		}
@@ -105,7 +105,7 @@ func TestOnADiskOf200kReleasesWorkAndItRecoversByItself(t *testing.T) {
 		d.wantStatus(503, "POST", "/maybe", "environment", "another", "id", "another-1", "reason", reason)
 	}
 	d.wantStatus(200, "PUT", "/maybe", "environment", "uat", "id", "holder-1")
-	if status, _ := d.http("GET", "/healthz"); status == 200 {
+	if status, _ := d.plain("GET", "/healthz"); status == 200 {
 		t.Error("it says that it is healthy")
 	}
 	d.wantLine(t, "uat", 1)
@@ -116,7 +116,7 @@ func TestOnADiskOf200kReleasesWorkAndItRecoversByItself(t *testing.T) {
 		}
 	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		if status, _ := d.http("GET", "/healthz"); status == 200 {
+		if status, _ := d.plain("GET", "/healthz"); status == 200 {
 			break
 		}
 		if time.Now().After(end) {
