@@ -20,6 +20,9 @@ import (
 // own, which ends with it.
 func startOnSmallDisk(t *testing.T, size string) (d *daemon, path string) {
 	t.Helper()
+	if raceDetector {
+		t.Skip("the server is another process")
+	}
 	folder := t.TempDir()
 	try := exec.Command("unshare", "--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "-o", "size="+size, "none", folder)
 	if out, err := try.CombinedOutput(); err != nil {

@@ -49,8 +49,8 @@ type tracedDisk struct {
 	folders map[string]bool          // descriptors of the folder
 }
 
-// A traceLine is one system call that has ended.
-type traceLine struct {
+// A tracedCall is one system call that has ended.
+type tracedCall struct {
 	call   string
 	args   []string // strings are unquoted
 	result int
@@ -63,7 +63,7 @@ var (
 )
 
 // readTrace reads what strace wrote with -f -xx.
-func readTrace(t *testing.T, path string) (lines []traceLine) {
+func readTrace(t *testing.T, path string) (lines []tracedCall) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -87,7 +87,7 @@ func readTrace(t *testing.T, path string) (lines []traceLine) {
 			continue // an exit, a signal
 		}
 		result, _ := strconv.Atoi(m[4])
-		l := traceLine{call: m[2], result: result}
+		l := tracedCall{call: m[2], result: result}
 		for _, arg := range strings.Split(m[3], ", ") {
 			if quoted, found := strings.CutPrefix(arg, `"`); found {
 				raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSuffix(quoted, `"`), `\x`, ""))
@@ -112,7 +112,7 @@ func decimal(s string) int {
 }
 
 // apply does on the disk what the process did.
-func (d *tracedDisk) apply(l traceLine) {
+func (d *tracedDisk) apply(l tracedCall) {
 	rename := func(from, to string, keep bool) {
 		names := map[string]*tracedFile{}
 		for name, f := range d.files {
@@ -344,7 +344,7 @@ func fits(state, before, after []string) bool {
 
 // A blackout is one session, and all that came of it.
 type blackout struct {
-	lines  []traceLine
+	lines  []tracedCall
 	folder string
 	states [][]string // before the first step, and after each
 }
@@ -447,6 +447,9 @@ func (b *blackout) each(t *testing.T, folder string, more int, chance *rand.Rand
 // The first session is the fixed script, the next ones are made up, and every
 // third has a sync that fails.
 func TestTrustPower(t *testing.T) {
+	if raceDetector {
+		t.Skip("the session is another process")
+	}
 	needStrace(t)
 	started, spend := time.Now(), budget(6*time.Second)
 	chance := rand.New(rand.NewPCG(*seed, 4))

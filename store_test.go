@@ -323,7 +323,7 @@ func TestEveryFileThatWasWrittenIsSound(t *testing.T) {
 	defer s.close()
 	chance := rand.New(rand.NewPCG(*seed, 6))
 	all := sampleWrites(1500)
-	for i := range 300 {
+	for i := range 100 {
 		n := []int{1, 3, 30, 900}[chance.IntN(4)]
 		from := chance.IntN(len(all) - n)
 		var writes []write

@@ -171,6 +171,10 @@ func (c *calendar) live(span time.Duration) {
 func TestTrustTime(t *testing.T) {
 	started, spend := time.Now(), budget(3*time.Second)
 	folder, days, ends, early, late := fastFolder(t), 0, 0, 0, 0
+	span := time.Hour
+	if long > 0 {
+		span = 6 * time.Hour
+	}
 	for run := uint64(0); time.Since(started) < spend && early+late == 0; run++ {
 		synctest.Test(t, func(t *testing.T) {
 			c := &calendar{t: t, path: filepath.Join(folder, fmt.Sprint(run)), chance: rand.New(rand.NewPCG(*seed, run)), tenants: map[string]*tenant{}}
@@ -180,7 +184,7 @@ func TestTrustTime(t *testing.T) {
 			}
 			c.open()
 			defer func() { c.close() }()
-			c.live(6 * time.Hour)
+			c.live(span)
 			days, ends, early, late = days+int(c.leased/(24*time.Hour)), ends+c.ends, early+c.early, late+c.late
 		})
 	}
