@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ended makes the end of a lease in a history.
-func ended(number uint64, environment, id string, at time.Time) *event {
+// endOfAnn makes the end of a lease in a history.
+func endOfAnn(number uint64, environment, id string, at time.Time) *event {
 	return &event{number: number, kind: released, at: at, environment: environment, slot: "uat", id: id, holder: "ann", fence: number}
 }
 
@@ -26,8 +26,8 @@ func (h *history) ids(t *testing.T, now time.Time, want ...string) {
 func TestAnEndOutsideOfTheRingIsRememberedForAnHour(t *testing.T) {
 	h, now := newHistory(), time.Now()
 	h.append(&event{number: 1, kind: granted, at: now})
-	h.append(ended(2, "uat", "a", now))
-	h.append(ended(3, "uat", "b", now.Add(time.Minute)))
+	h.append(endOfAnn(2, "uat", "a", now))
+	h.append(endOfAnn(3, "uat", "b", now.Add(time.Minute)))
 	h.publish(2, now.Add(rememberAge-1)) // the ring is full: both must go
 	h.ids(t, now.Add(rememberAge-1), "a", "b")
 	if len(h.events) != 1 || len(h.loose) != 1 {
@@ -44,7 +44,7 @@ func TestAnEndOutsideOfTheRingIsRememberedForAnHour(t *testing.T) {
 
 func TestWhatCouldNotBeStoredIsRememberedToo(t *testing.T) {
 	h, now := newHistory(), time.Now()
-	h.append(ended(1, "uat", "a", now))
+	h.append(endOfAnn(1, "uat", "a", now))
 	h.setAside()
 	h.publish(0, now)
 	h.ids(t, now, "a")
@@ -55,8 +55,8 @@ func TestWhatCouldNotBeStoredIsRememberedToo(t *testing.T) {
 
 func TestTheEndThatLeavesTheRingDoesNotTakeALaterOneAlong(t *testing.T) {
 	h, now := newHistory(), time.Now()
-	h.append(ended(1, "uat", "a", now))
-	h.append(ended(2, "uat", "b", now.Add(rememberAge)))
+	h.append(endOfAnn(1, "uat", "a", now))
+	h.append(endOfAnn(2, "uat", "b", now.Add(rememberAge)))
 	h.publish(1, now.Add(rememberAge))
 	if end := h.endOf("uat", holderKey, "ann", now.Add(rememberAge)); end == nil || end.id != "b" {
 		t.Errorf("the last end of the holder is %+v", end)
@@ -73,16 +73,16 @@ func TestAnEndThatIsTakenBackShowsTheOneBefore(t *testing.T) {
 	}{{2, 0, "ring"}, {0, 2, "loose"}, {2, 3, "loose"}, {3, 2, "ring"}} {
 		h := newHistory()
 		if c.loose > 0 {
-			h.append(ended(c.loose, "uat", "loose", now))
+			h.append(endOfAnn(c.loose, "uat", "loose", now))
 			h.setAside()
 		}
 		if c.ring > 0 {
-			h.append(ended(1, "uat", "older", now))
-			h.append(ended(c.ring, "uat", "ring", now))
+			h.append(endOfAnn(1, "uat", "older", now))
+			h.append(endOfAnn(c.ring, "uat", "ring", now))
 		}
-		h.append(ended(4, "prod", "elsewhere", now))
+		h.append(endOfAnn(4, "prod", "elsewhere", now))
 		h.publish(0, now)
-		e := ended(9, "uat", "undone", now)
+		e := endOfAnn(9, "uat", "undone", now)
 		h.append(e)
 		h.takeBack(e)
 		if end := h.endOf("uat", holderKey, "ann", now); end == nil || end.id != c.want {
@@ -90,10 +90,10 @@ func TestAnEndThatIsTakenBackShowsTheOneBefore(t *testing.T) {
 		}
 	}
 	h := newHistory()
-	h.append(ended(4, "prod", "elsewhere", now))
+	h.append(endOfAnn(4, "prod", "elsewhere", now))
 	h.publish(0, now)
 	known := len(h.lastEnds)
-	e := ended(9, "uat", "undone", now)
+	e := endOfAnn(9, "uat", "undone", now)
 	h.append(e)
 	h.takeBack(e)
 	if end := h.endOf("uat", holderKey, "ann", now); end != nil || len(h.lastEnds) != known {
