@@ -98,6 +98,14 @@ func TestElsewhereTheHolderIsThePersonAtTheMachine(t *testing.T) {
 	}
 }
 
+func TestALogIsKnownByTheVariableThatCISystemsSet(t *testing.T) {
+	for variables, want := range map[string]bool{"CI=true": true, "CI=woodpecker": true, "CI=1": true, "CI=false": false, "CI=": false, "": false} {
+		if inCI(environmentOf(variables)) != want {
+			t.Errorf("%q: %v", variables, !want)
+		}
+	}
+}
+
 func TestALongHolderIsCutButStaysItself(t *testing.T) {
 	long := func(job string) string {
 		holder, _ := whoAmI(environmentOf("GITHUB_ACTIONS=true GITHUB_REPOSITORY=acme/" + strings.Repeat("ä", 200) + " GITHUB_JOB=" + job))
