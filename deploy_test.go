@@ -36,7 +36,7 @@ type proxy struct {
 	cmd    *exec.Cmd
 }
 
-var proxies = []struct {
+var proxyKinds = []struct {
 	command, file string
 	end           os.Signal // ends it at once, with every connection
 	config        func(text string, p *proxy, d *daemon) string
@@ -79,8 +79,8 @@ func (p *proxy) stop() {
 	p.cmd.Wait()
 }
 
-// certificate writes a key, and a certificate that is its own authority.
-func certificate(t *testing.T, folder string) *x509.CertPool {
+// writeCertificate writes a key, and a certificate that is its own authority.
+func writeCertificate(t *testing.T, folder string) *x509.CertPool {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -108,7 +108,7 @@ func TestBehindAProxyTheLineWorksAsWithoutOne(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("SSL_CERT_FILE is for Linux")
 	}
-	for _, kind := range proxies {
+	for _, kind := range proxyKinds {
 		t.Run(kind.command, func(t *testing.T) {
 			path, err := exec.LookPath(kind.command)
 			if err != nil {
@@ -120,7 +120,7 @@ func TestBehindAProxyTheLineWorksAsWithoutOne(t *testing.T) {
 			}
 			d := newDaemon(t)
 			p := &proxy{t: t, host: fmt.Sprint("https://127.0.0.1:", freePort()), folder: t.TempDir(), end: kind.end, log: &lockedBuffer{}}
-			pool := certificate(t, p.folder)
+			pool := writeCertificate(t, p.folder)
 			config := filepath.Join(p.folder, "config")
 			if err := os.WriteFile(config, []byte(kind.config(string(text), p, d)), 0o644); err != nil {
 				t.Fatal(err)
