@@ -348,6 +348,7 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 func TestEnginesEveryWayOfARecipeHoldsUATAndFreesIt(t *testing.T) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
 			for _, way := range ways {
 				t.Run(way, func(t *testing.T) {
 					d, target := newDaemon(t), t.TempDir()
@@ -378,6 +379,7 @@ func TestEnginesEveryWayOfARecipeHoldsUATAndFreesIt(t *testing.T) {
 func TestEnginesACancelledJobLeavesNothingBehind(t *testing.T) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
 			t.Run("while it holds uat", func(t *testing.T) {
 				d := newDaemon(t)
 				r := e.repository(t, d, "run", t.TempDir())
