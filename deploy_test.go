@@ -1,109 +1,69 @@
+//go:build unix
+
 package main
 
-// The proxies of deploy/, with TLS, before a real server.
+// The configurations of deploy/ for proxies, with TLS, before a real server.
 
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
 
-// A proxy is a process in front of a daemon.
-type proxy struct {
-	t      *testing.T
-	host   string // https://127.0.0.1:port
-	folder string
-	argv   []string
-	end    os.Signal
-	log    *lockedBuffer
-	cmd    *exec.Cmd
-}
-
-var proxyKinds = []struct {
-	command, file string
-	end           os.Signal // ends it at once, with every connection
-	config        func(text string, p *proxy, d *daemon) string
-	argv          func(config string) []string
-}{
-	{"nginx", "deploy/nginx.conf", os.Interrupt, func(text string, p *proxy, d *daemon) string {
-		text = strings.NewReplacer("127.0.0.1:8000", d.host, "listen 443 ssl", "listen "+strings.TrimPrefix(p.host, "https://")+" ssl",
-			"/etc/ssl/call-me.pem", p.folder+"/cert.pem", "/etc/ssl/call-me.key", p.folder+"/key.pem").Replace(text)
-		temporary := ""
-		for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
-			temporary += fmt.Sprintf("%s_temp_path %s;\n", kind, p.folder)
+// deployed makes a proxy that runs on a configuration of deploy/, of which
+// only the names are changed.
+func deployed(t *testing.T, name string, d *daemon, a *authority) *proxy {
+	t.Helper()
+	program, err := exec.LookPath(name)
+	if err != nil {
+		if program, err = exec.LookPath("/usr/sbin/" + name); err != nil {
+			missing(t, name)
 		}
-		return fmt.Sprintf("daemon off; pid %s/pid; error_log stderr; events { }\nhttp { access_log off;\n%s%s}\n", p.folder, temporary, text)
-	}, func(config string) []string { return []string{"-c", config} }},
-	{"caddy", "deploy/Caddyfile", os.Kill, func(text string, p *proxy, d *daemon) string {
-		text = strings.NewReplacer("127.0.0.1:8000", d.host, "call.me.example.com {", fmt.Sprintf("%s {\n\ttls %s/cert.pem %[2]s/key.pem", p.host, p.folder)).Replace(text)
-		return "{\n\tadmin off\n\tauto_https disable_redirects\n}\n" + text
-	}, func(config string) []string { return []string{"run", "--adapter", "caddyfile", "--config", config} }},
-}
-
-func (p *proxy) start() {
-	p.t.Helper()
-	p.cmd = exec.Command(p.argv[0], p.argv[1:]...)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.Env = append(os.Environ(), "HOME="+p.folder)
-	if err := p.cmd.Start(); err != nil {
-		p.t.Fatal(err)
 	}
-	eventually(p.t, p.argv[0]+" listens", func() bool {
-		c, err := net.Dial("tcp", strings.TrimPrefix(p.host, "https://"))
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	})
-}
-
-func (p *proxy) stop() {
-	p.cmd.Process.Signal(p.end)
-	p.cmd.Wait()
-}
-
-func TestBehindAProxyTheLineWorksAsWithoutOne(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("no SIGINT")
+	dir := t.TempDir()
+	a.issue(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	p := &proxy{t: t, name: name, host: fmt.Sprint("127.0.0.1:", freePort()), http: &http.Client{Transport: &http.Transport{TLSClientConfig: a.trust()}}}
+	p.base = "https://" + p.host
+	config := filepath.Join(dir, "config")
+	var file, around string
+	var names *strings.Replacer
+	switch name {
+	case "nginx":
+		file, around = "deploy/nginx.conf", "daemon off;\npid %[1]s/pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path %[1]s/body;\n"+
+			"proxy_temp_path %[1]s/proxy;\nfastcgi_temp_path %[1]s/fastcgi;\nuwsgi_temp_path %[1]s/uwsgi;\nscgi_temp_path %[1]s/scgi;\n%[2]s}\n"
+		names = strings.NewReplacer("127.0.0.1:8000", d.host, "listen 443", "listen "+p.host, "/etc/ssl/call-me.pem", dir+"/cert.pem", "/etc/ssl/call-me.key", dir+"/key.pem")
+		p.args = []string{program, "-p", dir, "-e", "stderr", "-c", config}
+	case "caddy":
+		file, around = "deploy/Caddyfile", "{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system %[1]s\n}\n%[2]s"
+		names = strings.NewReplacer("127.0.0.1:8000", d.host, "call.me.example.com {", fmt.Sprintf("%s {\n\ttls %s/cert.pem %[2]s/key.pem", p.base, dir))
+		p.args = []string{"env", "HOME=" + dir, program, "run", "--adapter", "caddyfile", "--config", config}
 	}
-	for _, kind := range proxyKinds {
-		t.Run(kind.command, func(t *testing.T) {
-			path, err := exec.LookPath(kind.command)
-			if err != nil {
-				missing(t, kind.command)
-			}
-			text, err := os.ReadFile(kind.file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			d := newDaemon(t)
-			p := &proxy{t: t, host: fmt.Sprint("https://127.0.0.1:", freePort()), folder: t.TempDir(), end: kind.end, log: &lockedBuffer{}}
-			a := newAuthority(t)
-			a.issue(filepath.Join(p.folder, "cert.pem"), filepath.Join(p.folder, "key.pem"))
-			config := filepath.Join(p.folder, "config")
-			if err := os.WriteFile(config, []byte(kind.config(string(text), p, d)), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			p.argv = append([]string{path}, kind.argv(config)...)
-			p.start()
-			defer func() {
-				p.stop()
-				if t.Failed() {
-					t.Logf("%s said:\n%s", kind.command, p.log)
-				}
-			}()
-			d.env = append(d.env, "HOST="+p.host, "CALL_ME_CA_FILE="+a.file)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, fmt.Appendf(nil, around, dir, names.Replace(string(text))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start()
+	t.Cleanup(func() { p.kill() })
+	return p
+}
 
-			events := d.follow(p.host, a.trust())
+func TestBehindTheProxiesOfDeployTheLineWorksAsWithoutOne(t *testing.T) {
+	for _, name := range []string{"nginx", "caddy"} {
+		t.Run(name, func(t *testing.T) {
+			d, a := newDaemon(t), newAuthority(t)
+			p := deployed(t, name, d, a)
+			d.env = append(d.env, "HOST="+p.base, "CALL_ME_CA_FILE="+a.file)
+
+			events := d.follow(p)
 			first, out := d.client("first", "request", "uat")
 			if err := first.Run(); err != nil {
 				t.Fatal(out)
@@ -128,7 +88,7 @@ func TestBehindAProxyTheLineWorksAsWithoutOne(t *testing.T) {
 				return !strings.Contains(body, `"killed"`) || strings.Count(body, `"connected":true`) == 1
 			})
 
-			p.stop() // a reload, a crash: who waits notices nothing
+			p.kill() // a reload, a crash: who waits notices nothing
 			p.start()
 			eventually(t, "next is back", func() bool {
 				_, body := d.call("GET", "/environments?environment=uat")
@@ -146,17 +106,16 @@ func TestBehindAProxyTheLineWorksAsWithoutOne(t *testing.T) {
 }
 
 // follow returns the events of /events, as they come through the proxy.
-func (d *daemon) follow(host string, trust *tls.Config) <-chan string {
+func (d *daemon) follow(p *proxy) <-chan string {
 	d.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	d.t.Cleanup(cancel)
-	r, err := http.NewRequestWithContext(ctx, "GET", host+"/events", nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", p.base+"/events", nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	r.Header.Set("X-API-KEY", testKey)
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}
-	response, err := client.Do(r)
+	response, err := p.http.Do(r)
 	if err != nil || response.StatusCode != 200 {
 		d.t.Fatal(err, response)
 	}

@@ -20,6 +20,8 @@ type proxy struct {
 	name string
 	args []string
 	host string
+	base string // its URL
+	http *http.Client
 	cmd  *exec.Cmd
 }
 
@@ -68,7 +70,8 @@ func newProxy(t *testing.T, name, to string) *proxy {
 	}
 	dir := t.TempDir()
 	config, text := filepath.Join(dir, "config"), nginxConfig
-	p := &proxy{t: t, name: name, args: []string{program, "-p", dir, "-e", "stderr", "-c", config}, host: fmt.Sprint("127.0.0.1:", freePort())}
+	p := &proxy{t: t, name: name, args: []string{program, "-p", dir, "-e", "stderr", "-c", config}, host: fmt.Sprint("127.0.0.1:", freePort()), http: http.DefaultClient}
+	p.base = "http://" + p.host
 	if name == "haproxy" {
 		p.args, text = []string{program, "-db", "-f", config}, haproxyConfig
 	}
@@ -89,7 +92,7 @@ func (p *proxy) start() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	if err := waitForServer(http.DefaultClient, "http://"+p.host); err != nil {
+	if err := waitForServer(p.http, p.base); err != nil {
 		p.t.Fatalf("%s: %v\n%s", p.name, err, &out)
 	}
 }
