@@ -53,8 +53,8 @@ func TestTheCommandsOfTheDocumentationWork(t *testing.T) {
 	}
 }
 
-// told returns the files that tell people what to type.
-func told(t *testing.T) []string {
+// documented returns the files that tell people what to type.
+func documented(t *testing.T) []string {
 	t.Helper()
 	files := []string{"README.md"}
 	for _, folder := range []string{"docs", "examples", "deploy"} {
@@ -80,7 +80,7 @@ func TestWhatPeopleAreToldToTypeExists(t *testing.T) {
 	}
 	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|serve|health|backup|completion)\b[^\n<>}'"` + "`" + `|;)&]*)`)
 	variable := regexp.MustCompile(`\bCALL_ME_[A-Z_]*[A-Z]\b`)
-	for _, file := range told(t) {
+	for _, file := range documented(t) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
