@@ -31,19 +31,19 @@ var shellRecipes = []struct {
 	{"Jenkinsfile", "Jenkins", "GIT_BRANCH=main", 3},
 }
 
-// A step is what a recipe has a shell do.
-type step struct {
+// A recipeStep is what a recipe has a shell do.
+type recipeStep struct {
 	script string
 	env    []string
 }
 
 // stepsOf returns the scripts below a node in their order. What the mappings
 // around one set in its environment goes with it.
-func stepsOf(node *yaml.Node, env []string) []step {
+func stepsOf(node *yaml.Node, env []string) []recipeStep {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
 	}
-	var all []step
+	var all []recipeStep
 	if node.Kind != yaml.MappingNode {
 		for _, child := range node.Content {
 			all = append(all, stepsOf(child, env)...)
@@ -80,22 +80,22 @@ func stepsOf(node *yaml.Node, env []string) []step {
 				lines = append(lines, line.Value)
 			}
 		}
-		all = append(all, step{strings.Join(lines, "\n"), env})
+		all = append(all, recipeStep{strings.Join(lines, "\n"), env})
 	}
 	return all
 }
 
 // readRecipe returns the steps of a recipe.
-func readRecipe(t *testing.T, file string) []step {
+func readRecipe(t *testing.T, file string) []recipeStep {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("examples", file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if file == "Jenkinsfile" {
-		var all []step
+		var all []recipeStep
 		for _, sh := range regexp.MustCompile(`\bsh '([^']*)'`).FindAllStringSubmatch(string(text), -1) {
-			all = append(all, step{script: sh[1]})
+			all = append(all, recipeStep{script: sh[1]})
 		}
 		return all
 	}
