@@ -5,11 +5,13 @@ package main
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -210,6 +212,61 @@ func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
 		t.Errorf("one too many is told %d %s", code, body)
 	}
 	d.call("DELETE", "/maybe?environment=uat&id=waiting-1")
+}
+
+func TestTheKeyIsInNoProcessList(t *testing.T) {
+	d := newDaemon(t)
+	d.call("POST", "/maybe?environment=uat&id=12345678")
+	for _, args := range [][]string{{"request", "uat"}, {"run", "other", "--", "sleep", "60"}} {
+		cmd, out := d.client("somebody", args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer cmd.Process.Signal(os.Interrupt)
+		eventually(t, "it waits or runs", func() bool {
+			return strings.Contains(out.String(), "in line") || strings.Contains(out.String(), "acquired")
+		})
+	}
+	seen := 0
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		if program, _, _ := strings.Cut(string(text), "\x00"); program == binaryPath() {
+			seen++
+			seekKey(string(text))
+		}
+	}
+	if seen < 3 { // the server and two clients
+		t.Errorf("only %d of our processes were seen", seen)
+	}
+}
+
+// As in the container: another user, no capability, and nothing but the
+// folder of the database can be written.
+func TestTheServerNeedsNoRootNoCapabilityAndNoWritableRoot(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can take privileges away")
+	}
+	d := makeDaemon(t)
+	data := t.TempDir()
+	if err := errors.Join(os.Chown(data, 65532, 65532), os.Chmod(filepath.Dir(data), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	d.env = append(d.env, "CALL_ME_DB="+data+"/call-me.db", "DATA="+data)
+	d.wrapper = []string{"unshare", "--mount", "sh", "-c", `mount --bind "$DATA" "$DATA" && mount -o remount,bind,ro / && if mountpoint -q /tmp; then mount -o remount,bind,ro /tmp; fi &&
+		exec setpriv --reuid 65532 --regid 65532 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs "$@"`, "sh"}
+	d.start()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(status), "Uid:\t65532\t65532") || !strings.Contains(string(status), "CapEff:\t0000000000000000") {
+		t.Fatalf("%v\n%s", err, status)
+	}
+	if code, body := d.call("POST", "/maybe?environment=uat&id=12345678"); code != 201 {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, body := d.call("GET", "/backup"); code != 200 {
+		t.Errorf("%d %s", code, body)
+	}
 }
 
 func TestManyStuckConnectionsLeaveOthersAlone(t *testing.T) {

@@ -48,7 +48,7 @@ func (s *server) park(w http.ResponseWriter, r *http.Request, c *call, until tim
 	if n := buffered.Reader.Buffered(); n > 0 {
 		p.early, _ = buffered.Reader.Peek(n)
 	}
-	go p.wait()
+	go p.wait() // #nosec G118 -- it outlives its handler
 	return true
 }
 

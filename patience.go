@@ -68,7 +68,7 @@ func (p *patience) late() bool { return !p.deadline.IsZero() && !time.Now().Befo
 // whom one restart has cut off must not come back at once.
 func backOff(failures int) time.Duration {
 	most := min(mostBackOff, 100*time.Millisecond<<min(failures-1, 10))
-	return most/2 + rand.N(most/2)
+	return most/2 + rand.N(most/2) // #nosec G404 -- only spreads retries
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
