@@ -168,9 +168,13 @@ func (p *play) rule(f func()) {
 			continue
 		}
 		want := modelAnswer{err: errEnded}
-		if i := slices.IndexFunc(p.m.leases, func(l modelLease) bool {
-			return l.request == place.request && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since)
-		}); i >= 0 {
+		granted := -1 // the newest of those that look like it: several may have come at this moment
+		for i, l := range p.m.leases {
+			if l.request == place.request && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since) {
+				granted = i
+			}
+		}
+		if i := granted; i >= 0 {
 			want = modelAnswer{slot: p.m.leases[i].slot, id: place.id}
 		} else if e, ok := p.m.endOfID(place.id); ok && place.id != "" {
 			want.ended = e.how

@@ -315,6 +315,36 @@ func TestBothMetaPagesMustBeValid(t *testing.T) {
 	}
 }
 
+// A file that has been full has free pages here and there, and few in a row.
+func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
+	s := mustOpen(t, tempDB(t))
+	defer s.close()
+	s.db.MaxSize = 128 << 10
+	var held []write
+	for i := 0; ; i++ {
+		name := fmt.Sprint("env", i)
+		w := leaseRecord(name, &lease{request: request{id: "filling-it", reason: strings.Repeat("r", 1000)}, slot: name, fence: uint64(i + 1)})
+		if err := s.save(uint64(i), []write{w}); errors.Is(err, errNoSpace) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, w)
+	}
+	for i, w := range held {
+		if i%4 == 3 {
+			continue // some are held on to
+		}
+		w.value = nil
+		if err := s.saveTight(1000, []write{w}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.reserve(); err != nil {
+		t.Errorf("of %d leases a fourth is left: %v", len(held), err)
+	}
+}
+
 // What checkSound asks of a file must hold for every file that bbolt writes:
 // pages split and merge as records come and go, by the one and by the hundred.
 func TestEveryFileThatWasWrittenIsSound(t *testing.T) {
