@@ -449,6 +449,8 @@ var (
 	someTime   = rapid.SampledFrom([]time.Duration{1, time.Millisecond, time.Second, 5 * time.Second, 10*time.Second - 1, 10 * time.Second,
 		time.Minute, time.Hour - 10*time.Second, time.Hour})
 	someSlots = rapid.SampledFrom([][]string{nil, {"blue"}, {"blue", "green"}, {"green", "red"}, {"blue", "green", "red"}})
+
+	someDeclared = rapid.SampledFrom([][]string{{"blue"}, {"blue", "green"}, {"green", "red"}, {"blue", "green", "red"}})
 )
 
 func (d *duel) someFence(t *rapid.T) uint64 {
@@ -611,7 +613,7 @@ func TestTheRulesAgreeWithTheModel(t *testing.T) { rapid.Check(t, ruleScript(t))
 // ruleScript is one script on the rules alone.
 func ruleScript(t *testing.T) func(*rapid.T) {
 	return func(rt *rapid.T) {
-		d := &duel{bench: newBench(t, someSlots.Filter(func(s []string) bool { return s != nil }).Draw(rt, "slots")...)}
+		d := &duel{bench: newBench(t, someDeclared.Draw(rt, "slots")...)}
 		d.m = rulebook{now: d.now, slots: d.e.slots}
 		rt.Repeat(map[string]func(*rapid.T){
 			"":        d.check,

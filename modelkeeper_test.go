@@ -420,6 +420,12 @@ func (p *play) crashStep(t *rapid.T) {
 	if rapid.IntRange(0, 2).Draw(t, "really") > 0 {
 		t.Skip("seldom")
 	}
+	// All is drawn first: rapid may give a step up where it draws.
+	down := rapid.SampledFrom([]time.Duration{0, time.Second, 3 * time.Hour}).Draw(t, "down for")
+	slots := p.slots
+	if rapid.IntRange(0, 3).Draw(t, "declare") == 0 {
+		slots = someDeclared.Draw(t, "slots")
+	}
 	synctest.Wait()
 	file, err := os.ReadFile(p.path)
 	if err != nil {
@@ -438,10 +444,8 @@ func (p *play) crashStep(t *rapid.T) {
 	if err := os.WriteFile(p.path, file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(rapid.SampledFrom([]time.Duration{0, time.Second, 3 * time.Hour}).Draw(t, "down for"))
-	if rapid.IntRange(0, 3).Draw(t, "declare") == 0 {
-		p.slots = someSlots.Filter(func(s []string) bool { return s != nil }).Draw(t, "slots")
-	}
+	time.Sleep(down)
+	p.slots = slots
 	begin := time.Now()
 	p.m.slots = p.slots
 	for i := range p.m.leases {
@@ -468,7 +472,7 @@ func keeperScript(folder string) func(*rapid.T) {
 		}
 		defer os.RemoveAll(dir)
 		rapid.SyncTest(t, func(t *rapid.T) {
-			p := &play{t: t, path: filepath.Join(dir, "db-0"), slots: someSlots.Filter(func(s []string) bool { return s != nil }).Draw(t, "slots")}
+			p := &play{t: t, path: filepath.Join(dir, "db-0"), slots: someDeclared.Draw(t, "slots")}
 			p.m.slots = p.slots
 			p.open()
 			defer p.close()

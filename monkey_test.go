@@ -1,8 +1,9 @@
 package main
 
-// Hostile input: what parsers and handlers make of parameters, bodies,
-// headers and stored bytes that nobody meant. Nothing may panic; what is
-// accepted must keep the limits; no answer is a 500.
+// Hostile input by the million: what parsers and handlers make of parameters,
+// bodies, headers and stored bytes that are nearly right. Nothing may panic;
+// what is accepted must keep the limits; no answer is a 500. The targets for
+// go test -fuzz, which look for what nobody thought of, are in fuzz_test.go.
 
 import (
 	"bytes"
