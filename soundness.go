@@ -66,6 +66,9 @@ func checkSound(file io.ReaderAt, size int64) error {
 	if first.pageSize != second.pageSize || first.txid+1 != second.txid && second.txid+1 != first.txid {
 		return unsound("its two meta pages are not of one age")
 	}
+	if first.txid%2 != 0 { // bbolt writes the next one over the page of its own parity
+		return unsound("its two meta pages are in each other's place")
+	}
 	f := &soundFile{file: file, pageSize: uint64(newest.pageSize), high: newest.high}
 	if f.high > uint64(size)/f.pageSize {
 		return unsound("it has been cut off: %d bytes are there, %d pages are in use", size, f.high)

@@ -313,6 +313,12 @@ func TestBothMetaPagesMustBeValid(t *testing.T) {
 			t.Errorf("meta page %d damaged: %v", page, err)
 		}
 	}
+	size := os.Getpagesize()
+	b := slices.Concat(sound[size:2*size], sound[:size], sound[2*size:])
+	os.WriteFile(path, b, 0o600)
+	if _, err := openStore(path); !errors.Is(err, errDamaged) {
+		t.Errorf("in each other's place: %v", err)
+	}
 }
 
 // A file that has been full has free pages here and there, and seldom many in
