@@ -1,0 +1,112 @@
+package main
+
+// Bugs on purpose: patches in testdata/bugs that are applied to a copy of the
+// source when a binary is built, and never to the source itself. The seeded
+// ones show that the checks can fail; the found ones are what the tests have
+// found so far, put back.
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A patch is a bug. Its file says in the lines above the first "--- a/" what
+// the bug does; a found one ends them with "Shown by: TestName", the test that
+// goes red.
+type patch struct {
+	name    string
+	path    string
+	says    string
+	shownBy string
+	files   []string // that it changes
+}
+
+var (
+	shownByLine = regexp.MustCompile(`(?m)^Shown by: (\S+)$`)
+	changedFile = regexp.MustCompile(`(?m)^\+\+\+ b/(\S+)`)
+)
+
+// patches returns the bugs of one kind, seeded or found.
+func patches(t *testing.T, kind string) (all []patch) {
+	t.Helper()
+	paths, _ := filepath.Glob(filepath.Join("testdata", "bugs", kind, "*.patch"))
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header, _, found := strings.Cut(string(text), "--- a/")
+		p := patch{name: strings.TrimSuffix(filepath.Base(path), ".patch"), path: path}
+		if m := shownByLine.FindStringSubmatch(header); m != nil {
+			p.shownBy = m[1]
+			header = strings.Replace(header, m[0], "", 1)
+		}
+		for _, m := range changedFile.FindAllStringSubmatch(string(text), -1) {
+			p.files = append(p.files, m[1])
+		}
+		p.says = strings.Join(strings.Fields(header), " ")
+		if !found || p.says == "" || (kind == "found") != (p.shownBy != "") {
+			t.Fatalf("%s does not say what it does, or which test shows it", path)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// overlay applies the patch to a copy of the files that it changes, and
+// returns what go build -overlay takes.
+func (p patch) overlay(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := map[string]string{}
+	for _, name := range p.files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(here, name)] = filepath.Join(folder, name)
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply := exec.Command("git", "apply", "-C1", filepath.Join(here, p.path))
+	apply.Dir = folder
+	if out, err := apply.CombinedOutput(); err != nil {
+		t.Fatalf("%s does not apply any more, write it anew: %v\n%s", p.path, err, out)
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "overlay.json")
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// What was found once must be found again when it comes back.
+func TestTrustFound(t *testing.T) {
+	started, shown := time.Now(), 0
+	for _, p := range patches(t, "found") {
+		t.Run(p.name, func(t *testing.T) {
+			out, err := exec.Command("go", "test", "-vet=off", "-overlay", p.overlay(t), "-run", "^"+p.shownBy+"$", ".").CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "--- FAIL: "+p.shownBy) {
+				t.Errorf("%s does not see it: %v\n%s", p.shownBy, err, out)
+				return
+			}
+			shown++
+		})
+	}
+	record(t, "found", started, map[string]int{"shown again": shown, "not shown": len(patches(t, "found")) - shown})
+}
