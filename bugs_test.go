@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,4 +110,62 @@ func TestTrustFound(t *testing.T) {
 		})
 	}
 	record(t, "found", started, map[string]int{"shown again": shown, "not shown": len(patches(t, "found")) - shown})
+}
+
+// The checks that found nothing wrong with the server must find each seeded
+// bug, with the same seed.
+func TestTrustBugs(t *testing.T) {
+	attackable(t)
+	started := time.Now()
+	seeded := patches(t, "seeded")
+	counts := map[string]int{"caught": 0, "missed": 0, "false alarms": 0}
+	for _, p := range append([]patch{{name: "none"}}, seeded...) {
+		t.Run(p.name, func(t *testing.T) {
+			binary := binaryPath()
+			if p.path != "" {
+				binary = p.build(t)
+			}
+			menace, calls, wrong := hunt(t, binary)
+			switch {
+			case p.path == "" && len(wrong) > 0:
+				counts["false alarms"]++
+				t.Errorf("the server has no bug, but: %v", wrong)
+			case p.path == "":
+			case len(wrong) == 0:
+				counts["missed"]++
+				t.Errorf("not seen in %d calls: %s", calls, p.says)
+			default:
+				counts["caught"]++
+				counts["calls until "+p.name] = calls
+				t.Logf("seen after %d calls, in an era of %s: %s: %s", calls, menace, wrong[0].environment, wrong[0].what)
+			}
+		})
+	}
+	record(t, "bugs", started, counts)
+}
+
+// hunt attacks a binary until something is wrong, or everything was tried.
+func hunt(t *testing.T, binary string) (menace string, calls int, wrong []verdict) {
+	t.Helper()
+	a := newAttack(t, binary, *seed)
+	a.network = newBadNetwork(t, a.host, 150*time.Millisecond)
+	for range 2 {
+		for _, m := range menaces(a.random) {
+			wrong := slices.DeleteFunc(a.suffer(m), func(v verdict) bool { return v.what == undecided })
+			if calls += len(a.entries); len(wrong) > 0 {
+				return m.name, calls, wrong
+			}
+		}
+	}
+	return "", calls, nil
+}
+
+// build makes a server with the bug.
+func (p patch) build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "call-me")
+	if out, err := exec.Command("go", "build", "-overlay", p.overlay(t), "-o", binary, ".").CombinedOutput(); err != nil {
+		t.Fatalf("building with %s: %v\n%s", p.path, err, out)
+	}
+	return binary
 }
