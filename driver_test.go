@@ -786,6 +786,9 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 			}
 		}
 		for i, p := range e.view.Line {
+			if len(a.slots[e.environment]) > 1 {
+				break // there one who is absent may be passed over
+			}
 			for _, q := range e.view.Line[i+1:] {
 				if fences[p.Holder] != 0 && fences[q.Holder] != 0 && fences[p.Holder] > fences[q.Holder] {
 					outOfOrder++
@@ -875,7 +878,7 @@ func strace(t *testing.T, faults ...string) []string {
 	if out, err := exec.Command("strace", "-f", "-qq", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
 		missing(t, "the right to trace a process: "+string(out))
 	}
-	args := []string{"strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", os.DevNull, "-e", "trace=pwrite64,fdatasync,fsync"}
+	args := []string{"strace", "-D", "-f", "-qq", "-o", os.DevNull, "-e", "trace=pwrite64,fdatasync,fsync"}
 	for _, f := range faults {
 		args = append(args, "-e", "inject="+f)
 	}
@@ -903,7 +906,7 @@ func menaces(random *rand.Rand) []menace {
 		{name: "failed writes", faults: []string{"pwrite64:error=EIO" + at()}},
 		{name: "full disk", faults: []string{"pwrite64:error=ENOSPC" + at()}},
 		{name: "slow syncs", faults: []string{"fdatasync:delay_enter=200000" + at()}},
-		{name: "kills at a sync or write", faults: []string{call + ":signal=SIGKILL" + at()}},
+		{name: "kills at a sync or write", faults: []string{fmt.Sprintf("%s:signal=SIGKILL:when=%d", call, 5+random.IntN(30))}},
 	}
 }
 
