@@ -178,6 +178,9 @@ func (a *attack) revive(stop <-chan struct{}, prefix ...string) {
 		a.up.RUnlock()
 		select {
 		case <-stop:
+			if len(prefix) > 0 {
+				a.restart(syscall.SIGTERM) // or nobody would revive it after the next fault
+			}
 			return
 		case <-ended:
 		}
