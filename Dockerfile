@@ -1,9 +1,12 @@
-FROM golang:1.26-alpine AS build
+# The image from this source: docker build -t call-me .
+# (release.Dockerfile makes the released ones, from binaries that are there.)
+FROM --platform=$BUILDPLATFORM golang:1.26-alpine AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o /out/call-me . && mkdir /out/data
+ARG TARGETOS TARGETARCH VERSION
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags="-s -w -X main.release=$VERSION" -o /out/call-me . && mkdir /out/data
 
 # Nothing but the binary and a folder for the database: no shell, no root.
 FROM scratch

@@ -46,7 +46,7 @@ type call struct {
 	departure   departure
 	of          *call // callLeave, callGiveUp: whose
 
-	reply chan answer // takes one answer; nil where nobody waits for it
+	reply chan answer // takes one answer, and before it perhaps one that is inLine; nil where nobody waits for it
 
 	// The keeper's own.
 	place    *place
@@ -60,6 +60,7 @@ type answer struct {
 	outcome
 	held     []lease // on a refusal: who has the environment
 	position int     // of a caller who was in line; 0: is not
+	inLine   bool    // not yet the answer: the caller is in line now
 }
 
 // ask hands the call to the keeper and waits for the answer: as long as one
@@ -67,10 +68,12 @@ type answer struct {
 func (k *keeper) ask(c *call) answer {
 	c.reply = make(chan answer, 1)
 	if !k.send(c) {
-		return answer{outcome: outcome{err: errStopping}}
+		return errorAnswerOf(errStopping)
 	}
 	return k.receive(c)
 }
+
+func errorAnswerOf(err error) answer { return answer{outcome: outcome{err: err}} }
 
 // send reports whether the keeper may take the call.
 func (k *keeper) send(c *call) bool {
@@ -82,6 +85,7 @@ func (k *keeper) send(c *call) bool {
 	}
 }
 
+// receive returns the next thing that the keeper says to the call.
 func (k *keeper) receive(c *call) answer {
 	select {
 	case a := <-c.reply:
@@ -92,7 +96,7 @@ func (k *keeper) receive(c *call) answer {
 	case a := <-c.reply:
 		return a
 	default:
-		return answer{outcome: outcome{err: errStopping}}
+		return errorAnswerOf(errStopping)
 	}
 }
 
@@ -100,37 +104,63 @@ func (k *keeper) receive(c *call) answer {
 // when ctx does: the caller has left, and a grant to one without an id is
 // taken back.
 func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) answer {
-	c.reply = make(chan answer, 1)
-	if !k.send(c) {
-		return answer{outcome: outcome{err: errStopping}}
-	}
-	a, heard := answer{}, true
-	if c.wait {
-		a, heard = k.waitFor(ctx, c, wait)
-	} else {
-		a = k.receive(c)
-	}
-	if !heard || ctx.Err() != nil && a.lease != nil && c.request.id == "" {
-		k.send(c.departs())
-		return answer{outcome: outcome{err: errGone}}
+	until := time.Now().Add(wait)
+	a := k.enter(ctx, c)
+	if a.inLine {
+		a = k.stay(ctx, c, until)
 	}
 	return a
 }
 
-// waitFor returns the answer and true, or false when ctx ended first.
-func (k *keeper) waitFor(ctx context.Context, c *call, wait time.Duration) (answer, bool) {
-	timer := time.NewTimer(wait)
+// enter is the first part of askForSlot: until there is an answer, or the
+// caller is in line.
+func (k *keeper) enter(ctx context.Context, c *call) answer {
+	c.reply = make(chan answer, 2)
+	if !k.send(c) {
+		return errorAnswerOf(errStopping)
+	}
+	if !c.wait {
+		return k.unlessGone(ctx, c, k.receive(c))
+	}
+	select {
+	case a := <-c.reply:
+		return k.unlessGone(ctx, c, a)
+	case <-ctx.Done():
+		return k.gone(c)
+	case <-k.stopped:
+		return k.receive(c)
+	}
+}
+
+// stay is the second part, for a caller who is in line. ctx need not be the
+// one of the first.
+func (k *keeper) stay(ctx context.Context, c *call, until time.Time) answer {
+	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {
 	case a := <-c.reply:
-		return a, true
+		return k.unlessGone(ctx, c, a)
 	case <-ctx.Done():
-		return answer{}, false
+		return k.gone(c)
 	case <-k.stopped:
 	case <-timer.C:
 		k.send(&call{kind: callGiveUp, environment: c.environment, of: c})
 	}
-	return k.receive(c), true
+	return k.unlessGone(ctx, c, k.receive(c))
+}
+
+// unlessGone takes a grant back that nobody will hear of.
+func (k *keeper) unlessGone(ctx context.Context, c *call, a answer) answer {
+	if ctx.Err() != nil && a.lease != nil && c.request.id == "" {
+		return k.gone(c)
+	}
+	return a
+}
+
+// gone tells the keeper that the caller has left.
+func (k *keeper) gone(c *call) answer {
+	k.send(c.departs())
+	return errorAnswerOf(errGone)
 }
 
 // A view is what anyone may know of an environment: copies, as committed.
@@ -186,6 +216,16 @@ func (k *keeper) views(declared []string) []view {
 	}
 	slices.SortFunc(views, func(a, b view) int { return strings.Compare(a.name, b.name) })
 	return views
+}
+
+// each calls f for every environment that has a lease or a line, as committed.
+// f must be quick, and keep nothing.
+func (k *keeper) each(f func(e *environment)) {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	for _, e := range k.shown {
+		f(e)
+	}
 }
 
 func (e *environment) view() view {

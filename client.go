@@ -35,16 +35,22 @@ var (
 
 // A client speaks to one server. It may be used by several goroutines.
 type client struct {
-	base string
-	keys KeyConfig
-	key  atomic.Pointer[string]
-	http *http.Client
+	base   string
+	keys   KeyConfig
+	caFile string
+	key    atomic.Pointer[string]
+	http   *http.Client
 }
 
 func newClient(c clientConfig) (*client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
-	made := &client{base: string(c.Host), keys: c.KeyConfig, http: &http.Client{
+	trust, err := clientTLS(c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	transport.TLSClientConfig = trust
+	made := &client{base: string(c.Host), keys: c.KeyConfig, caFile: c.CAFile, http: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -60,6 +66,12 @@ func (c *client) readKey() error {
 	return err
 }
 
+// hasNewKey reads the key again, and reports whether it is another one.
+func (c *client) hasNewKey() bool {
+	before := c.key.Load()
+	return c.readKey() == nil && *c.key.Load() != *before
+}
+
 // An apiError is a server's refusal. It is the table's error for its status.
 type apiError struct {
 	refusalJSON
@@ -70,7 +82,7 @@ func (e *apiError) Error() string { return e.Message }
 func (e *apiError) Unwrap() error { return failureOf(e.Code) }
 
 // do makes one call and reads the answer into the given value. Errors are
-// *apiError, errUnreachable, errForeign, or ctx's.
+// *apiError, errUnreachable, errForeign, errUntrusted, errPlain, or ctx's.
 func (c *client) do(ctx context.Context, method, path string, values url.Values, into any) error {
 	request, err := c.newRequest(ctx, method, path, values)
 	if err != nil {
@@ -80,6 +92,9 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 	if err != nil {
 		if ctx.Err() == context.Canceled {
 			return ctx.Err()
+		}
+		if err := trustError(c.base, err); err != nil {
+			return err
 		}
 		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
 	}
@@ -231,7 +246,8 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 				return grant{}, err
 			}
 			continue
-		case errors.Is(err, errKey), a.noWait && errors.Is(err, errNoSlot): // nothing was left behind
+		case errors.Is(err, errKey), errors.Is(err, errUntrusted), errors.Is(err, errPlain), errors.Is(err, errMalformed),
+			a.noWait && errors.Is(err, errNoSlot): // nothing was left behind
 			return grant{}, err
 		case retryable(err) && p.heard && p.late():
 			err = fmt.Errorf("%w in time: %w", errNoSlot, err)
@@ -283,11 +299,7 @@ func (c *client) confirm(ctx context.Context, environment, id string, p *patienc
 // call until it is answered, or ctx ends.
 func (c *client) end(ctx context.Context, environment, id string) error {
 	p := &patience{started: time.Now()}
-	err := c.try(ctx, p, callTime, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
-	if errors.Is(err, errKey) && c.readKey() == nil {
-		return c.try(ctx, p, callTime, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
-	}
-	return err
+	return c.try(ctx, p, callTime, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
 }
 
 // holdingID names a request by its id.

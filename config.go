@@ -32,7 +32,8 @@ type KeyConfig struct {
 
 // ListenConfig is what serve and health share.
 type ListenConfig struct {
-	Port port `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
+	Port           port   `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
+	TLSCertificate string `split_words:"true" desc:"the file of the server's certificate, with those that vouch for it (PEM); empty: plain HTTP"`
 }
 
 // serverConfig is what serve reads.
@@ -42,6 +43,10 @@ type serverConfig struct {
 	DB           string       `default:"call-me.db" desc:"the database file, on a local disk"`
 	TTL          ttl          `desc:"how long leases last that name no ttl; 0: until released"`
 	Environments environments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
+	Log          logForm      `default:"text" desc:"how the log on stderr looks: text or json"`
+
+	TLSPrivateKey  string  `split_words:"true" desc:"the file of its private key (PEM)"`
+	TrustedProxies proxies `split_words:"true" desc:"proxies whose X-Forwarded-For is believed: 10.0.0.1,192.168.0.0/16"`
 }
 
 // healthConfig is what health reads.
@@ -57,8 +62,9 @@ type clientConfig struct {
 	Holder  string `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
 	Reason  string `flag:"reason" desc:"why, shown to everyone who looks"`
 	Timeout span   `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
-	TTL     *ttl   `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
+	TTL     ownTTL `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
 	Fence   number `flag:"fence" desc:"exactly the lease with this fence"`
+	CAFile  string `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
 }
 
 // readConfig fills a configuration from the variables and checks it. An error
@@ -86,6 +92,9 @@ type setting struct {
 	value    reflect.Value
 }
 
+// words finds where envconfig's split_words splits a name: TLSPrivateKey.
+var words = regexp.MustCompile(`([A-Z]+)([A-Z][a-z])|([a-z])([A-Z])`)
+
 // settings lists the fields of a configuration, a pointer to a struct.
 func settings(config any) []setting {
 	var all []setting
@@ -96,7 +105,7 @@ func settings(config any) []setting {
 		}
 		s := setting{flag: field.Tag.Get("flag"), short: field.Tag.Get("envconfig"), preset: field.Tag.Get("default"),
 			usage: field.Tag.Get("desc"), value: v.FieldByIndex(field.Index)}
-		s.variable = prefix + "_" + cmp.Or(s.short, strings.ToUpper(field.Name))
+		s.variable = prefix + "_" + cmp.Or(s.short, strings.ToUpper(words.ReplaceAllString(field.Name, "$1${3}_$2$4")))
 		all = append(all, s)
 	}
 	return all
@@ -105,10 +114,6 @@ func settings(config any) []setting {
 // set reads a flag's value as the variable's would be read.
 func (s setting) set(text string) error {
 	target := s.value
-	if target.Kind() == reflect.Pointer {
-		target.Set(reflect.New(target.Type().Elem()))
-		target = target.Elem()
-	}
 	if d, ok := target.Addr().Interface().(envconfig.Decoder); ok {
 		if err := d.Decode(text); err != nil {
 			return usagef("--%s: %q is %v", s.flag, text, err)
@@ -144,6 +149,9 @@ func setName(name string) string {
 }
 
 func (c *serverConfig) validate() error {
+	if (c.TLSCertificate == "") != (c.TLSPrivateKey == "") {
+		return usagef("%[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY belong together", prefix)
+	}
 	_, err := c.keys()
 	return err
 }
@@ -204,6 +212,17 @@ func (t *ttl) Decode(text string) error {
 	}
 	*t = ttl(d)
 	return nil
+}
+
+// ownTTL is a ttl that may not have been chosen: nil. (envconfig would call
+// Decode on a nil *ttl.)
+type ownTTL struct{ chosen *time.Duration }
+
+func (t *ownTTL) Decode(text string) error {
+	var read ttl
+	err := read.Decode(text)
+	t.chosen = (*time.Duration)(&read)
+	return err
 }
 
 // span is a duration that is not negative.

@@ -54,7 +54,7 @@ func TestTheServersConfiguration(t *testing.T) {
 func TestAnEmptyVariableIsAnUnsetOne(t *testing.T) {
 	setVariables(t, map[string]string{"API_KEY": "k", "CALL_ME_API_KEY": "", "HOST": "call.me", "CALL_ME_HOST": "", "CALL_ME_TTL": "", "CALL_ME_TIMEOUT": ""})
 	var c clientConfig
-	if err := readConfig(&c); err != nil || c.Host != "http://call.me:8000" || c.TTL != nil || c.APIKey != "k" {
+	if err := readConfig(&c); err != nil || c.Host != "http://call.me:8000" || c.TTL.chosen != nil || c.APIKey != "k" {
 		t.Errorf("%+v, %v", c, err)
 	}
 	setVariables(t, map[string]string{"API_KEY": "k", "PORT": ""})
@@ -94,6 +94,30 @@ func TestDeclarationsOfEnvironments(t *testing.T) {
 		var e environments
 		if err := e.Decode(text); err == nil {
 			t.Errorf("%q is read as %v", text, e)
+		}
+	}
+}
+
+// Help and messages name the variables that envconfig reads.
+func TestEveryVariableIsReadUnderTheNameThatHelpGives(t *testing.T) {
+	values := map[string]string{"CALL_ME_PORT": "7", "CALL_ME_TTL": "7s", "CALL_ME_LOG": "json", "CALL_ME_TRUSTED_PROXIES": "10.0.0.7", "CALL_ME_HOST": "seven",
+		"CALL_ME_TIMEOUT": "7s", "CALL_ME_FENCE": "7"}
+	for _, into := range []interface{ validate() error }{&serverConfig{}, &clientConfig{}} {
+		set := map[string]string{}
+		for _, s := range settings(into) {
+			if set[s.variable] = values[s.variable]; set[s.variable] == "" {
+				set[s.variable] = "seven"
+			}
+		}
+		delete(set, "CALL_ME_API_KEY_FILE")
+		setVariables(t, set)
+		if err := readConfig(into); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range settings(into) {
+			if s.value.IsZero() && s.variable != "CALL_ME_API_KEY_FILE" {
+				t.Errorf("%s is not read", s.variable)
+			}
 		}
 	}
 }

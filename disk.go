@@ -31,6 +31,9 @@ func (k *keeper) undo(g *group, again bool) {
 	defer k.mu.Unlock()
 	now, changes, requeued := time.Now(), g.changes, []*call{}
 	g.undo()
+	for _, e := range g.touched { // what was to end, or to be served, still is
+		k.agenda.add(e, now)
+	}
 	for _, c := range slices.Concat(g.late, g.gaveUp) {
 		k.unwait(c, now)
 		k.answer(c, outcome{err: errUnknown})
@@ -44,7 +47,7 @@ func (k *keeper) undo(g *group, again bool) {
 			k.waiters -= len(k.waiting[c.newPlace])
 			delete(k.waiting, c.newPlace)
 		case c.oldPlace != nil: // granted or ended in this group
-			k.absentUnlessWaiting(c.oldPlace, now)
+			k.absentUnlessWaiting(c.environment, c.oldPlace, now)
 		}
 	}
 	for _, c := range g.calls {

@@ -89,6 +89,9 @@ type environment struct {
 	leases []*lease          // in the order of their fences
 	line   []*place          // in the order of their numbers
 	byID   map[string]*place // the places of the line that have an id
+
+	due  time.Time // when the keeper looks at it next; zero: no such time
+	seat int       // in the keeper's agenda
 }
 
 func newEnvironment(name string, slots []string) *environment {
@@ -197,7 +200,7 @@ func (e *environment) apply(c change) {
 		return
 	}
 	e.line = swap(e.line, c.oldPlace, c.newPlace, func(p *place) uint64 { return p.number })
-	if p := c.oldPlace; p != nil && p.kept() {
+	if p := c.oldPlace; p != nil {
 		delete(e.byID, p.id)
 	}
 	if p := c.newPlace; p != nil && p.kept() {

@@ -142,6 +142,8 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(w, r); err != nil {
 		return err
 	}
+	ctx, end := s.keys.while(r.Context(), keySumOf(r))
+	defer end()
 	changed, stop := s.keeper.listen()
 	defer stop()
 	_, last := s.keeper.eventsAfter(0)
@@ -153,7 +155,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
 	w.WriteHeader(http.StatusOK)
-	s.stream(r.Context(), w, changed, last)
+	s.stream(ctx, w, changed, last)
 	return nil
 }
 
@@ -197,20 +199,20 @@ func eventText(events []*event) string {
 
 // lookBack reads which events are asked for.
 func (q query) lookBack(now time.Time) (b lookBack, err error) {
-	b = lookBack{environment: q["environment"], holder: q["holder"], limit: defaultPage}
-	if text := q["since"]; text != "" {
+	b = lookBack{environment: q.get("environment"), holder: q.get("holder"), limit: defaultPage}
+	if text := q.get("since"); text != "" {
 		d, err := parseAge(text)
 		if err != nil {
 			return b, fmt.Errorf("%w: since must be a duration such as 24h or 7d", errParameter)
 		}
 		b.since = now.Add(-d)
 	}
-	if text := q["limit"]; text != "" {
+	if text := q.get("limit"); text != "" {
 		if b.limit, err = strconv.Atoi(text); err != nil || b.limit < 1 || b.limit > largestPage {
 			return b, fmt.Errorf("%w: limit must be 1 to %d", errParameter, largestPage)
 		}
 	}
-	if text := q["before"]; text != "" {
+	if text := q.get("before"); text != "" {
 		if b.before, err = strconv.ParseUint(text, 10, 64); err != nil {
 			return b, fmt.Errorf("%w: before must be the number of an event", errParameter)
 		}

@@ -121,8 +121,8 @@ const defaultTTL = 2 * time.Hour
 
 func (s *session) asking() asking {
 	a := asking{environment: s.name, holder: s.holder, url: s.link, reason: s.config.Reason, ttl: defaultTTL, timeout: time.Duration(s.config.Timeout)}
-	if s.config.TTL != nil {
-		a.ttl = time.Duration(*s.config.TTL)
+	if s.config.TTL.chosen != nil {
+		a.ttl = *s.config.TTL.chosen
 	}
 	return a
 }
@@ -212,13 +212,17 @@ func lookUpFlag(command *cli.Command, word string) (takesValue bool, err error) 
 	return false, hint(usagef("%s has no flag %s%s", command.Name, word, proposal), "call-me "+command.Name+" --help")
 }
 
+// release is the tag of a build that knows none by itself, as an image's;
+// the linker sets it.
+var release string
+
 // version tells what was built, from what, and with which Go.
 func version() string {
 	info, found := debug.ReadBuildInfo()
 	if !found {
 		return "unknown"
 	}
-	text, details := info.Main.Version, []string{}
+	text, details := cmp.Or(release, info.Main.Version), []string{}
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":

@@ -4,8 +4,6 @@ package main
 // and once the round is stored, it is made visible and answered.
 
 import (
-	"crypto/sha256"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -32,20 +30,30 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	for i, c := range calls[:requests] {
 		g.answers[i] = k.applyOne(g, c)
 	}
-	if ticked {
-		for _, e := range k.environments {
-			if e.tick(g.round) || len(e.line) > 0 && e.free() > 0 {
-				g.touched = append(g.touched, e)
-			}
+	var due []*environment
+	for e := k.due(ticked, now); e != nil; e = k.due(ticked, now) {
+		if due = append(due, e); e.tick(g.round) || len(e.line) > 0 && e.free() > 0 {
+			g.touched = append(g.touched, e)
 		}
 	}
 	for _, e := range g.touched {
 		e.serve(g.round)
 	}
+	for _, e := range due {
+		k.agenda.addAll(e)
+	}
 	for i, c := range calls[requests:] {
 		g.answers[requests+i] = k.applyOne(g, c)
 	}
 	return g
+}
+
+// due returns an environment that is to be looked at in this round.
+func (k *keeper) due(ticked bool, now time.Time) *environment {
+	if !ticked {
+		return nil
+	}
+	return k.agenda.next(now)
 }
 
 // inOrder sorts calls by their kinds; those of one kind stay as they came.
@@ -80,7 +88,8 @@ func (k *keeper) endedHere(c *call) bool {
 }
 
 func (k *keeper) request(g *group, e *environment, c *call) outcome {
-	known := e.byID[c.request.id] != nil || e.leaseOf(c.request.id) != nil
+	before := e.byID[c.request.id]
+	known, away := before != nil || e.leaseOf(c.request.id) != nil, before != nil && !before.present
 	switch {
 	case c.gone || c.answered:
 		return outcome{err: errGone}
@@ -92,8 +101,10 @@ func (k *keeper) request(g *group, e *environment, c *call) outcome {
 	o := e.request(g.round, c.request, c.wait, c.claim)
 	switch {
 	case o.place == nil || o.lease != nil:
-	case !c.wait: // a look of somebody who is in line
-		k.absentUnlessWaiting(o.place, g.now)
+	case !c.wait: // a look of somebody who is in line: it is not a wait
+		if away {
+			k.absent(e, o.place, g.now)
+		}
 		o.err = errNoSlot
 	default:
 		c.place = o.place
@@ -142,20 +153,24 @@ func (k *keeper) unwait(c *call, now time.Time) {
 		return
 	}
 	if k.waiters--; i == len(calls)-1 {
-		k.absent(c.place, now)
+		k.absent(k.environments[c.environment], c.place, now)
 	}
 	if k.waiting[c.place] = slices.Delete(calls, i, i+1); len(calls) == 1 {
 		delete(k.waiting, c.place)
 	}
 }
 
-func (k *keeper) absent(p *place, now time.Time) {
-	p.present, p.absent = false, now
+// absent notes that nobody is connected for a place any more. The environment
+// is nil when the place was not in its line after all.
+func (k *keeper) absent(e *environment, p *place, now time.Time) {
+	if p.present, p.absent = false, now; e != nil {
+		k.agenda.add(e, now.Add(absence))
+	}
 }
 
-func (k *keeper) absentUnlessWaiting(p *place, now time.Time) {
+func (k *keeper) absentUnlessWaiting(e *environment, p *place, now time.Time) {
 	if len(k.waiting[p]) == 0 {
-		k.absent(p, now)
+		k.absent(e, p, now)
 	}
 }
 
@@ -172,18 +187,20 @@ func (k *keeper) publish(g *group) {
 	defer k.mu.Unlock()
 	now := time.Now()
 	for _, c := range g.changes {
-		if c.newLease != nil {
-			c.newLease.start(now)
+		if l := c.newLease; l != nil {
+			if l.start(now); !l.deadline.IsZero() {
+				k.agenda.add(c.environment, l.deadline)
+			}
 		}
 		if c.event == nil {
 			k.environment(k.shown, c.environment.name).apply(c)
 		} else {
-			k.logEvent(c.event)
 			k.metrics.count(c.event)
 		}
+		k.logChange(c)
 	}
 	if g.lean {
-		k.past.setAside(now)
+		k.past.setAside()
 		k.shrink = false
 	}
 	k.past.publish(g.drop, now)
@@ -196,6 +213,8 @@ func (k *keeper) publish(g *group) {
 		o := g.answers[i]
 		if o.place == nil || o.lease != nil || o.err != nil {
 			k.answer(c, o)
+		} else if !c.answered {
+			c.reply <- answer{inLine: true}
 		}
 		if c.kind == callRenew && o.err != nil {
 			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)
@@ -223,6 +242,7 @@ func (k *keeper) forgetIdle(g *group) {
 		if e.idle() {
 			delete(k.environments, e.name)
 			delete(k.shown, e.name)
+			k.agenda.remove(e)
 		}
 	}
 }
@@ -256,8 +276,11 @@ func (k *keeper) answer(c *call, o outcome) {
 	c.answered = true
 	a := answer{outcome: o}
 	if o.lease != nil {
-		l := *o.lease
-		a.lease, c.granted = &l, o.lease
+		c.granted = o.lease
+		if !c.plain && c.kind != callRelease { // the others do not look at it
+			l := *o.lease
+			a.lease = &l
+		}
 	}
 	if e := k.shown[c.environment]; e != nil && o.err != nil && !c.plain {
 		a.held = e.leaseCopies()
@@ -266,25 +289,4 @@ func (k *keeper) answer(c *call, o outcome) {
 		}
 	}
 	c.reply <- a
-}
-
-// nickname tells requests apart in the log without giving their ids away.
-func nickname(id string) string {
-	if id == "" {
-		return ""
-	}
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]
-}
-
-func (k *keeper) logEvent(e *event) {
-	attributes := []any{"environment", e.environment}
-	for _, a := range []struct{ key, value string }{{"slot", e.slot}, {"holder", e.holder}, {"request", nickname(e.id)}, {"by", e.by}, {"from", e.from}} {
-		if a.value != "" {
-			attributes = append(attributes, a.key, a.value)
-		}
-	}
-	if e.fence != 0 {
-		attributes = append(attributes, "fence", e.fence)
-	}
-	k.log.Info(e.kind.String(), attributes...)
 }

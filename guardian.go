@@ -28,6 +28,7 @@ const killTime = 500 * time.Millisecond
 type order struct {
 	Base        string
 	Keys        KeyConfig
+	CAFile      string
 	Environment string
 	ID          string
 	Grace       time.Duration // between SIGTERM and SIGKILL at the deadline
@@ -43,7 +44,7 @@ type word struct {
 }
 
 func (h *holder) guardianOrder(grace time.Duration) order {
-	return order{Base: h.client.base, Keys: h.client.keys, Environment: h.asking.environment, ID: h.grant.id, Grace: grace}
+	return order{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile, Environment: h.asking.environment, ID: h.grant.id, Grace: grace}
 }
 
 // A guardian is the process, as call-me sees it. When it dies, another takes
@@ -214,7 +215,7 @@ func endGroup(group int, grace time.Duration) {
 // release gives the slot back, when the server can be reached within a
 // minute. Otherwise its lease ends by itself.
 func (o order) release() {
-	c, err := newClient(clientConfig{KeyConfig: o.Keys, Host: host(o.Base)})
+	c, err := newClient(clientConfig{KeyConfig: o.Keys, CAFile: o.CAFile, Host: host(o.Base)})
 	if err != nil {
 		return
 	}

@@ -76,6 +76,7 @@ type endRef struct {
 	environment string
 	by          endKey
 	name        string
+	slot        string // with holderKey: of this slot; empty: whichever was the last
 }
 
 // history is the ring. Appended events can be taken back until they are
@@ -97,12 +98,12 @@ func (e *event) refs() []endRef {
 	}
 	var refs []endRef
 	if e.id != "" {
-		refs = append(refs, endRef{e.environment, idKey, e.id})
+		refs = append(refs, endRef{e.environment, idKey, e.id, ""})
 	}
 	if e.fence != 0 {
-		refs = append(refs, endRef{e.environment, fenceKey, strconv.FormatUint(e.fence, 10)})
+		refs = append(refs, endRef{e.environment, fenceKey, strconv.FormatUint(e.fence, 10), ""})
 		if e.holder != "" {
-			refs = append(refs, endRef{e.environment, holderKey, e.holder})
+			refs = append(refs, endRef{e.environment, holderKey, e.holder, ""}, endRef{e.environment, holderKey, e.holder, e.slot})
 		}
 	}
 	return refs
@@ -130,13 +131,19 @@ func (h *history) takeBack(e *event) {
 // findAgain looks for the latest end of a holder. It is slow, and needed only
 // after a failed commit.
 func (h *history) findAgain(ref endRef) {
-	for _, list := range [][]*event{h.appended, h.events} {
+	var last *event
+	for _, list := range [][]*event{h.appended, h.events, h.loose} {
 		for _, e := range slices.Backward(list) {
-			if e.ends() && e.fence != 0 && e.environment == ref.environment && e.holder == ref.name {
-				h.lastEnds[ref] = e
-				return
+			if e.ends() && e.fence != 0 && e.environment == ref.environment && e.holder == ref.name && (ref.slot == "" || e.slot == ref.slot) {
+				if last == nil || e.number > last.number {
+					last = e
+				}
+				break
 			}
 		}
+	}
+	if last != nil {
+		h.lastEnds[ref] = last
 	}
 }
 
@@ -174,16 +181,16 @@ func (h *history) publish(drop int, now time.Time) {
 
 // setAside keeps the events of the round out of the ring: there was no space
 // to store them.
-func (h *history) setAside(now time.Time) {
+func (h *history) setAside() {
 	for _, e := range h.appended {
-		h.loosen(e, now)
+		h.loosen(e)
 	}
 	h.appended = nil
 }
 
 func (h *history) drop(n int, now time.Time) {
 	for i := range n {
-		h.loosen(h.events[i], now)
+		h.loosen(h.events[i])
 		h.events[i] = nil
 	}
 	h.events = h.events[n:]
@@ -195,14 +202,10 @@ func (h *history) drop(n int, now time.Time) {
 
 // loosen takes an event out of the ring. An end is remembered for as long as
 // any other, but only until the server stops.
-func (h *history) loosen(e *event, now time.Time) {
-	switch {
-	case !e.ends():
-	case now.Sub(e.at) < rememberAge:
+func (h *history) loosen(e *event) {
+	if e.ends() {
 		h.ends--
 		h.loose = append(h.loose, e)
-	default:
-		h.forget(e)
 	}
 }
 
@@ -229,7 +232,11 @@ func (h *history) surplus(now time.Time) int {
 // endOf returns how a request ended that is known by an id, a holder or a
 // fence; the latest one where several are; nil when that is not remembered.
 func (h *history) endOf(environment string, by endKey, name string, now time.Time) *event {
-	e := h.lastEnds[endRef{environment, by, name}]
+	return h.young(h.lastEnds[endRef{environment, by, name, ""}], now)
+}
+
+// young returns the end if it is still remembered, and nil otherwise.
+func (h *history) young(e *event, now time.Time) *event {
 	if e == nil || now.Sub(e.at) >= rememberAge {
 		return nil
 	}
@@ -246,7 +253,7 @@ func (h *history) endOfLease(environment string, s selector, now time.Time) *eve
 	case s.fence != 0:
 		e = h.endOf(environment, fenceKey, strconv.FormatUint(s.fence, 10), now)
 	case s.holder != "":
-		e = h.endOf(environment, holderKey, s.holder, now)
+		e = h.young(h.lastEnds[endRef{environment, holderKey, s.holder, s.slot}], now)
 	}
 	if e == nil || s.holder != "" && e.holder != s.holder || s.slot != "" && e.slot != s.slot {
 		return nil

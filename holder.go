@@ -117,6 +117,13 @@ func whoAmI(getenv func(string) string) (holder, link string) {
 	return cut(userAtHost(getenv), maxHolder), ""
 }
 
+// inCI reports whether a CI system runs us. What we print is then a log, even
+// where the job has a terminal, as under Buildkite's agent and act.
+func inCI(getenv func(string) string) bool {
+	ci := getenv("CI")
+	return ci != "" && ci != "false"
+}
+
 func linkOf(ci ciSystem, getenv func(string) string) string {
 	for _, v := range variable.FindAllString(ci.link, -1) {
 		if getenv(v[2:len(v)-1]) == "" {

@@ -7,13 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// What the vendors' pages, named in holder.go, say that a job finds in its
-// environment.
-var documentedJobs = []struct {
+type documentedJob struct {
 	name, variables string
 	holder, link    string
 	siblings        string // what is different in another job of the same run
-}{
+}
+
+// What the vendors' pages, named in holder.go, say that a job finds in its
+// environment.
+var documentedJobs = []documentedJob{
 	{"GitHub Actions", `CI=true GITHUB_ACTIONS=true GITHUB_REPOSITORY=octocat/Hello-World GITHUB_RUN_ID=1658821493 GITHUB_RUN_NUMBER=3 GITHUB_JOB=greeting_job
 		GITHUB_SERVER_URL=https://github.com GITHUB_WORKFLOW=My+test RUNNER_NAME=Hosted+Agent+5`,
 		"github:octocat/Hello-World/run/1658821493/greeting_job/Hosted-Agent-5",
@@ -95,6 +97,14 @@ func TestElsewhereTheHolderIsThePersonAtTheMachine(t *testing.T) {
 	user, at, found := strings.Cut(holder, "@")
 	if !found || user == "" || at != host || link != "" {
 		t.Errorf("%q, %q", holder, link)
+	}
+}
+
+func TestALogIsKnownByTheVariableThatCISystemsSet(t *testing.T) {
+	for variables, want := range map[string]bool{"CI=true": true, "CI=woodpecker": true, "CI=1": true, "CI=false": false, "CI=": false, "": false} {
+		if inCI(environmentOf(variables)) != want {
+			t.Errorf("%q: %v", variables, !want)
+		}
 	}
 }
 

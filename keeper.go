@@ -3,21 +3,22 @@ package main
 // The keeper: one goroutine that owns the environments. It gathers what has
 // arrived, applies the rules, hands the changes to a committer, goes on
 // gathering and renewing while the disk works, and publishes and answers
-// after the commit. Time without a lease's end is a scan four times a second,
-// not a timer for each.
+// after the commit. Leases and absences end when it looks at them, four times
+// a second: agenda.go knows which are due.
 //
 // A keeper can be closed and made anew inside a process: what it knows comes
 // from the store.
 
 import (
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// scanPeriod is how often leases and absences are looked at. Together with
+// scanPeriod is how often leases and absences that are due are looked at. Together with
 // one commit it must stay below the second that the rules promise.
 const scanPeriod = 250 * time.Millisecond
 
@@ -50,6 +51,7 @@ type keeper struct {
 
 	// What follows belongs to run.
 	environments map[string]*environment // with the changes of the group under way
+	agenda       agenda                  // of those environments
 	waiting      map[*place][]*call      // who is connected for a place, newest last
 	waiters      int
 	last         uint64 // number given
@@ -121,6 +123,9 @@ func (k *keeper) load(now time.Time) error {
 		return err
 	}
 	k.past.publish(0, now)
+	for _, e := range k.environments {
+		k.agenda.addAll(e)
+	}
 	if k.store.old() {
 		return k.store.rewrite(k.last, k.records())
 	}
@@ -239,6 +244,7 @@ func (k *keeper) renewNow(c *call) bool {
 
 // step runs one round on what has gathered, or works on a failed disk.
 func (k *keeper) step() {
+	runtime.Gosched() // whoever is about to ask comes along: large groups on a busy machine, no delay on an idle one
 	now := time.Now() // before the inbox is read: a renewal that had arrived by now counts
 	k.takeWaiting()
 	ticked := k.ticked

@@ -25,6 +25,7 @@ type rig struct {
 	path       string
 	declared   environments
 	maxWaiters int
+	handler    slog.Handler // of the log; nil: the test's
 }
 
 func newRig(t *testing.T, declared string) *rig {
@@ -44,7 +45,10 @@ func (g *rig) open() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(slog.NewTextHandler(g.t.Output(), nil))); err != nil {
+	if g.handler == nil {
+		g.handler = slog.NewTextHandler(g.t.Output(), nil)
+	}
+	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -428,6 +432,26 @@ func TestTheNewestConnectionOfAnIDCounts(t *testing.T) {
 	})
 }
 
+// An older connection may hang in a proxy for as long as it likes.
+func TestALookDoesNotMakeAnOlderConnectionCount(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		older, newer := g.asks("w", time.Hour), g.asks("w", time.Hour)
+		newer.leave()
+		time.Sleep(absence / 2)
+		if a := g.take("w", 0); !errors.Is(a.err, errNoSlot) {
+			t.Errorf("a look of somebody in line: %v", a.err)
+		}
+		g.free("holder")
+		g.want("| w") // the slot is offered, and not given to nobody
+		time.Sleep(absence - time.Second)
+		g.want("| w") // a look is a sign of life
+		time.Sleep(2 * time.Second)
+		older.wantErr(t, errEnded)
+		g.want("|")
+	})
+}
+
 func TestADuplicateOfAWaitingRequestGetsTheSameAnswer(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
@@ -699,6 +723,17 @@ func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
 	})
 }
 
+func TestAnExpiryThatCouldNotBeStoredIsTriedAgain(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("a", 10*time.Second)
+		waiter := g.asks("w", time.Hour)
+		g.store.db.Close()
+		time.Sleep(10*time.Second + 2*scanPeriod)
+		waiter.wantLease(t)
+		g.want("w |")
+	})
+}
+
 func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("a", 10*time.Second)
@@ -951,7 +986,7 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 
 func TestAServerThatStartsOnAFullDiskSaysSo(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
-		g.store.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(reserveBucket)).Delete(reserveKey) })
+		g.store.db.Update(dropReserve)
 		g.keeper.close()
 		g.store.close()
 		s := mustOpen(t, g.path)

@@ -2,5 +2,5 @@
 
 package main
 
-// maxWaiters is how many may wait at once.
-func maxWaiters() int { return mostWaiters }
+// openFiles is how many files and connections the system lets us have.
+func openFiles() int { return mostFiles }

@@ -4,13 +4,12 @@ package main
 
 import "syscall"
 
-// maxWaiters is how many may wait at once: 20,000, or what the limit on open
-// files allows, less 200 for everybody else. (Go has raised the soft limit to
-// the hard one at start.)
-func maxWaiters() int {
+// openFiles is how many files and connections the system lets us have. (Go
+// has raised the soft limit to the hard one at start.)
+func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return mostWaiters
+		return mostFiles
 	}
-	return int(min(mostWaiters, max(1, int64(limit.Cur)-200)))
+	return int(min(mostFiles, uint64(limit.Cur)))
 }

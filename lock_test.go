@@ -122,6 +122,28 @@ func (b *bench) events() string {
 	return strings.Join(names, " ")
 }
 
+// picture is all that the rules keep, with its identity.
+func (b *bench) picture() string {
+	s := fmt.Sprint(b.past.ends, len(b.past.events), len(b.past.appended))
+	var ends []string
+	for ref, e := range b.past.lastEnds {
+		if b.past.young(e, b.now) != nil { // what is older does not count
+			ends = append(ends, fmt.Sprintf(" %v=%p", ref, e))
+		}
+	}
+	s += strings.Join(slices.Sorted(slices.Values(ends)), "")
+	for _, l := range b.e.leases {
+		s += fmt.Sprintf(" %p%v", l, *l)
+	}
+	for _, p := range b.e.line {
+		s += fmt.Sprintf(" %p%v", p, *p)
+	}
+	for _, id := range slices.Sorted(maps.Keys(b.e.byID)) {
+		s += fmt.Sprintf(" %s=%p", id, b.e.byID[id])
+	}
+	return s
+}
+
 func TestASlotNeverHasTwoLeases(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.must("a")
@@ -326,6 +348,25 @@ func TestARepeatedReleaseIsGrantedAlsoAfterTheNextGrant(t *testing.T) {
 	}
 }
 
+// A holder of several leases: each release is repeated for its own slot, in
+// whatever order they ended.
+func TestARepeatedReleaseIsThatOfItsSlot(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	b.post(request{id: "a", holder: "h"}, false)
+	b.post(request{id: "b", holder: "h", ttl: time.Minute}, false)
+	blue, green := departure{selector: selector{holder: "h", slot: "blue"}}, departure{selector: selector{holder: "h", slot: "green"}}
+	b.wantErr(b.end(blue), nil)
+	b.pass(time.Minute)
+	b.must("c")
+	b.wantErr(b.end(blue), nil)
+	o := b.end(green)
+	b.wantErr(o, errNotHeld)
+	if o.ended == nil || o.ended.kind != expired {
+		t.Errorf("told %+v", o.ended)
+	}
+	b.want("blue:c", "")
+}
+
 func TestAReleaseOfALeaseThatTimeOrForceEndedIsRefused(t *testing.T) {
 	for name, end := range map[string]func(b *bench){
 		"expired": func(b *bench) { b.pass(time.Minute) },
@@ -524,6 +565,24 @@ func TestFreeIsDeclaredSlotsLessLiveLeases(t *testing.T) {
 	b.want("", "c")
 }
 
+func TestWhoIsNotInLineHasNoPosition(t *testing.T) {
+	b := newBench(t)
+	b.must("a")
+	gone, next := b.queue("b"), b.queue("c")
+	b.endID("b")
+	if before, after := b.e.position(gone), b.e.position(next); before != 0 || after != 1 {
+		t.Errorf("positions %d and %d", before, after)
+	}
+}
+
+func TestNoIDOwnsNoLease(t *testing.T) {
+	b := newBench(t)
+	b.post(request{}, false)
+	if l := b.e.leaseOf(""); l != nil {
+		t.Errorf("a caller without an id owns %+v", l)
+	}
+}
+
 func TestFencesOnlyGrow(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	last := uint64(0)
@@ -569,20 +628,7 @@ func TestUndoPutsBackWhatWasThere(t *testing.T) {
 	b.queue("d")
 	b.post(request{id: "z", holder: "h"}, false)
 	b.end(departure{selector: selector{id: "z"}})
-	picture := func() string {
-		s := fmt.Sprint(b.past.ends, len(b.past.events), len(b.past.appended), len(b.past.lastEnds))
-		for _, l := range b.e.leases {
-			s += fmt.Sprintf(" %p%v", l, *l)
-		}
-		for _, p := range b.e.line {
-			s += fmt.Sprintf(" %p%v", p, *p)
-		}
-		for _, id := range slices.Sorted(maps.Keys(b.e.byID)) {
-			s += fmt.Sprintf(" %s=%p", id, b.e.byID[id])
-		}
-		return s
-	}
-	before := picture()
+	before := b.picture()
 	r := &round{now: b.now, past: b.past, next: func() uint64 { b.last++; return b.last }}
 	b.e.renew(r, renewal{selector: selector{id: "a"}, ttl: time.Hour, hasTTL: true, at: b.now})
 	b.e.release(r, departure{selector: selector{id: "a"}})
@@ -596,8 +642,8 @@ func TestUndoPutsBackWhatWasThere(t *testing.T) {
 		t.Fatalf("only %d changes", len(r.changes))
 	}
 	r.undo()
-	if after := picture(); after != before {
-		t.Errorf("before\n%s\nafter\n%s", before, after)
+	if after := b.picture(); after != before || len(r.changes)+len(r.handed) > 0 {
+		t.Errorf("before\n%s\nafter\n%s\n%d changes", before, after, len(r.changes))
 	}
 	b.want("blue:a green:b", "c  d")
 	if b.past.endOf("uat", idKey, "a", b.now) != nil || b.past.endOf("uat", idKey, "unknown", b.now) != nil {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -84,7 +83,7 @@ func newApp(t *terminal) *cli.App {
 			return exitError(exitUsage)
 		},
 		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
-			statusCommand(t), historyCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
+			statusCommand(t), historyCommand(t), backupCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
 	}
 	for _, command := range app.Commands {
 		command.OnUsageError = usageProblem
@@ -102,11 +101,12 @@ func serveCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "run the server",
-		Description: `   Serves until SIGINT or SIGTERM. SIGHUP reads the key file again.
+		Description: `   Serves until SIGINT or SIGTERM. SIGHUP reads the key file and the certificate again.
 
    API_KEY=crj call-me serve
    API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,
 		UsageText: variables(&serverConfig{}),
+		Flags:     []cli.Flag{&cli.IntFlag{Name: "profile", Usage: "answer go tool pprof on this port of 127.0.0.1", DefaultText: "not at all"}},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("serve takes no argument, but got %q", c.Args().First())
@@ -115,7 +115,14 @@ func serveCommand(t *terminal) *cli.Command {
 			if err := readConfig(&config); err != nil {
 				return err
 			}
-			return serve(c.Context, config, slog.New(slog.NewTextHandler(t.err, nil)))
+			log, flush := newLog(t.err, config.Log)
+			defer flush()
+			stop, err := serveProfiles(c.Int("profile"), log)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return serve(c.Context, config, log)
 		},
 	}
 }
@@ -274,7 +281,7 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 		return nil, err
 	}
 	r := &runner{session: s, asking: s.asking(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
-	if s.config.TTL == nil {
+	if s.config.TTL.chosen == nil {
 		r.asking.ttl = runTTL
 	}
 	if text := c.String("grace"); text != "" {
@@ -316,7 +323,7 @@ func renewCommand(t *terminal) *cli.Command {
 				return err
 			}
 			which := s.holding(c.String("slot"))
-			lease, err := s.client.renewHeld(c.Context, which, (*time.Duration)(s.config.TTL), s.troubled)
+			lease, err := s.client.renewHeld(c.Context, which, s.config.TTL.chosen, s.troubled)
 			switch {
 			case err != nil:
 				return explainNotHeld(err, which)
@@ -396,6 +403,39 @@ func historyCommand(t *terminal) *cli.Command {
 	}
 }
 
+func backupCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "backup",
+		Usage:     "write a consistent copy of the server's file",
+		ArgsUsage: "FILE",
+		Description: `   The server goes on serving. FILE is replaced once the copy is complete and has been checked.
+   To restore: stop the server, put the copy in the place of its file, start it.
+
+   call-me backup /backups/call-me.db`,
+		UsageText: variables(&clientConfig{}),
+		Action: func(c *cli.Context) error {
+			file := c.Args().First()
+			if file == "" || c.Args().Len() > 1 {
+				return hint(usagef("backup takes the name of one file"), "call-me backup call-me-copy.db")
+			}
+			var config clientConfig
+			if err := readConfig(&config); err != nil {
+				return err
+			}
+			client, err := newClient(config)
+			if err != nil {
+				return err
+			}
+			copied, err := client.backup(c.Context, file, func(err error) { t.say("%s; trying again", printable(err.Error())) })
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t.out, "%s: %d leases, %d in line, %d events\n", file, copied.leases, copied.places, copied.events)
+			return nil
+		},
+	}
+}
+
 func healthCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:  "health",
@@ -405,7 +445,7 @@ func healthCommand(t *terminal) *cli.Command {
 			if err := readConfig(&config); err != nil {
 				return err
 			}
-			if err := health(c.Context, config.Port); err != nil {
+			if err := health(c.Context, config); err != nil {
 				return err
 			}
 			fmt.Fprintln(t.out, "ok")

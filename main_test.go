@@ -25,7 +25,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){"call-me": main})
+	testscript.Main(suite{m}, map[string]func(){"call-me": main, "session": sessionProcess})
 }
 
 // suite runs the tests with variables that are known, and removes the built
@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			// ready waits until the server answers.
 			"ready": func(ts *testscript.TestScript, neg bool, args []string) {
-				if err := waitForServer(ts.Getenv("HOST")); err != nil {
+				if err := waitForServer(http.DefaultClient, "http://"+ts.Getenv("HOST")); err != nil {
 					ts.Fatalf("%v", err)
 				}
 			},
@@ -169,20 +169,22 @@ var nextPort atomic.Int32
 
 func init() { nextPort.Store(10_000 + rand.Int32N(15_000)) }
 
+// freePort looks from outside: a listener of our own would, for a moment,
+// live on in a process that another test is starting.
 func freePort() int {
 	for {
 		port := int(nextPort.Add(1))
-		l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port))
-		if err == nil {
-			l.Close()
+		c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
 			return port
 		}
+		c.Close()
 	}
 }
 
-func waitForServer(host string) error {
+func waitForServer(c *http.Client, base string) error {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if response, err := http.Get("http://" + host + "/healthz"); err == nil {
+		if response, err := c.Get(base + "/healthz"); err == nil {
 			response.Body.Close()
 			return nil
 		}
@@ -192,11 +194,18 @@ func waitForServer(host string) error {
 
 // A daemon is a real server process on a real file.
 type daemon struct {
-	t    *testing.T
+	t    testing.TB
 	env  []string
 	host string
 	log  *lockedBuffer
 	cmd  *exec.Cmd
+
+	stderr io.Writer    // the log, unless a test wants another one
+	http   *http.Client // for call
+	base   string       // http://host, or https://
+	key    string
+
+	wrapper []string // a command that starts the server
 }
 
 // lockedBuffer collects what a process says.
@@ -217,7 +226,15 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newDaemon(t *testing.T, env ...string) *daemon {
+func newDaemon(t testing.TB, env ...string) *daemon {
+	t.Helper()
+	d := makeDaemon(t, env...)
+	d.start()
+	return d
+}
+
+// makeDaemon is newDaemon before its start.
+func makeDaemon(t testing.TB, env ...string) *daemon {
 	t.Helper()
 	if raceDetector {
 		t.Skip("the built binary is not under the race detector; this runs without it")
@@ -227,12 +244,14 @@ func newDaemon(t *testing.T, env ...string) *daemon {
 	}
 	port := freePort()
 	d := &daemon{t: t, host: fmt.Sprint("127.0.0.1:", port), log: &lockedBuffer{}}
+	d.stderr, d.http, d.base, d.key = d.log, http.DefaultClient, "http://"+d.host, testKey
 	d.env = append(os.Environ(), "API_KEY="+testKey, fmt.Sprint("PORT=", port), "HOST="+d.host, "CALL_ME_DB="+tempDB(t),
 		"PATH="+binDir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	d.env = append(d.env, env...)
-	d.start()
 	t.Cleanup(func() {
-		d.kill()
+		if d.cmd != nil {
+			d.kill()
+		}
 		if t.Failed() {
 			t.Logf("the server said:\n%s", d.log)
 		}
@@ -242,12 +261,13 @@ func newDaemon(t *testing.T, env ...string) *daemon {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	d.cmd = exec.Command(binaryPath(), "serve")
-	d.cmd.Env, d.cmd.Stderr = d.env, d.log
+	argv := append(d.wrapper[:len(d.wrapper):len(d.wrapper)], binaryPath(), "serve")
+	d.cmd = exec.Command(argv[0], argv[1:]...)
+	d.cmd.Env, d.cmd.Stderr = d.env, d.stderr
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := waitForServer(d.host); err != nil {
+	if err := waitForServer(d.http, d.base); err != nil {
 		d.t.Fatalf("%v\n%s", err, d.log)
 	}
 }
@@ -268,12 +288,12 @@ func (d *daemon) client(holder string, args ...string) (*exec.Cmd, *lockedBuffer
 
 func (d *daemon) call(method, path string) (int, string) {
 	d.t.Helper()
-	r, err := http.NewRequest(method, "http://"+d.host+path, nil)
+	r, err := http.NewRequest(method, d.base+path, nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	r.Header.Set("X-API-KEY", testKey)
-	response, err := http.DefaultClient.Do(r)
+	r.Header.Set("X-API-KEY", d.key)
+	response, err := d.http.Do(r)
 	if err != nil {
 		return 0, err.Error()
 	}

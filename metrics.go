@@ -4,8 +4,11 @@ package main
 // so many environments.
 
 import (
+	"bufio"
+	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,7 +39,25 @@ type metrics struct {
 	failed   prometheus.Counter
 	badKeys  prometheus.Counter
 	requests *prometheus.CounterVec
-	labels   map[string]bool // environments that have a label; the keeper's
+	own      map[string]*environmentMetrics // of environments that have a label; the keeper's
+	others   *environmentMetrics            // of those that have none
+
+	mu       sync.RWMutex
+	counters map[answerKind]prometheus.Counter // of requests, as they were found first
+}
+
+// environmentMetrics are what is counted for one environment, looked up in
+// the registry once: a look-up costs more than the counting.
+type environmentMetrics struct {
+	waited, held prometheus.Observer
+	granted      prometheus.Counter
+	ended        [usedUp + 1]prometheus.Counter // by the kind of the event; nil: not counted
+}
+
+// An answerKind is what answers are counted by.
+type answerKind struct {
+	route, method string
+	code          int
 }
 
 func newMetrics() *metrics {
@@ -57,36 +78,53 @@ func newMetrics() *metrics {
 		badKeys: prometheus.NewCounter(prometheus.CounterOpts{Name: "callme_refused_keys_total", Help: "Calls with a missing or wrong key."}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_http_requests_total",
 			Help: "HTTP requests answered."}, []string{"route", "method", "code"}),
-		labels: map[string]bool{},
+		own:      map[string]*environmentMetrics{},
+		counters: map[answerKind]prometheus.Counter{},
 	}
 	m.registry.MustRegister(m.waited, m.held, m.granted, m.ended, m.gaveUp, m.commit, m.failed, m.badKeys, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
 	return m
 }
 
-// label is the environment's own, while there are few.
-func (m *metrics) label(environment string) string {
-	if !m.labels[environment] {
-		if len(m.labels) >= labelledEnvironments {
-			return otherEnvironments
-		}
-		m.labels[environment] = true
+// of returns what is counted for the environment, while there are few.
+func (m *metrics) of(environment string) *environmentMetrics {
+	own := m.own[environment]
+	switch {
+	case own != nil:
+		return own
+	case len(m.own) < labelledEnvironments:
+		own = m.lookUp(environment)
+		m.own[environment] = own
+		return own
+	case m.others == nil:
+		m.others = m.lookUp(otherEnvironments)
 	}
-	return environment
+	return m.others
+}
+
+func (m *metrics) lookUp(label string) *environmentMetrics {
+	e := &environmentMetrics{waited: m.waited.WithLabelValues(label), held: m.held.WithLabelValues(label), granted: m.granted.WithLabelValues(label)}
+	for _, kind := range []eventKind{released, expired, forced} {
+		e.ended[kind] = m.ended.WithLabelValues(label, kind.String())
+	}
+	for _, kind := range []eventKind{left, lapsed} {
+		e.ended[kind] = m.gaveUp.WithLabelValues(label, kind.String())
+	}
+	return e
 }
 
 // count is told of each event that is published.
 func (m *metrics) count(e *event) {
-	name := m.label(e.environment)
+	counted := m.of(e.environment)
 	switch e.kind {
 	case granted:
-		m.granted.WithLabelValues(name).Inc()
-		m.waited.WithLabelValues(name).Observe(e.waited.Seconds())
+		counted.granted.Inc()
+		counted.waited.Observe(e.waited.Seconds())
 	case released, expired, forced:
-		m.ended.WithLabelValues(name, e.kind.String()).Inc()
-		m.held.WithLabelValues(name).Observe(e.held.Seconds())
+		counted.ended[e.kind].Inc()
+		counted.held.Observe(e.held.Seconds())
 	case left, lapsed:
-		m.gaveUp.WithLabelValues(name, e.kind.String()).Inc()
+		counted.ended[e.kind].Inc()
 	}
 }
 
@@ -105,13 +143,26 @@ func (m *metrics) answered(route, method string, code int) {
 	default:
 		method = "other"
 	}
-	m.requests.WithLabelValues(route, method, strconv.Itoa(code)).Inc()
+	kind := answerKind{route, method, code}
+	m.mu.RLock()
+	counter := m.counters[kind]
+	m.mu.RUnlock()
+	if counter == nil {
+		counter = m.requests.WithLabelValues(route, method, strconv.Itoa(code))
+		m.mu.Lock()
+		m.counters[kind] = counter
+		m.mu.Unlock()
+	}
+	counter.Inc()
 }
 
 // A stateCollector reads what is the case from the keeper when it is asked.
 type stateCollector struct {
 	keeper   *keeper
-	declared []string
+	declared environments
+
+	mu     sync.Mutex
+	labels map[string]bool // environments that have a label
 }
 
 var (
@@ -121,39 +172,50 @@ var (
 	upMetric    = prometheus.NewDesc("callme_healthy", "1 while commits succeed.", nil, nil)
 )
 
-func (stateCollector) Describe(c chan<- *prometheus.Desc) {
+func (*stateCollector) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{slotsMetric, lineMetric, oldMetric, upMetric} {
 		c <- d
 	}
 }
 
-// Collect sums up the environments beyond the first labelledEnvironments.
-func (s stateCollector) Collect(c chan<- prometheus.Metric) {
-	type sums struct{ free, held, waiting, oldest float64 }
-	now, rest := time.Now(), sums{}
+// A state is what the gauges tell of an environment, or of many.
+type state struct{ free, held, waiting, oldest float64 }
+
+func (s *state) add(slots, leases int, line []*place, now time.Time) {
+	s.free += float64(max(0, slots-leases))
+	s.held += float64(leases)
+	s.waiting += float64(len(line))
+	if len(line) > 0 {
+		s.oldest = max(s.oldest, now.Sub(line[0].since).Seconds())
+	}
+}
+
+// Collect copies nothing: with very many environments that would hold the
+// keeper up. Those without a label are summed up.
+func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, states := time.Now(), map[string]*state{}
+	for _, name := range s.declared.names { // some may have neither lease nor line
+		s.of(states, name).add(len(s.declared.of(name)), 0, nil, now)
+	}
+	s.keeper.each(func(e *environment) {
+		declared := 0
+		if len(s.declared.names) > 0 { // counted above
+			declared = len(e.slots)
+		}
+		x := s.of(states, e.name)
+		x.add(len(e.slots), len(e.leases), e.line, now)
+		x.free -= float64(declared)
+	})
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	send := func(name string, x sums) {
-		gauge(slotsMetric, x.free, name, "free")
-		gauge(slotsMetric, x.held, name, "held")
-		gauge(lineMetric, x.waiting, name)
-		gauge(oldMetric, x.oldest, name)
-	}
-	views := s.keeper.views(s.declared)
-	for i, v := range views {
-		x := sums{float64(max(0, len(v.slots)-len(v.leases))), float64(len(v.leases)), float64(len(v.line)), 0}
-		if len(v.line) > 0 {
-			x.oldest = max(0, now.Sub(v.line[0].since).Seconds())
-		}
-		if i < labelledEnvironments {
-			send(v.name, x)
-			continue
-		}
-		rest = sums{rest.free + x.free, rest.held + x.held, rest.waiting + x.waiting, max(rest.oldest, x.oldest)}
-	}
-	if len(views) > labelledEnvironments {
-		send(otherEnvironments, rest)
+	for label, x := range states {
+		gauge(slotsMetric, x.free, label, "free")
+		gauge(slotsMetric, x.held, label, "held")
+		gauge(lineMetric, x.waiting, label)
+		gauge(oldMetric, x.oldest, label)
 	}
 	healthy := 0.0
 	if s.keeper.healthy.Load() {
@@ -162,9 +224,26 @@ func (s stateCollector) Collect(c chan<- prometheus.Metric) {
 	gauge(upMetric, healthy)
 }
 
+// of returns the state that an environment counts for.
+func (s *stateCollector) of(states map[string]*state, name string) *state {
+	if !s.labels[name] {
+		if len(s.labels) < labelledEnvironments {
+			s.labels[name] = true
+		} else {
+			name = otherEnvironments
+		}
+	}
+	x := states[name]
+	if x == nil {
+		x = &state{}
+		states[name] = x
+	}
+	return x
+}
+
 // metricsHandler answers the scrape.
 func (s *server) metricsHandler() handler {
-	s.metrics.registry.MustRegister(stateCollector{s.keeper, s.declared.names})
+	s.metrics.registry.MustRegister(&stateCollector{keeper: s.keeper, declared: s.declared, labels: map[string]bool{}})
 	h := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
 	return func(w http.ResponseWriter, r *http.Request) error {
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
@@ -182,6 +261,15 @@ type codeWriter struct {
 func (w *codeWriter) WriteHeader(code int) {
 	w.code = code
 	w.ResponseWriter.WriteHeader(code)
+}
+
+// Hijack hands the connection over; no answer goes this way any more.
+func (w *codeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.code = 0
+	}
+	return conn, buffered, err
 }
 
 // Unwrap is for http.ResponseController.

@@ -92,7 +92,7 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	now := time.Now()
-	d := pageData{User: caller(r), Now: now, Week: q["since"] == "7d"}
+	d := pageData{User: caller(r), Now: now, Week: q.get("since") == "7d"}
 	span, step, layout := 24*time.Hour, 6*time.Hour, "15:04"
 	if d.Week {
 		span, step, layout = 7*24*time.Hour, 24*time.Hour, "Mon"

@@ -285,7 +285,7 @@ func TestThePageIsSmallAndQuickWithALongHistory(t *testing.T) {
 		t.Fatalf("%d events only", n)
 	}
 	s := &server{keeper: g.keeper}
-	s.setKeys([]string{testKey})
+	s.keys.set([]string{testKey})
 	for _, query := range []string{"", "?since=7d"} {
 		r, _ := http.NewRequest("GET", "/"+query, nil)
 		var w discard

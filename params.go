@@ -39,14 +39,31 @@ const (
 	maxWait        = 5 * time.Minute
 	bodyTime       = 5 * time.Second // for a body to arrive
 	mostWaiters    = 20_000
+	mostFiles      = 1 << 20 // where the system names no limit
 )
+
+// maxWaiters is how many may wait at once: mostWaiters, or what the limit on
+// open files allows, less 200 for everybody else.
+func maxWaiters() int { return min(mostWaiters, max(1, openFiles()-200)) }
+
+// maxConnections leaves enough files for the database, a copy of it and the
+// keys, whatever comes in.
+func maxConnections() int { return max(10, openFiles()-50) }
 
 // parameters are the names that the API knows; each call reads those that
 // mean something to it.
 var parameters = []string{"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force", "since", "limit", "before"}
 
 // A query is what one call has sent: each name at most once.
-type query map[string]string
+type query url.Values
+
+// get returns what was sent under a name; empty: nothing.
+func (q query) get(name string) string {
+	if values := q[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
 
 // plain reports whether the call sends what the call-me of 2019 knew: it is
 // answered as in 2019.
@@ -67,72 +84,78 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := query{}
-	if err := q.add(r.URL.RawQuery); err != nil {
-		return nil, err
-	}
-	kind, details, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	switch {
-	case len(body) == 0 || r.Method == http.MethodGet || r.Method == http.MethodHead:
-	case kind == "application/x-www-form-urlencoded":
-		err = q.add(string(body))
-	case kind == "multipart/form-data":
-		err = q.addMultipart(body, details["boundary"])
-	}
+	q, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, err
 	}
-	return q, q.known()
+	if len(body) > 0 && r.Method != http.MethodGet && r.Method != http.MethodHead {
+		form, err := parseForm(body, r.Header.Get("Content-Type"))
+		if err != nil {
+			return nil, err
+		}
+		for name, values := range form {
+			q[name] = append(q[name], values...)
+		}
+	}
+	return q, q.check()
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(bodyTime))
+	tooLarge := fmt.Errorf("%w: a body has %d bytes at most", errTooLarge, maxBody)
+	if r.ContentLength > maxBody {
+		return nil, tooLarge
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
+	var atLimit *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
-		return nil, fmt.Errorf("%w: a body has %d bytes at most", errTooLarge, maxBody)
+	case errors.As(err, &atLimit):
+		return nil, tooLarge
 	case err != nil:
 		return nil, fmt.Errorf("%w: reading the body: %v", errMalformed, err)
 	}
-	control.SetReadDeadline(time.Time{})
+	http.NewResponseController(w).SetReadDeadline(time.Time{}) // answering has set one
 	return body, nil
 }
 
-func (q query) add(encoded string) error {
+func parseQuery(encoded string) (query, error) {
 	values, err := url.ParseQuery(encoded)
 	if err != nil {
-		return fmt.Errorf("%w: %v", errMalformed, err)
+		return nil, fmt.Errorf("%w: %v", errMalformed, err)
 	}
-	return q.addValues(values)
+	return query(values), nil
 }
 
-func (q query) addMultipart(body []byte, boundary string) error {
+func parseForm(body []byte, contentType string) (query, error) {
+	switch kind, details, _ := mime.ParseMediaType(contentType); kind {
+	case "application/x-www-form-urlencoded":
+		return parseQuery(string(body))
+	case "multipart/form-data":
+		return parseMultipart(body, details["boundary"])
+	}
+	return nil, nil
+}
+
+func parseMultipart(body []byte, boundary string) (query, error) {
 	form, err := multipart.NewReader(bytes.NewReader(body), boundary).ReadForm(maxBody)
 	if err != nil {
-		return fmt.Errorf("%w: %v", errMalformed, err)
+		return nil, fmt.Errorf("%w: %v", errMalformed, err)
 	}
 	if len(form.File) > 0 {
-		return fmt.Errorf("%w: a file is not expected", errMalformed)
+		return nil, fmt.Errorf("%w: a file is not expected", errMalformed)
 	}
-	return q.addValues(form.Value)
+	return query(form.Value), nil
 }
 
-func (q query) addValues(values url.Values) error {
-	for name, all := range values {
-		if _, before := q[name]; before || len(all) > 1 {
+// check reports names that are repeated or unknown.
+func (q query) check() error {
+	for name, values := range q {
+		if len(values) > 1 {
 			return fmt.Errorf("%w: parameter %q is repeated", errMalformed, name)
 		}
-		q[name] = all[0]
 	}
-	return nil
-}
-
-func (q query) known() error {
 	for name := range q {
 		if !slices.Contains(parameters, name) {
 			return fmt.Errorf("%w: %q is unknown%s", errParameter, name, didYouMean(name, parameters))
@@ -144,7 +167,7 @@ func (q query) known() error {
 // environment returns the name of the environment; errParameter when it is
 // missing or none.
 func (q query) environment() (string, error) {
-	name := q["environment"]
+	name := q.get("environment")
 	if name == "" {
 		return "", fmt.Errorf("%w: environment is required", errParameter)
 	}
@@ -165,7 +188,7 @@ func checkEnvironment(name string) error {
 // request returns who asks, and for what. What is missing takes the default;
 // so do empty values.
 func (q query) request(defaultHolder string, defaultTTL time.Duration) (request, error) {
-	asked := request{id: q["id"], holder: q["holder"], url: q["url"], reason: q["reason"], ttl: defaultTTL}
+	asked := request{id: q.get("id"), holder: q.get("holder"), url: q.get("url"), reason: q.get("reason"), ttl: defaultTTL}
 	if asked.holder == "" {
 		asked.holder = defaultHolder
 	}
@@ -180,11 +203,11 @@ func (q query) request(defaultHolder string, defaultTTL time.Duration) (request,
 
 // selector returns which leases are meant.
 func (q query) selector(defaultHolder string) (selector, error) {
-	s := selector{id: q["id"], holder: q["holder"], slot: q["slot"]}
+	s := selector{id: q.get("id"), holder: q.get("holder"), slot: q.get("slot")}
 	if s.id == "" && s.holder == "" {
 		s.holder = defaultHolder
 	}
-	if text := q["fence"]; text != "" {
+	if text := q.get("fence"); text != "" {
 		fence, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || fence == 0 {
 			return s, fmt.Errorf("%w: fence must be a number that a grant told", errParameter)
@@ -225,7 +248,7 @@ func checkLink(link string) error {
 
 // ttl returns a duration of 1 s to 30 days, or 0: without end.
 func (q query) ttl(name string) (d time.Duration, found bool, err error) {
-	text := q[name]
+	text := q.get(name)
 	if text == "" {
 		return 0, false, nil
 	}
@@ -238,7 +261,7 @@ func (q query) ttl(name string) (d time.Duration, found bool, err error) {
 // wait returns how long the caller wants to be in line for now, at most
 // maxWait, and whether it wants to at all.
 func (q query) wait() (d time.Duration, found bool, err error) {
-	text := q["wait"]
+	text := q.get("wait")
 	if text == "" {
 		return 0, false, nil
 	}
@@ -250,11 +273,10 @@ func (q query) wait() (d time.Duration, found bool, err error) {
 
 // force reports whether the lease is to be ended whoever holds it.
 func (q query) force() (bool, error) {
-	text, found := q["force"]
-	if !found {
+	if _, found := q["force"]; !found {
 		return false, nil
 	}
-	force, err := strconv.ParseBool(text)
+	force, err := strconv.ParseBool(q.get("force"))
 	if err != nil {
 		return false, fmt.Errorf("%w: force must be 1 or 0", errParameter)
 	}

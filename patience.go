@@ -82,7 +82,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// try repeats a call that may be repeated until it is answered.
+// try repeats a call that may be repeated until it is answered. A key that is
+// refused is read again: the operator may have changed it.
 func (c *client) try(ctx context.Context, p *patience, each time.Duration, method, path string, values url.Values, into any) error {
 	for {
 		if !p.deadline.IsZero() { // a server that hangs must not stretch it
@@ -94,6 +95,9 @@ func (c *client) try(ctx context.Context, p *patience, each time.Duration, metho
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, errKey) && c.hasNewKey() {
+			continue
 		}
 		if err != nil && retryable(err) {
 			if err = p.bear(ctx, err); err == nil {

@@ -20,7 +20,7 @@ const (
 	leaseBucket   = "leases"  // environment \0 slot -> lease
 	lineBucket    = "line"    // environment \0 number -> place
 	historyBucket = "history" // number -> event
-	reserveBucket = "reserve" // "space" -> bytes that mean nothing, see store.go
+	reserveBucket = "reserve" // number -> bytes that mean nothing, see store.go
 )
 
 // recordBuckets are the ones whose values the header's sum covers.

@@ -14,9 +14,11 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 )
 
 const (
@@ -29,6 +31,10 @@ const (
 // and returns nil. Whatever prevents the start is the error.
 func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	keys, err := c.keys()
+	if err != nil {
+		return err
+	}
+	pair, err := newCertificate(c)
 	if err != nil {
 		return err
 	}
@@ -47,23 +53,17 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return storeError(err, c.DB)
 	}
-	s := &server{keeper: k, declared: c.Environments, defaultTTL: time.Duration(c.TTL), metrics: m, log: log}
-	s.setKeys(keys)
-	stopReloading := s.reloadKeys(c.KeyConfig)
+	s := &server{keeper: k, declared: c.Environments, defaultTTL: time.Duration(c.TTL), metrics: m, trusted: c.TrustedProxies, log: log}
+	s.useKeys(keys)
+	stopReloading := s.reload(c, pair)
 	defer stopReloading()
-	log.Info("serving", "address", listener.Addr().String(), "database", c.DB, "environments", strings.Join(c.Environments.names, ","))
-	return s.run(ctx, listener)
+	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB, "environments", strings.Join(c.Environments.names, ","))
+	return s.run(ctx, newDoor(listener, pair, maxConnections(), log))
 }
 
 // run serves until ctx ends, and closes the keeper.
 func (s *server) run(ctx context.Context, listener net.Listener) error {
-	h := &http.Server{
-		Handler:           s.routes(),
-		ReadHeaderTimeout: headerTime,
-		IdleTimeout:       idleTime,
-		MaxHeaderBytes:    maxHeader - 4<<10, // net/http adds 4 kB of its own
-		ErrorLog:          log.New(slogWriter{s.log}, "", 0),
-	}
+	h := s.http()
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(listener) }()
 	var err error
@@ -79,29 +79,59 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	defer cancel()
 	ended := make(chan struct{})
 	go func() {
-		h.Shutdown(limited)
-		close(ended)
+		defer close(ended)
+		if h.Shutdown(limited) == nil {
+			s.parked.Wait() // no more than answerTime
+		}
 	}()
 	s.keeper.close()
-	<-ended
+	select {
+	case <-ended:
+	case <-limited.Done():
+	}
 	h.Close()
 	return err
 }
 
-// reloadKeys reads the key file again at each SIGHUP, until stop is called. A
-// file that cannot be read changes nothing.
-func (s *server) reloadKeys(c KeyConfig) (stop func()) {
+// http is the server's end of HTTP, with its limits.
+func (s *server) http() *http.Server {
+	return &http.Server{
+		Handler:                      s.routes(),
+		DisableGeneralOptionsHandler: true, // it answers without a key
+		ReadHeaderTimeout:            headerTime,
+		IdleTimeout:                  idleTime,
+		MaxHeaderBytes:               maxHeader - 4<<10, // net/http adds 4 kB of its own
+		ErrorLog:                     log.New(newSlogWriter(s.log), "", 0),
+	}
+}
+
+// useKeys lets these keys in from now on, and warns about short ones.
+func (s *server) useKeys(keys []string) {
+	s.keys.set(keys)
+	short := slices.ContainsFunc(keys, func(key string) bool { return utf8.RuneCountInString(key) < shortKey })
+	if short {
+		s.log.Warn("a key is short enough to be guessed; take one of 16 characters or more")
+	}
+}
+
+// reload reads the keys and the certificate again at each SIGHUP, until stop
+// is called. What cannot be read stays as it was.
+func (s *server) reload(c serverConfig, pair *certificate) (stop func()) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	go func() {
 		for range hangup {
-			keys, err := c.keys()
-			if err != nil {
+			if keys, err := c.keys(); err != nil {
 				s.log.Error("the keys stay as they were", "error", err)
-				continue
+			} else {
+				s.useKeys(keys)
+				s.log.Info("keys were read again", "keys", len(keys))
 			}
-			s.setKeys(keys)
-			s.log.Info("keys were read again", "keys", len(keys))
+			if err := pair.read(c); err != nil {
+				s.log.Error("the certificate stays as it was", "error", err)
+			} else if pair != nil {
+				s.log.Info("the certificate was read again")
+			}
 		}
 	}()
 	return func() {
@@ -136,17 +166,17 @@ func storeError(err error, path string) error {
 }
 
 // health asks the server on this machine whether it works: nil, or why not.
-func health(ctx context.Context, p port) error {
+func health(ctx context.Context, config healthConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, headerTime)
 	defer cancel()
-	c := &client{base: fmt.Sprintf("http://127.0.0.1:%d", p), http: http.DefaultClient}
+	c := &client{base: fmt.Sprintf("http://127.0.0.1:%d", config.Port), http: http.DefaultClient}
+	if config.TLSCertificate != "" {
+		trust, err := healthTLS(config.TLSCertificate)
+		if err != nil {
+			return err
+		}
+		c.base = strings.Replace(c.base, "http:", "https:", 1)
+		c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}
+	}
 	return c.do(ctx, http.MethodGet, "/healthz", url.Values{}, &map[string]string{})
-}
-
-// slogWriter takes what net/http logs: broken connections and panics.
-type slogWriter struct{ log *slog.Logger }
-
-func (w slogWriter) Write(line []byte) (int, error) {
-	w.log.Warn("http", "message", strings.TrimSpace(string(line)))
-	return len(line), nil
 }

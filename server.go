@@ -6,17 +6,18 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"crypto/sha256"
-	"crypto/subtle"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
+	"path"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -30,16 +31,11 @@ type server struct {
 	defaultTTL time.Duration
 	log        *slog.Logger
 	metrics    *metrics
-	keys       atomic.Pointer[[][sha256.Size]byte]
-}
-
-// setKeys replaces the keys that are let in.
-func (s *server) setKeys(keys []string) {
-	sums := make([][sha256.Size]byte, len(keys))
-	for i, key := range keys {
-		sums[i] = sha256.Sum256([]byte(key))
-	}
-	s.keys.Store(&sums)
+	keys       keyring
+	wrong      throttle
+	trusted    proxies
+	copying    sync.Mutex     // one copy of the file at a time
+	parked     sync.WaitGroup // calls that will be answered outside of net/http
 }
 
 // routes is the whole API. A handler's error is answered as JSON.
@@ -60,19 +56,35 @@ func (s *server) routes() http.Handler {
 	route("/environments", map[string]handler{http.MethodGet: s.keyed(s.environments)})
 	route("/history", map[string]handler{http.MethodGet: s.keyed(s.history)})
 	route("/events", map[string]handler{http.MethodGet: s.keyed(s.events)})
+	route("/backup", map[string]handler{http.MethodGet: s.keyed(s.backup)})
 	route("/healthz", map[string]handler{http.MethodGet: s.health})
 	route("/{$}", map[string]handler{http.MethodGet: s.keyed(s.page)})
 	route("/page.css", map[string]handler{http.MethodGet: s.keyed(asset("page.css", "text/css; charset=utf-8"))})
 	route("/page.js", map[string]handler{http.MethodGet: s.keyed(asset("page.js", "text/javascript; charset=utf-8"))})
 	route("/openapi.yaml", map[string]handler{http.MethodGet: s.keyed(asset("openapi.yaml", "application/yaml"))})
 	route("/metrics", map[string]handler{http.MethodGet: s.keyed(s.metricsHandler())})
-	mux.Handle("/", s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound })))
+	notFound := s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
+	mux.Handle("/", notFound)
 
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(s.answering("cross-origin", func(http.ResponseWriter, *http.Request) error {
 		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
 	}))
-	return guard.Handler(mux)
+	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isTidy(r) {
+			mux.ServeHTTP(w, r)
+		} else {
+			notFound.ServeHTTP(w, r)
+		}
+	}))
+}
+
+// isTidy reports whether a path is one that a ServeMux takes as it is. It
+// would redirect all others, with a page for people.
+func isTidy(r *http.Request) bool {
+	p := r.URL.Path
+	clean := path.Clean(p)
+	return path.IsAbs(p) && (p == clean || p == clean+"/" && clean != "/")
 }
 
 // A handler answers a call, or returns the error that is the answer.
@@ -82,12 +94,17 @@ type handler func(http.ResponseWriter, *http.Request) error
 // route's name.
 func (s *server) answering(route string, h handler) http.Handler {
 	return http.HandlerFunc(func(to http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // also where nobody reads the body: net/http does, in the end
+			http.NewResponseController(to).SetReadDeadline(time.Now().Add(bodyTime))
+		}
 		w := &codeWriter{to, http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
-				s.refuse(w, r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+				s.refuse(w, r, fmt.Errorf("panic at %s: %v", whereabouts(), p))
 			}
-			s.metrics.answered(route, r.Method, w.code)
+			if w.code != 0 { // else somebody else answers
+				s.metrics.answered(route, r.Method, w.code)
+			}
 		}()
 		if err := h(w, r); err != nil {
 			s.refuse(w, r, err)
@@ -95,40 +112,18 @@ func (s *server) answering(route string, h handler) http.Handler {
 	})
 }
 
-// keyed lets nobody through who does not show a key.
-func (s *server) keyed(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if !s.hasKey(r) {
-			s.metrics.badKeys.Inc()
-			return errKey
+// whereabouts names the lines of call-me that were being run, innermost first.
+func whereabouts() string {
+	pcs := make([]uintptr, 50)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	var lines []string
+	for more := true; more && len(lines) < 10; {
+		var f runtime.Frame
+		if f, more = frames.Next(); strings.HasPrefix(f.Function, "main.") {
+			lines = append(lines, fmt.Sprintf("%s:%d", filepath.Base(f.File), f.Line))
 		}
-		return h(w, r)
 	}
-}
-
-// hasKey compares sums, so that neither the time nor the length of the
-// comparison tells anything of a key.
-func (s *server) hasKey(r *http.Request) bool {
-	sent, err := sentKey(r)
-	sum, found := sha256.Sum256([]byte(sent)), 0
-	for _, key := range *s.keys.Load() {
-		found |= subtle.ConstantTimeCompare(sum[:], key[:])
-	}
-	return err == nil && found == 1
-}
-
-func sentKey(r *http.Request) (string, error) {
-	headers := r.Header.Values("X-API-KEY")
-	_, password, basic := r.BasicAuth()
-	switch {
-	case len(headers) > 1 || len(r.Header.Values("Authorization")) > 1:
-		return "", errKey
-	case len(headers) == 1:
-		return headers[0], nil
-	case basic:
-		return password, nil
-	}
-	return "", errKey
+	return strings.Join(lines, " ")
 }
 
 // caller is who the call is made as, unless it says otherwise: the user name
@@ -174,11 +169,37 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim}
-	a := s.keeper.askForSlot(r.Context(), c, wait)
-	if c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)) {
+	until := time.Now().Add(wait)
+	a := s.keeper.enter(r.Context(), c)
+	if a.inLine {
+		if wait > 0 && s.park(w, r, c, until) {
+			return nil
+		}
+		ctx, end := s.keys.while(r.Context(), keySumOf(r))
+		defer end()
+		a = s.stay(ctx, c, until)
+	}
+	return s.answerRequest(w, c, a)
+}
+
+// stay waits in line until then, for as long as ctx lasts, which is one that
+// ends with the caller's key.
+func (s *server) stay(ctx context.Context, c *call, until time.Time) answer {
+	a := s.keeper.stay(ctx, c, until)
+	if errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey) {
+		a.err = errKey
+	}
+	return a
+}
+
+func (s *server) answerRequest(w http.ResponseWriter, c *call, a answer) error {
+	switch {
+	case errors.Is(a.err, errKey):
+		return errKey // it says nothing else
+	case c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)):
 		return writeEmpty(w, map[bool]int{true: http.StatusCreated, false: http.StatusForbidden}[a.err == nil])
 	}
-	return s.writeLease(w, http.StatusCreated, name, a)
+	return s.writeLease(w, http.StatusCreated, c.environment, a)
 }
 
 // renew extends a lease.
@@ -216,7 +237,7 @@ func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	case force && selected.id != "":
 		return fmt.Errorf("%w: id and force exclude each other: an id ends its own lease", errParameter)
 	case force:
-		d.by, d.from, d.holder = selected.holder, r.RemoteAddr, ""
+		d.by, d.from, d.holder = selected.holder, s.trusted.address(r).String(), ""
 	case !d.plain && selected.id == "" && selected.holder == "":
 		return fmt.Errorf("%w: id, holder or force is required", errParameter)
 	}
@@ -317,6 +338,8 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		body.Message = errInternal.Error()
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
+	case http.StatusRequestEntityTooLarge: // what is left of it is not read
+		w.Header().Set("Connection", "close")
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,21 +24,27 @@ const testKey = "canary-key-of-the-tests"
 // A site is a keeper behind its HTTP API.
 type site struct {
 	*rig
-	url  string
-	http *httptest.Server
+	url    string
+	http   *httptest.Server
+	server *server
 }
 
 func newSite(t *testing.T, declared string) *site { return siteOf(t, newRig(t, declared)) }
 
 func siteOf(t *testing.T, g *rig) *site {
 	s := &server{keeper: g.keeper, declared: g.declared, metrics: g.metrics, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	s.setKeys([]string{testKey})
-	h := httptest.NewServer(s.routes())
+	s.keys.set([]string{testKey})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &httptest.Server{Listener: newDoor(l, nil, 1000, s.log), Config: s.http()}
+	h.Start()
 	t.Cleanup(func() {
 		g.close() // first: it answers those who wait
 		h.Close()
 	})
-	return &site{g, h.URL, h}
+	return &site{g, h.URL, h, s}
 }
 
 func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -176,7 +183,6 @@ func TestHEADWorksWhereverGETDoes(t *testing.T) {
 }
 
 func TestEveryCallNeedsTheKey(t *testing.T) {
-	s := newSite(t, "")
 	bodies := map[string]bool{}
 	for _, header := range []http.Header{
 		{"X-Api-Key": {""}},
@@ -184,10 +190,14 @@ func TestEveryCallNeedsTheKey(t *testing.T) {
 		{"X-Api-Key": {testKey + "x"}},
 		{"X-Api-Key": {testKey[:5]}},
 		{"X-Api-Key": {testKey, testKey}},
+		{"X-Api-Key": {testKey, "wrong"}},
+		{"X-Api-Key": {testKey}, "Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("ann:"+testKey))}},
+		{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(testKey+":"))}},
 		{"X-Api-Key": {strings.Repeat("x", 10000)}},
 		{"Authorization": {"Bearer " + testKey}},
 		{"Authorization": {"Basic xxx"}},
 	} {
+		s := newSite(t, "") // each with its own allowance of wrong keys
 		for _, line := range []string{"GET /maybe?environment=uat", "POST /maybe?environment=uat", "PUT /maybe", "DELETE /maybe?environment=uat", "GET /environments", "GET /nowhere", "PATCH /maybe", "GET /maybe?environment=uat&api_key=" + testKey} {
 			method, path, _ := strings.Cut(line, " ")
 			r, _ := http.NewRequest(method, s.url+path, nil)
@@ -207,6 +217,7 @@ func TestEveryCallNeedsTheKey(t *testing.T) {
 	if len(bodies) != 1 {
 		t.Errorf("401 has several bodies: %v", bodies)
 	}
+	s := newSite(t, "")
 	r, _ := http.NewRequest("POST", s.url+"/maybe?environment=uat", nil)
 	r.SetBasicAuth("ann", testKey)
 	s.send(r).want(t, 201, "")

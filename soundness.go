@@ -136,9 +136,10 @@ func (f *soundFile) see(id uint64) error {
 	return nil
 }
 
-// tree walks a tree of pages. Its keys are at least low and less than limit;
-// nil: no bound.
-func (f *soundFile) tree(id uint64, low, limit []byte, depth int) error {
+// tree walks a tree of pages. Its first key is first, as the branch above it
+// says: bbolt finds a page's entry there by this key when it writes the page
+// anew. All keys are less than limit. nil: there is no such bound.
+func (f *soundFile) tree(id uint64, first, limit []byte, depth int) error {
 	if depth > boltDepth {
 		return unsound("page %d is nested too deeply", id)
 	}
@@ -148,14 +149,14 @@ func (f *soundFile) tree(id uint64, low, limit []byte, depth int) error {
 	}
 	switch flags {
 	case boltLeaf:
-		return f.leaf(b, low, limit, depth)
+		return f.leaf(b, first, limit, depth)
 	case boltBranch:
-		return f.branch(b, low, limit, depth)
+		return f.branch(b, first, limit, depth)
 	}
 	return unsound("page %d has the type %#x", id, flags)
 }
 
-func (f *soundFile) branch(b, low, limit []byte, depth int) error {
+func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 	count := int(native.Uint16(b[10:]))
 	if count == 0 || boltHeader+count*boltElement > len(b) {
 		return unsound("a branch page of %d elements", count)
@@ -168,7 +169,7 @@ func (f *soundFile) branch(b, low, limit []byte, depth int) error {
 			return err
 		}
 	}
-	if err := ordered(keys, low, limit); err != nil {
+	if err := ordered(keys, first, limit); err != nil {
 		return err
 	}
 	keys = append(keys, limit)
@@ -180,7 +181,7 @@ func (f *soundFile) branch(b, low, limit []byte, depth int) error {
 	return nil
 }
 
-func (f *soundFile) leaf(b, low, limit []byte, depth int) error {
+func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	count := int(native.Uint16(b[10:]))
 	if boltHeader+count*boltElement > len(b) {
 		return unsound("a leaf page of %d elements", count)
@@ -206,7 +207,7 @@ func (f *soundFile) leaf(b, low, limit []byte, depth int) error {
 			}
 		}
 	}
-	return ordered(keys, low, limit)
+	return ordered(keys, first, limit)
 }
 
 // bucket walks the bucket that a leaf element describes: a root page of its
@@ -236,10 +237,12 @@ func piece(b []byte, at int, pos, skip, size uint32) ([]byte, error) {
 	return b[from : from+uint64(size)], nil
 }
 
-func ordered(keys [][]byte, low, limit []byte) error {
+func ordered(keys [][]byte, first, limit []byte) error {
+	if first != nil && (len(keys) == 0 || !bytes.Equal(keys[0], first)) {
+		return unsound("a page that does not begin with the key by which it is known")
+	}
 	for i, key := range keys {
-		if len(key) == 0 || i > 0 && bytes.Compare(keys[i-1], key) >= 0 || bytes.Compare(key, low) < 0 ||
-			limit != nil && bytes.Compare(key, limit) >= 0 {
+		if len(key) == 0 || i > 0 && bytes.Compare(keys[i-1], key) >= 0 || limit != nil && bytes.Compare(key, limit) >= 0 {
 			return unsound("keys are out of order")
 		}
 	}

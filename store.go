@@ -7,6 +7,8 @@ package main
 // what makes it durable.
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,13 +35,14 @@ const lockWait = time.Second
 
 // The file sets space aside for the day when the disk is full: a release
 // needs fresh pages too, and what deleting frees can be used only by the next
-// transaction.
-const reserveSize = 64 << 10
-
-var (
-	stateKey   = []byte("state") // of metaBucket
-	reserveKey = []byte("space") // of reserveBucket
+// transaction. It is in pieces, four to a page of 4 kB: what is free in a file
+// that has been full is single pages, and a larger value needs a run of them.
+const (
+	reserveSize  = 64 << 10
+	reservePiece = 900
 )
+
+var stateKey = []byte("state") // of metaBucket
 
 // bucket2019 is where the call-me of 2019 kept its locks: name -> "locked".
 const bucket2019 = "environments"
@@ -172,10 +175,11 @@ func open(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 		db, err = bbolt.Open(path, 0o600, options)
 		return err
 	})
+	var system syscall.Errno
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, errInUse
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+	case err != nil && !errors.Is(err, errDamaged) && !errors.As(err, &system): // it is not the system that refuses
 		return nil, fmt.Errorf("%w: %v", errDamaged, err)
 	}
 	return db, err
@@ -214,7 +218,8 @@ func (s *store) readHeader() error {
 				return fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
 			}
 		}
-		s.reserved = tx.Bucket([]byte(reserveBucket)).Get(reserveKey) != nil
+		key, _ := tx.Bucket([]byte(reserveBucket)).Cursor().First()
+		s.reserved = key != nil
 		return nil
 	})
 }
@@ -287,7 +292,7 @@ func (s *store) save(counter uint64, writes []write) error {
 // It uses the reserve up.
 func (s *store) saveTight(counter uint64, writes []write) error {
 	if s.reserved {
-		if err := s.update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(reserveBucket)).Delete(reserveKey) }); err != nil {
+		if err := s.update(dropReserve); err != nil {
 			return err
 		}
 		s.reserved = false
@@ -298,10 +303,27 @@ func (s *store) saveTight(counter uint64, writes []write) error {
 // reserve sets space aside again. Its error is errNoSpace while there is
 // none, or as with save.
 func (s *store) reserve() error {
-	err := s.update(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(reserveBucket)).Put(reserveKey, make([]byte, reserveSize))
-	})
+	err := s.update(putReserve)
 	s.reserved = s.reserved || err == nil
+	return err
+}
+
+func putReserve(tx *bbolt.Tx) error {
+	b := tx.Bucket([]byte(reserveBucket))
+	b.FillPercent = 1
+	for i := range reserveSize / reservePiece {
+		if err := b.Put(binary.BigEndian.AppendUint16(nil, uint16(i)), make([]byte, reservePiece)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func dropReserve(tx *bbolt.Tx) error {
+	if err := tx.DeleteBucket([]byte(reserveBucket)); err != nil {
+		return err
+	}
+	_, err := tx.CreateBucket([]byte(reserveBucket))
 	return err
 }
 
@@ -338,12 +360,23 @@ func isFull(err error) bool {
 
 // put applies the writes and keeps the header's sum up to date.
 func put(tx *bbolt.Tx, h *header, writes []write) (err error) {
+	buckets := map[string]*bbolt.Bucket{}
+	var newest []byte // event
 	for _, w := range writes {
-		b := tx.Bucket([]byte(w.bucket))
+		b := buckets[w.bucket]
+		if b == nil {
+			b = tx.Bucket([]byte(w.bucket))
+			buckets[w.bucket] = b
+		}
 		if w.bucket == historyBucket {
 			b.FillPercent = 0.9 // its keys only grow
+			if newest == nil {
+				newest, _ = b.Cursor().Last()
+			}
 		}
-		if before := b.Get(w.key); before != nil {
+		if w.bucket == historyBucket && bytes.Compare(w.key, newest) > 0 {
+			newest = w.key
+		} else if before := b.Get(w.key); before != nil {
 			h.sum -= checksumOf(before)
 		}
 		if w.value == nil {
@@ -396,6 +429,17 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	return syncFolder(s.path)
 }
 
+// writeCopy fills the empty file at path with a database of exactly these
+// records, and makes it durable.
+func writeCopy(path string, counter uint64, records []write) error {
+	db, err := openBolt(path)
+	if err != nil {
+		return err
+	}
+	err = guard(func() error { return fill(db, &header{format: format, counter: counter}, records) })
+	return errors.Join(err, db.Close())
+}
+
 // fill makes the buckets of a new file and stores the records.
 func fill(db *bbolt.DB, h *header, records []write) error {
 	err := db.Update(func(tx *bbolt.Tx) error {
@@ -404,7 +448,7 @@ func fill(db *bbolt.DB, h *header, records []write) error {
 				return err
 			}
 		}
-		if err := tx.Bucket([]byte(reserveBucket)).Put(reserveKey, make([]byte, reserveSize)); err != nil {
+		if err := putReserve(tx); err != nil {
 			return err
 		}
 		return put(tx, h, records)

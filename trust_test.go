@@ -84,6 +84,8 @@ var claims = []claim{
 		aims: []aim{{"crashes", 10_000}, {"answered operations", 250_000}}, never: []string{"lost", "double", "out of order"}},
 	{name: "sites", says: "A scripted session is killed, or given an I/O error, at each of its writes and syncs in turn",
 		aims: []aim{{"sites", 0}}, never: []string{"wrong answers"}, once: true},
+	{name: "strikes", says: "A process with keeper and store is struck at each of its writes, syncs, links and renames: killed, its disk failing once or three times in a row, or full. The session must go on as if nothing had been",
+		aims: []aim{{"strikes", 0}}, never: []string{"wrong answers"}, once: true},
 	{name: "linearizability", says: "Clients call through a network that delays, drops and repeats, the disk fails and the server crashes; porcupine checks the history against the rules",
 		aims: []aim{{"operations", 1_000_000}}, never: []string{"violations"}},
 	{name: "bugs", says: "Bugs are put into the server on purpose, and the checks above must see each",

@@ -44,7 +44,10 @@ type waiter struct {
 
 // waiter begins to listen. Call done at the end.
 func (t *terminal) waiter(a asking, form resultForm) *waiter {
-	w := &waiter{terminal: t, asking: a, form: form, columns: width(t.err), started: t.now(), stop: make(chan struct{}), ended: make(chan struct{})}
+	w := &waiter{terminal: t, asking: a, form: form, started: t.now(), stop: make(chan struct{}), ended: make(chan struct{})}
+	if !inCI(t.getenv) {
+		w.columns = width(t.err)
+	}
 	go w.tick()
 	return w
 }

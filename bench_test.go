@@ -1,0 +1,509 @@
+//go:build linux
+
+package main
+
+// The benchmarks: a real server, as call-me serve starts it, with its default
+// settings and its file on the disk, beside the floor: the same API in memory
+// on plain net/http, without any of what a lock needs. Both run in this
+// process, and the two take turns within each benchmark, so that a busy machine
+// is equally busy for both. docs/performance.md is made from them.
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// turns is how often call-me and the floor take turns in one benchmark.
+const turns = 10
+
+// A contender is a server that is measured.
+type contender struct {
+	url       string
+	transport *http.Transport
+}
+
+func targetAt(b testing.TB, url string) *contender {
+	t := &contender{url, &http.Transport{MaxIdleConnsPerHost: 20_000, DisableCompression: true}}
+	b.Cleanup(t.transport.CloseIdleConnections)
+	return t
+}
+
+// call sends one request and returns the status of its answer.
+func (t *contender) call(b testing.TB, method, query string) int {
+	r, err := http.NewRequest(method, t.url+query, nil)
+	if err != nil {
+		b.Error(err)
+		return 0
+	}
+	r.Header["X-Api-Key"] = []string{testKey}
+	answer, err := t.transport.RoundTrip(r)
+	if err != nil {
+		b.Error(err)
+		return 0
+	}
+	io.Copy(io.Discard, answer.Body)
+	answer.Body.Close()
+	return answer.StatusCode
+}
+
+// commits returns how many commits call-me has made so far.
+func (t *contender) commits(b testing.TB) (n float64) {
+	r, _ := http.NewRequest(http.MethodGet, strings.TrimSuffix(t.url, "/maybe?environment=")+"/metrics", nil)
+	r.Header.Set("X-API-KEY", testKey)
+	answer, err := t.transport.RoundTrip(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	_, after, found := strings.Cut(string(text), "\ncallme_commit_seconds_count ")
+	if _, err := fmt.Sscan(after, &n); !found || err != nil {
+		b.Fatalf("no count of commits: %v", err)
+	}
+	return n
+}
+
+// want is call where only one answer is right.
+func (t *contender) want(b testing.TB, status int, method, query string) {
+	if got := t.call(b, method, query); got != status {
+		b.Errorf("%s %s: %d", method, query, got)
+	}
+}
+
+// newFloor serves the 2019 calls from a map.
+func newFloor(b testing.TB) *contender {
+	var mu sync.Mutex
+	held := map[string]bool{}
+	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, status := r.URL.Query().Get("environment"), http.StatusOK
+		mu.Lock()
+		switch {
+		case r.Method == http.MethodDelete:
+			delete(held, name)
+			status = http.StatusNoContent
+		case held[name]:
+			status = http.StatusForbidden
+		case r.Method == http.MethodPost:
+			held[name], status = true, http.StatusCreated
+		}
+		mu.Unlock()
+		w.WriteHeader(status)
+	})}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	go h.Serve(l)
+	b.Cleanup(func() { h.Close() })
+	return targetAt(b, "http://"+l.Addr().String()+"/maybe?environment=")
+}
+
+// newServed starts call-me as serve does, on a fresh file; its log goes to a
+// file beside it.
+func newServed(b testing.TB) *contender {
+	folder := b.TempDir()
+	log, err := os.Create(filepath.Join(folder, "log"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return serveFrom(b, filepath.Join(folder, "call-me.db"), log)
+}
+
+func serveFrom(b testing.TB, db string, log io.Writer) *contender {
+	var config serverConfig
+	config.APIKey, config.Port, config.DB = testKey, port(freePort()), db
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	lines, flush := newLog(log, logText)
+	go func() { ended <- serve(ctx, config, lines) }()
+	b.Cleanup(func() {
+		defer flush()
+		stop()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+	})
+	address := fmt.Sprintf("127.0.0.1:%d", config.Port)
+	if err := waitForServer(http.DefaultClient, "http://"+address); err != nil {
+		b.Fatal(err)
+	}
+	return targetAt(b, "http://"+address+"/maybe?environment=")
+}
+
+// besideFloor measures n operations on call-me in turn with the floor, by so
+// many clients at once; each says what one does. Beside the usual ns/op, of
+// call-me, it reports the floor's, and call-me's share of the floor's speed.
+func besideFloor(b *testing.B, clients int, operation func(b testing.TB, t *contender, client int)) {
+	compare(b, newFloor(b), newServed(b), clients, operation)
+}
+
+func compare(b *testing.B, floor, served *contender, clients int, operation func(b testing.TB, t *contender, client int)) {
+	for _, t := range []*contender{floor, served} { // connections are made, pools are filled
+		closedLoop(clients, 4*clients, func(client int) { operation(b, t, client) })
+	}
+	var atFloor, atServed, cpuFloor, cpuServed time.Duration
+	commits := served.commits(b)
+	b.ResetTimer()
+	b.StopTimer()
+	for turn := range turns {
+		n := b.N*(turn+1)/turns - b.N*turn/turns
+		c0 := cpu()
+		atFloor += closedLoop(clients, n, func(client int) { operation(b, floor, client) })
+		c1 := cpu()
+		b.StartTimer()
+		atServed += closedLoop(clients, n, func(client int) { operation(b, served, client) })
+		b.StopTimer()
+		cpuFloor += c1 - c0
+		cpuServed += cpu() - c1
+	}
+	b.ReportMetric(float64(atFloor)/float64(b.N), "floor-ns/op")
+	b.ReportMetric(float64(atFloor)/float64(atServed), "share")
+	b.ReportMetric((served.commits(b)-commits)/float64(b.N), "commits/op")
+	b.ReportMetric(float64(cpuFloor)/float64(b.N), "floor-cpu-ns/op")
+	b.ReportMetric(float64(cpuServed)/float64(b.N), "cpu-ns/op")
+}
+
+// closedLoop lets so many clients do n operations together, each the next one
+// as soon as it has done one.
+func closedLoop(clients, n int, operation func(client int)) time.Duration {
+	start := time.Now()
+	var left atomic.Int64
+	left.Store(int64(n))
+	var all sync.WaitGroup
+	for client := range min(clients, n) {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				operation(client)
+			}
+		})
+	}
+	all.Wait()
+	return time.Since(start)
+}
+
+var clientCounts = []int{1, 16, 64, 256}
+
+// A cycle is an acquire and a release, each client on its own environment.
+func BenchmarkCycle(b *testing.B) {
+	for _, clients := range clientCounts {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			besideFloor(b, clients, func(b testing.TB, t *contender, client int) {
+				name := fmt.Sprintf("environment-%d", client)
+				t.want(b, http.StatusCreated, http.MethodPost, name)
+				t.want(b, http.StatusNoContent, http.MethodDelete, name)
+			})
+		})
+	}
+}
+
+// The same with all that call-me's own client sends: an id, a holder, a ttl.
+func BenchmarkCycleOfTheClient(b *testing.B) {
+	var n atomic.Int64
+	for _, clients := range clientCounts {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			besideFloor(b, clients, func(b testing.TB, t *contender, client int) {
+				who := fmt.Sprintf("environment-%d&id=request-%d&holder=github:acme/shop/run/%d/deploy&ttl=2m", client, n.Add(1), client)
+				t.want(b, http.StatusCreated, http.MethodPost, who+"&wait=25s&claim=30s")
+				t.want(b, http.StatusNoContent, http.MethodDelete, who)
+			})
+		})
+	}
+}
+
+// A check is the GET of 2019.
+func BenchmarkCheck(b *testing.B) {
+	for _, clients := range clientCounts {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			besideFloor(b, clients, func(b testing.TB, t *contender, client int) {
+				t.want(b, http.StatusOK, http.MethodGet, "uat")
+			})
+		})
+	}
+}
+
+// cpu is the time that this process has spent on the processors.
+func cpu() time.Duration {
+	var u syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A cycle while other environments are held by others: it must not cost more.
+func BenchmarkCycleAmongOthers(b *testing.B) {
+	for _, others := range []int{1, 100, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("environments=%d", others), func(b *testing.B) {
+			served := serveFrom(b, heldByOthers(b, others), io.Discard)
+			compare(b, newFloor(b), served, 16, func(b testing.TB, t *contender, client int) {
+				name := fmt.Sprintf("environment-%d", client)
+				t.want(b, http.StatusCreated, http.MethodPost, name)
+				t.want(b, http.StatusNoContent, http.MethodDelete, name)
+			})
+		})
+	}
+}
+
+// heldByOthers makes a file with so many leases, each on an environment of its
+// own.
+func heldByOthers(b testing.TB, n int) (path string) {
+	path = tempDB(b)
+	s := mustOpen(b, path)
+	defer s.close()
+	var records []write
+	for i := range n {
+		name := fmt.Sprintf("others-%d", i)
+		l := &lease{request: request{id: fmt.Sprintf("request-%d", i), holder: fmt.Sprintf("github:acme/shop/run/%d/deploy", i), ttl: time.Hour},
+			slot: name, fence: uint64(i + 1), since: time.Now(), ttl: time.Hour}
+		records = append(records, leaseRecord(name, l))
+	}
+	if err := s.rewrite(uint64(n), records); err != nil {
+		b.Fatal(err)
+	}
+	return path
+}
+
+// A renewal needs no disk.
+func BenchmarkRenewal(b *testing.B) {
+	for _, clients := range clientCounts {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			floor, served := newFloor(b), newServed(b)
+			for client := range clients {
+				query := fmt.Sprintf("environment-%d&id=request-%d&ttl=2m", client, client)
+				served.want(b, http.StatusCreated, http.MethodPost, query)
+			}
+			compare(b, floor, served, clients, func(b testing.TB, t *contender, client int) {
+				t.want(b, http.StatusOK, http.MethodPut, fmt.Sprintf("environment-%d&id=request-%d", client, client))
+			})
+		})
+	}
+}
+
+// A check while 16 clients acquire and release as fast as they can.
+func BenchmarkCheckUnderWrites(b *testing.B) {
+	served := newServed(b)
+	stop := make(chan struct{})
+	var writers sync.WaitGroup
+	for client := range 16 {
+		writers.Go(func() {
+			for name := fmt.Sprintf("environment-%d", client); ; {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				served.want(b, http.StatusCreated, http.MethodPost, name)
+				served.want(b, http.StatusNoContent, http.MethodDelete, name)
+			}
+		})
+	}
+	var times []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		served.want(b, http.StatusOK, http.MethodGet, "uat")
+		times = append(times, time.Since(start))
+	}
+	close(stop)
+	writers.Wait()
+	reportTimes(b, "check", times)
+}
+
+// From the start of the process until it answers, and what it takes when
+// nothing happens.
+func BenchmarkStart(b *testing.B) {
+	for _, leases := range []int{0, 10_000, 100_000} {
+		b.Run(fmt.Sprintf("leases=%d", leases), func(b *testing.B) {
+			d := newDaemon(b, "CALL_ME_DB="+heldByOthers(b, leases))
+			memory := 0.0
+			for b.Loop() {
+				b.StopTimer()
+				memory = float64(d.memory())
+				d.cmd.Process.Signal(syscall.SIGTERM)
+				d.cmd.Wait()
+				b.StartTimer()
+				d.start()
+			}
+			b.ReportMetric(memory/1e6, "idle-MB")
+		})
+	}
+}
+
+// What a job waits for where a slot is free: the whole command, from the start
+// of its process to its end. The floor is the same binary that does nothing.
+func BenchmarkRequestCommand(b *testing.B) {
+	d := newDaemon(b)
+	run := func(args ...string) time.Duration {
+		cmd, out := d.client("job", args...)
+		start := time.Now()
+		if err := cmd.Run(); err != nil {
+			b.Fatalf("%v: %v %s", args, err, out)
+		}
+		return time.Since(start)
+	}
+	var times, floor []time.Duration
+	for b.Loop() {
+		times = append(times, run("request", "uat"))
+		run("release", "uat")
+		floor = append(floor, run("--version"))
+	}
+	reportTimes(b, "request", times)
+	reportTimes(b, "version", floor)
+}
+
+// A crowd waits for one slot of a server of its own, a process, in an order
+// that it knows: whoever is at its head is next.
+type crowd struct {
+	b      testing.TB
+	d      *daemon
+	holder *standing
+	line   []*standing
+	named  int
+}
+
+// One who is standing in line: a connection on which one request is held open.
+type standing struct {
+	net.Conn
+	answer *bufio.Reader
+	id     string
+}
+
+func (c *crowd) name() string {
+	c.named++
+	return fmt.Sprintf("request-%08d", c.named)
+}
+
+// newCrowd starts a server, takes the slot, and lets so many wait for it.
+func newCrowd(b testing.TB, waiting int) *crowd {
+	c := &crowd{b: b, d: newDaemon(b), line: make([]*standing, waiting)}
+	c.holder = c.connect()
+	c.holder.ask(b, c.name(), "0s")
+	c.holder.hear(b, http.StatusCreated)
+	for done := 0; done < waiting; {
+		var some []*standing
+		for range min(100, waiting-done) {
+			w := c.connect()
+			w.ask(b, c.name(), "0s")
+			some = append(some, w)
+		}
+		for _, w := range some {
+			c.line[w.hear(b, http.StatusForbidden).Position-1] = w
+			w.ask(b, w.id, "5m")
+			done++
+		}
+	}
+	return c
+}
+
+func (c *crowd) connect() *standing {
+	conn, err := net.Dial("tcp", c.d.host)
+	if err != nil {
+		c.b.Fatal(err)
+	}
+	c.b.Cleanup(func() { conn.Close() })
+	return &standing{Conn: conn, answer: bufio.NewReaderSize(conn, 1024)}
+}
+
+func (w *standing) send(b testing.TB, method, query string) {
+	if _, err := fmt.Fprintf(w, "%s /maybe?environment=uat&%s HTTP/1.1\r\nHost: call-me\r\nX-API-KEY: %s\r\n\r\n", method, query, testKey); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (w *standing) ask(b testing.TB, id, wait string) {
+	w.id = id
+	w.send(b, http.MethodPost, "ttl=1h&holder=github:acme/shop/run/1/deploy&id="+id+"&wait="+wait)
+}
+
+func (w *standing) hear(b testing.TB, status int) (told refusalJSON) {
+	answer, err := http.ReadResponse(w.answer, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	text, _ := io.ReadAll(answer.Body)
+	if answer.StatusCode != status {
+		b.Fatalf("%s: answered %d %s, want %d", w.id, answer.StatusCode, text, status)
+	}
+	json.Unmarshal(text, &told)
+	return told
+}
+
+// handOver lets the holder release, and returns the time until the next one
+// has been told. The holder then goes to the end of the line.
+func (c *crowd) handOver() time.Duration {
+	start := time.Now()
+	c.holder.send(c.b, http.MethodDelete, "id="+c.holder.id)
+	c.line[0].hear(c.b, http.StatusCreated)
+	took := time.Since(start)
+	c.holder.hear(c.b, http.StatusNoContent)
+	id := c.name()
+	c.holder.ask(c.b, id, "0s")
+	c.holder.hear(c.b, http.StatusForbidden)
+	c.holder.ask(c.b, id, "5m")
+	c.line = append(c.line, c.holder)
+	c.holder, c.line = c.line[0], c.line[1:]
+	return took
+}
+
+// trip is the time of a call that changes nothing.
+func (c *crowd) trip() time.Duration {
+	start := time.Now()
+	c.holder.send(c.b, http.MethodGet, "")
+	c.holder.hear(c.b, http.StatusForbidden)
+	return time.Since(start)
+}
+
+// A hand-over begins when a release is sent, and ends when the next holder
+// has been told; every answer is one commit later. Beside its time stand what
+// it cannot be faster than: one commit and one round trip.
+func BenchmarkHandOver(b *testing.B) {
+	for _, waiting := range []int{1, 64, 1_000, 10_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			c := newCrowd(b, waiting)
+			var times, trips []time.Duration
+			for b.Loop() {
+				times = append(times, c.handOver())
+				trips = append(trips, c.trip())
+			}
+			reportTimes(b, "handover", times)
+			reportTimes(b, "trip", trips)
+			b.ReportMetric(float64(c.d.memory())/1e6, "server-MB")
+		})
+	}
+}
+
+// reportTimes reports the median and the 99th percentile.
+func reportTimes(b *testing.B, name string, times []time.Duration) {
+	slices.Sort(times)
+	b.ReportMetric(float64(times[len(times)/2])/1e6, name+"-p50-ms")
+	b.ReportMetric(float64(times[len(times)*99/100])/1e6, name+"-p99-ms")
+}
+
+// A commit is what one call waits for: one transaction of the store, with the
+// two records that a grant writes.
+func BenchmarkCommit(b *testing.B) {
+	s := mustOpen(b, tempDB(b))
+	defer s.close()
+	var times []time.Duration
+	for n := uint64(1); b.Loop(); n++ {
+		l := &lease{slot: "uat", fence: n, since: time.Now()}
+		start := time.Now()
+		err := s.save(n, []write{leaseRecord("uat", l), eventRecord(&event{number: n, kind: granted, at: l.since, environment: "uat", slot: "uat", fence: n})})
+		if err != nil {
+			b.Fatal(err)
+		}
+		times = append(times, time.Since(start))
+	}
+	reportTimes(b, "commit", times)
+}

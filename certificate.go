@@ -1,0 +1,129 @@
+package main
+
+// TLS: the server's certificate, which can be exchanged while it serves, and
+// what the client trusts. Nothing here turns verification off.
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+)
+
+// What a client can find at the other end instead of a server it trusts.
+var (
+	errUntrusted = errors.New("cannot trust")
+	errPlain     = errors.New("speaks plain HTTP, not HTTPS")
+)
+
+// cipherSuites are those of TLS 1.2 that are still recommended (RFC 9325,
+// section 4.2). TLS 1.3 has no others.
+var cipherSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// A certificate is the server's, with its private key. A nil one: plain HTTP.
+type certificate struct {
+	pair atomic.Pointer[tls.Certificate]
+}
+
+// newCertificate reads the files of the configuration; nil: there are none.
+func newCertificate(c serverConfig) (*certificate, error) {
+	if c.TLSCertificate == "" {
+		return nil, nil
+	}
+	made := &certificate{}
+	return made, made.read(c)
+}
+
+// read reads the files, also again. After an error the old ones stay.
+func (c *certificate) read(config serverConfig) error {
+	if c == nil {
+		return nil
+	}
+	pair, err := tls.LoadX509KeyPair(config.TLSCertificate, config.TLSPrivateKey)
+	if err != nil {
+		return usagef("reading %s and %s: %v", prefix+"_TLS_CERTIFICATE", prefix+"_TLS_PRIVATE_KEY", err)
+	}
+	c.pair.Store(&pair)
+	return nil
+}
+
+// config is for connections from now on; nil: plain HTTP. HTTP/2 is not
+// offered: every limit is HTTP/1.1's.
+func (c *certificate) config() *tls.Config {
+	if c == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		CipherSuites:   cipherSuites,
+		NextProtos:     []string{"http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil },
+	}
+}
+
+// clientTLS trusts the authorities in caFile, or without one the system's.
+func clientTLS(caFile string) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile == "" {
+		return config, nil
+	}
+	text, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, usagef("reading %s: %v", prefix+"_CA_FILE", err)
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(text) {
+		return nil, usagef("reading %s: %q has no certificate (PEM)", prefix+"_CA_FILE", caFile)
+	}
+	return config, nil
+}
+
+// healthTLS trusts exactly the certificate in the file, under one of its own
+// names: this machine has none that it was made for.
+func healthTLS(file string) (*tls.Config, error) {
+	config, err := clientTLS(file)
+	if err != nil {
+		return nil, fmt.Errorf("the server's certificate: %w", err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	leaf, err := x509.ParseCertificate(block.Bytes) // clientTLS has seen one
+	if err != nil {
+		return nil, usagef("reading %q: %v", file, err)
+	}
+	switch {
+	case len(leaf.DNSNames) > 0:
+		config.ServerName = strings.Replace(leaf.DNSNames[0], "*", "health", 1)
+	case len(leaf.IPAddresses) > 0:
+		config.ServerName = leaf.IPAddresses[0].String()
+	}
+	return config, nil
+}
+
+// trustError says why a server is not trusted, or that it speaks plain HTTP;
+// nil for every other failure of a call.
+func trustError(base string, err error) error {
+	var verification *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return hint(fmt.Errorf("%s %w", base, errPlain), "HOST="+strings.Replace(base, "https:", "http:", 1))
+	case !errors.As(err, &verification):
+		return nil
+	case errors.As(err, &unknown):
+		return hint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err), prefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
+	}
+	return fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err)
+}

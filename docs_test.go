@@ -1,0 +1,142 @@
+package main
+
+// What the documentation and the recipes say must work when it is typed.
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// typed are the commands of a page: its sh blocks, and the comments that
+// prepare them for the test.
+var typed = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$|^<!-- test: (.*?) -->$")
+
+func TestTheCommandsOfTheDocumentationWork(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil || runtime.GOOS != "linux" {
+		missing(t, "bash, on Linux")
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal("there are no pages")
+	}
+	for _, page := range pages {
+		t.Run(page, func(t *testing.T) {
+			text, err := os.ReadFile(page)
+			if err != nil {
+				t.Fatal(err)
+			}
+			script := ""
+			for _, block := range typed.FindAllStringSubmatch(string(text), -1) {
+				script += block[1] + block[2] + "\n"
+			}
+			if script == "" {
+				t.Skip("nothing to type")
+			}
+			d := newDaemon(t)
+			cmd := exec.Command(bash, "-euxo", "pipefail", "-c", script)
+			cmd.Dir, cmd.Env = t.TempDir(), d.env
+			for _, name := range []string{"deploy.sh", "test.sh"} {
+				os.WriteFile(filepath.Join(cmd.Dir, name), []byte("#!/bin/sh\n"), 0o755)
+			}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// documented returns the files that tell people what to type.
+func documented(t *testing.T) []string {
+	t.Helper()
+	files := []string{"README.md"}
+	for _, folder := range []string{"docs", "examples", "deploy"} {
+		filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !entry.IsDir() && filepath.Ext(path) != ".png" {
+				files = append(files, path)
+			}
+			return nil
+		})
+	}
+	return files
+}
+
+func TestWhatPeopleAreToldToTypeExists(t *testing.T) {
+	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT"} // set by run
+	for _, config := range []any{&serverConfig{}, &clientConfig{}} {
+		for _, s := range settings(config) {
+			variables = append(variables, s.variable)
+		}
+	}
+	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|serve|health|backup|completion)\b[^\n<>}'"` + "`" + `|;)&]*)`)
+	variable := regexp.MustCompile(`\bCALL_ME_[A-Z_]*[A-Z]\b`)
+	for _, file := range documented(t) {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range variable.FindAllString(string(text), -1) {
+			if !slices.Contains(variables, name) {
+				t.Errorf("%s: nothing reads %s", file, name)
+			}
+		}
+		for _, match := range line.FindAllStringSubmatch(string(text), -1) {
+			app := newApp(newTerminal())
+			words := append([]string{"call-me"}, strings.Fields(match[1])...)
+			if app.Command(words[1]) == nil {
+				t.Errorf("%s: there is no command %q", file, match[0])
+				continue
+			}
+			if _, err := flagsFirst(app, words); err != nil {
+				t.Errorf("%s: %q: %v", file, match[0], err)
+			}
+		}
+	}
+}
+
+func TestLinksInTheDocumentationLeadSomewhere(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
+	unspoken := regexp.MustCompile(`[^a-z0-9 _-]`)
+	pages, _ := filepath.Glob("docs/*.md")
+	for _, page := range append(pages, "README.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range link.FindAllStringSubmatch(string(text), -1) {
+			path, anchor, _ := strings.Cut(match[1], "#")
+			if strings.Contains(path, "://") {
+				continue
+			}
+			target := page
+			if path != "" {
+				target = filepath.Join(filepath.Dir(page), path)
+			}
+			there, err := os.ReadFile(target)
+			if err != nil {
+				if info, isThere := os.Stat(target); isThere != nil || !info.IsDir() {
+					t.Errorf("%s: %v", page, err)
+				}
+				continue
+			}
+			var anchors []string
+			for _, h := range heading.FindAllStringSubmatch(string(there), -1) {
+				anchors = append(anchors, strings.ReplaceAll(unspoken.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
+			}
+			if anchor != "" && !slices.Contains(anchors, anchor) {
+				t.Errorf("%s: %s has no heading %q, but %v", page, target, anchor, anchors)
+			}
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+// The door: the listener that every connection comes in by. It counts them,
+// encrypts them where there is a certificate, turns away who speaks the wrong
+// protocol, and makes net/http's own answers look like all others.
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
+)
+
+// tlsHandshake is the first byte of a connection that speaks TLS.
+const tlsHandshake = 0x16
+
+// A door lets in so many connections at a time; further ones wait outside.
+type door struct {
+	net.Listener
+	tls    *tls.Config // nil: plain HTTP
+	log    *slog.Logger
+	often  *rate.Limiter // of lines that strangers cause
+	room   chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newDoor(l net.Listener, c *certificate, most int, log *slog.Logger) *door {
+	return &door{Listener: l, tls: c.config(), log: log, often: rate.NewLimiter(1, 20), room: make(chan struct{}, most), closed: make(chan struct{})}
+}
+
+func (d *door) Accept() (net.Conn, error) {
+	select {
+	case d.room <- struct{}{}:
+	case <-d.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := d.Listener.Accept()
+	if err != nil {
+		<-d.room
+		return nil, err
+	}
+	var inner net.Conn = &threshold{Conn: c, door: d}
+	if d.tls != nil {
+		inner = tls.Server(inner, d.tls)
+	}
+	return &entrance{Conn: inner, door: d, leave: sync.OnceFunc(func() { <-d.room })}, nil
+}
+
+func (d *door) Close() error {
+	d.once.Do(func() { close(d.closed) })
+	return d.Listener.Close()
+}
+
+// complain logs what a stranger did.
+func (d *door) complain(what string, from net.Addr) {
+	if d.often.Allow() {
+		d.log.Warn(what, "from", from.String())
+	}
+}
+
+// A threshold looks at the first byte of a connection: who speaks TLS to a
+// plain port, or plain HTTP to a TLS port, is told so and turned away.
+type threshold struct {
+	net.Conn
+	door   *door
+	looked bool
+}
+
+func (t *threshold) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if t.looked || n == 0 {
+		return n, err
+	}
+	t.looked = true
+	var wrong string
+	switch secure := t.door.tls != nil; {
+	case !secure && p[0] == tlsHandshake:
+		wrong = "this port speaks plain HTTP: use http://"
+	case secure && p[0] >= 'A' && p[0] <= 'Z':
+		wrong = "this port speaks HTTPS: use https://"
+	default:
+		return n, err
+	}
+	t.door.complain("turned away: "+wrong, t.RemoteAddr())
+	t.Conn.Write(errorAnswer(http.StatusBadRequest, http.StatusText(http.StatusBadRequest), wrong))
+	return 0, io.EOF
+}
+
+func (t *threshold) CloseWrite() error { return closeWrite(t.Conn) }
+
+// closeWrite ends one direction, so that who still sends can read the answer.
+func closeWrite(c net.Conn) error {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// An entrance is a connection as net/http sees it.
+type entrance struct {
+	net.Conn
+	door  *door
+	leave func()
+	heard atomic.Bool
+}
+
+// Read tells the log when a connection never got as far as HTTP.
+func (e *entrance) Read(p []byte) (int, error) {
+	n, err := e.Conn.Read(p)
+	if e.door.tls == nil || e.heard.Swap(true) || err == nil {
+		return n, err
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
+		e.door.complain("no TLS connection: "+err.Error(), e.RemoteAddr())
+	}
+	return n, err
+}
+
+// Write passes everything on as it is, but for the answers that net/http
+// gives to what is no HTTP: those are text.
+func (e *entrance) Write(p []byte) (int, error) {
+	if answer := retell(p); answer != nil {
+		if _, err := e.Conn.Write(answer); err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
+	return e.Conn.Write(p)
+}
+
+func (e *entrance) CloseWrite() error { return closeWrite(e.Conn) }
+
+func (e *entrance) Close() error {
+	e.leave()
+	return e.Conn.Close()
+}
+
+// ownHeader follows the status in each answer that net/http makes itself
+// (errorHeaders in net/http/server.go), and in no other.
+const ownHeader = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+
+// retell returns such an answer as ours; nil for all others.
+func retell(p []byte) []byte {
+	if !bytes.HasPrefix(p, []byte("HTTP/1.1 4")) && !bytes.HasPrefix(p, []byte("HTTP/1.1 5")) {
+		return nil
+	}
+	line, rest, _ := bytes.Cut(p, []byte("\r\n"))
+	if !strings.HasPrefix("\r\n"+string(rest[:min(len(rest), len(ownHeader))]), ownHeader) {
+		return nil
+	}
+	status, detail, detailed := strings.Cut(string(line[len("HTTP/1.1 "):]), ": ")
+	code, err := strconv.Atoi(status[:min(3, len(status))])
+	if err != nil {
+		return nil
+	}
+	var message string
+	switch code {
+	case http.StatusBadRequest:
+		message = errMalformed.Error()
+	case http.StatusRequestHeaderFieldsTooLarge:
+		message = fmt.Sprintf("%v: a header has %d bytes at most", errTooLarge, maxHeader)
+	default:
+		message = strings.ToLower(http.StatusText(code))
+	}
+	if detailed {
+		message += ": " + detail
+	}
+	return errorAnswer(code, http.StatusText(code), message)
+}
+
+// errorAnswer is a whole HTTP answer, after which the connection is closed.
+func errorAnswer(code int, status, message string) []byte {
+	body, _ := json.Marshal(refusalJSON{Code: code, Message: message}) // cannot fail
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n", code, status, len(body)+1, body)
+}

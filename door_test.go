@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// An authority signs certificates for the tests.
+type authority struct {
+	t    *testing.T
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	file string
+	next int64
+}
+
+func newAuthority(t *testing.T) *authority {
+	a := &authority{t: t, next: 1}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign}
+	a.key, a.cert = a.sign(template, template, nil)
+	a.file = filepath.Join(t.TempDir(), "authority.pem")
+	a.write(a.file, "CERTIFICATE", a.cert.Raw)
+	return a
+}
+
+func (a *authority) sign(template, parent *x509.Certificate, by *ecdsa.PrivateKey) (*ecdsa.PrivateKey, *x509.Certificate) {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if by == nil {
+		by = key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, by)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return key, cert
+}
+
+func (a *authority) write(file, kind string, der []byte) {
+	a.t.Helper()
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// issue writes a certificate for localhost, and its key. It returns the
+// serial number.
+func (a *authority) issue(certFile, keyFile string) int64 {
+	a.t.Helper()
+	a.next++
+	key, cert := a.sign(&x509.Certificate{SerialNumber: big.NewInt(a.next), DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}, a.cert, a.key)
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.write(certFile, "CERTIFICATE", cert.Raw)
+	a.write(keyFile, "EC PRIVATE KEY", der)
+	return a.next
+}
+
+// trust is what somebody trusts who trusts the authority.
+func (a *authority) trust() *tls.Config {
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AddCert(a.cert)
+	return config
+}
+
+// A tlsDaemon is a daemon with a certificate.
+type tlsDaemon struct {
+	*daemon
+	authority *authority
+	cert, key string
+	serial    int64
+}
+
+func newTLSDaemon(t *testing.T) *tlsDaemon {
+	a, dir := newAuthority(t), t.TempDir()
+	d := &tlsDaemon{authority: a, cert: filepath.Join(dir, "cert.pem"), key: filepath.Join(dir, "key.pem")}
+	d.serial = a.issue(d.cert, d.key)
+	d.daemon = makeDaemon(t, "CALL_ME_TLS_CERTIFICATE="+d.cert, "CALL_ME_TLS_PRIVATE_KEY="+d.key, "CALL_ME_CA_FILE="+a.file)
+	d.base = "https://" + d.host
+	d.env = append(d.env, "HOST="+d.base)
+	d.http = &http.Client{Transport: &http.Transport{TLSClientConfig: a.trust()}}
+	d.start()
+	return d
+}
+
+func TestTheClientSpeaksTLSAndTrustsOnlyWhomItIsTold(t *testing.T) {
+	t.Parallel()
+	d := newTLSDaemon(t)
+	says := func(want int, in string, env []string, args ...string) {
+		t.Helper()
+		cmd, out := d.client("ann", args...)
+		cmd.Env = append(cmd.Env, env...)
+		cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code != want || !strings.Contains(out.String(), in) || strings.Count(out.String(), "\n") > 6 {
+			t.Errorf("%v: exit code %d, want %d with %q\n%s", args, code, want, in, out)
+		}
+	}
+	says(0, "acquired slot", nil, "request", "uat")
+	says(0, "ann", nil, "status")
+	says(0, "freed", nil, "release", "uat")
+	says(0, "run", nil, "run", "uat", "--", "echo", "run")
+	says(0, "ok", nil, "health")
+	for _, args := range [][]string{{"status"}, {"request", "uat"}, {"release", "uat"}, {"run", "uat", "--", "true"}} {
+		says(1, "cannot trust https://"+d.host+": x509: certificate signed by unknown authority\nhint: CALL_ME_CA_FILE=", []string{"CALL_ME_CA_FILE="}, args...)
+		says(1, "this port speaks HTTPS: use https://", []string{"HOST=" + d.host}, args...)
+	}
+	other := newAuthority(t)
+	says(1, "unknown authority", []string{"CALL_ME_CA_FILE=" + other.file}, "status")
+	_, port, _ := net.SplitHostPort(d.host)
+	says(1, "x509: certificate is valid for 127.0.0.1, not 127.0.0.2", []string{"HOST=https://127.0.0.2:" + port}, "status")
+	says(2, "no such file", []string{"CALL_ME_CA_FILE=nowhere"}, "status")
+	says(2, "has no certificate", []string{"CALL_ME_CA_FILE=" + d.key}, "status")
+	if n := strings.Count(d.log.String(), `msg="turned away: this port speaks HTTPS: use https://" from=127.0.0.1`); n != 4 {
+		t.Errorf("4 spoke HTTP, the server noticed %d", n)
+	}
+	if !strings.Contains(d.log.String(), "no TLS connection: remote error: tls: bad certificate") {
+		t.Error("the server did not notice who did not trust it")
+	}
+
+	plain := newDaemon(t)
+	start := time.Now()
+	cmd, out := plain.client("ann", "request", "uat")
+	cmd.Env = append(cmd.Env, "HOST=https://"+plain.host)
+	cmd.Run()
+	if want := "call-me: https://" + plain.host + " speaks plain HTTP, not HTTPS\nhint: HOST=http://" + plain.host + "\n"; out.String() != want || time.Since(start) > 4*time.Second {
+		t.Errorf("after %v\n%s\nwant\n%s", time.Since(start), out, want)
+	}
+	eventually(t, "the server noticed", func() bool {
+		return strings.Count(plain.log.String(), `msg="turned away: this port speaks plain HTTP: use http://" from=127.0.0.1`) == 1
+	})
+}
+
+func TestTheCertificateIsExchangedWhileTheServerServes(t *testing.T) {
+	t.Parallel()
+	d := newTLSDaemon(t)
+	serial := func() int64 {
+		c, err := tls.Dial("tcp", d.host, d.authority.trust())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	d.call("POST", "/maybe?environment=uat&id=12345678")
+	waiting := make(chan int, 1)
+	go func() {
+		code, _ := d.call("POST", "/maybe?environment=uat&id=waiting-1&wait=1m")
+		waiting <- code
+	}()
+	eventually(t, "it is in line", func() bool {
+		_, body := d.call("GET", "/environments")
+		return strings.Contains(body, `"connected":true`)
+	})
+	if got := serial(); got != d.serial {
+		t.Errorf("certificate %d, want %d", got, d.serial)
+	}
+	next := d.authority.issue(d.cert, d.key)
+	d.cmd.Process.Signal(syscall.SIGHUP)
+	eventually(t, "the new one is used", func() bool { return serial() == next })
+	os.WriteFile(d.cert, []byte("nonsense"), 0o600)
+	d.cmd.Process.Signal(syscall.SIGHUP)
+	eventually(t, "a broken one is refused", func() bool { return strings.Contains(d.log.String(), "the certificate stays as it was") })
+	if got := serial(); got != next {
+		t.Errorf("certificate %d, want %d", got, next)
+	}
+	d.call("DELETE", "/maybe?environment=uat&id=12345678")
+	if code := <-waiting; code != 201 {
+		t.Errorf("who waited was told %d", code)
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	d := newTLSDaemon(t)
+	dial := func(version uint16, suites ...uint16) error {
+		config := d.authority.trust()
+		config.MinVersion, config.MaxVersion, config.CipherSuites = tls.VersionTLS10, version, suites
+		c, err := tls.Dial("tcp", d.host, config)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	if dial(tls.VersionTLS10) == nil || dial(tls.VersionTLS11) == nil {
+		t.Error("TLS 1.0 or 1.1 is spoken")
+	}
+	if dial(tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA) == nil {
+		t.Error("a weak cipher suite is spoken")
+	}
+	if err := dial(tls.VersionTLS12); err != nil {
+		t.Errorf("TLS 1.2: %v", err)
+	}
+	if err := dial(tls.VersionTLS13); err != nil {
+		t.Errorf("TLS 1.3: %v", err)
+	}
+}
+
+func TestTheTLSConfigurationIsCheckedAtTheStart(t *testing.T) {
+	a, dir := newAuthority(t), t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	a.issue(cert, key)
+	for _, c := range []struct{ cert, key, says string }{
+		{cert, "", "CALL_ME_TLS_CERTIFICATE and CALL_ME_TLS_PRIVATE_KEY belong together"},
+		{"", key, "CALL_ME_TLS_CERTIFICATE and CALL_ME_TLS_PRIVATE_KEY belong together"},
+		{cert, "nowhere", "reading CALL_ME_TLS_CERTIFICATE and CALL_ME_TLS_PRIVATE_KEY: open nowhere: "},
+		{cert, cert, "reading CALL_ME_TLS_CERTIFICATE and CALL_ME_TLS_PRIVATE_KEY: tls: "},
+		{a.file, key, "private key does not match"},
+	} {
+		setVariables(t, map[string]string{"API_KEY": testKey, "PORT": "0", "CALL_ME_DB": filepath.Join(dir, "x.db"), "CALL_ME_TLS_CERTIFICATE": c.cert, "CALL_ME_TLS_PRIVATE_KEY": c.key})
+		var out bytes.Buffer
+		if code := execute([]string{"call-me", "serve"}, &terminal{out: io.Discard, err: &out, now: time.Now, getenv: os.Getenv}); code != exitUsage || !strings.Contains(out.String(), c.says) {
+			t.Errorf("%+v: %d %s", c, code, out.String())
+		}
+	}
+}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# A plain host: cron, a systemd timer, or a person at a shell.
+#
+#   0 2 * * *  me  /srv/nightly/cron.sh run
+#
+# Two ways to take turns on uat; take the one that fits. The key is in a file
+# that only this user can read. Without CALL_ME_HOLDER the holder is user@host:
+# then two jobs of one user on one machine are the same holder to call-me.
+set -eu
+export CALL_ME_HOST="${CALL_ME_HOST:-call.me:8000}"
+export CALL_ME_API_KEY_FILE="${CALL_ME_API_KEY_FILE:-$HOME/.config/call-me.key}"
+export CALL_ME_HOLDER="${CALL_ME_HOLDER:-cron:$(hostname)/nightly}"
+export CALL_ME_REASON="${CALL_ME_REASON:-nightly tests}"
+
+case ${1:-run} in
+run) # 1. The slot is held for as long as one command runs.
+    exec call-me run uat --timeout 3h -- sh -c './deploy.sh && ./test.sh'
+    ;;
+request) # 2. The slot is held across several commands.
+    trap 'call-me release uat' EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    call-me request uat --timeout 3h --ttl 1h
+    ./deploy.sh
+    ./test.sh
+    ;;
+*)
+    echo "usage: $0 run | request" >&2
+    exit 2
+    ;;
+esac

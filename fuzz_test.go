@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// One target for each parser, and one for the whole handler. In CI each runs
+// for a moment; for longer: go test -fuzz FuzzHandler.
+
+func FuzzEnvironmentName(f *testing.F) {
+	for _, name := range []string{"uat", "team/perf 2", " uat", "a\x00", "\u202euat", "\xff", strings.Repeat("x", 129)} {
+		f.Add(name)
+	}
+	f.Fuzz(func(t *testing.T, name string) {
+		if checkEnvironment(name) != nil {
+			return
+		}
+		if name == "" || len(name) > maxEnvironment || !utf8.ValidString(name) || strings.TrimSpace(name) != name || strings.ContainsFunc(name, unicode.IsControl) {
+			t.Errorf("%q is a name", name)
+		}
+		// It comes back from the wire and from the file as it was.
+		q, err := parseQuery(url.Values{"environment": {name}}.Encode())
+		if err != nil || q.check() != nil || q.get("environment") != name {
+			t.Errorf("%q came over the wire as %q, %v", name, q.get("environment"), err)
+		}
+		w := leaseRecord(name, &lease{slot: name, fence: 1, since: time.Unix(0, 1)})
+		if read, l, err := readLease(w.key, w.value); err != nil || read != name || l.slot != name {
+			t.Errorf("%q is stored as %q, %v", name, read, err)
+		}
+	})
+}
+
+func FuzzQuery(f *testing.F) {
+	for _, text := range []string{"environment=uat", "environment=uat&id=12345678&ttl=2h&wait=25s&claim=30s", "a=%zz", "a;b", "a=1&a=2", "=&=", "url=http://x&reason=%0a", "fence=1&force=1&slot=x"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		q, err := parseQuery(text)
+		if err != nil || q.check() != nil {
+			return
+		}
+		for name, values := range q {
+			if len(values) != 1 {
+				t.Errorf("%q: %q is there %d times", text, name, len(values))
+			}
+		}
+		if a, err := q.request("", 0); err == nil {
+			if a.id != "" && (len(a.id) < minID || len(a.id) > maxID) || len(a.holder) > maxHolder || len(a.reason) > maxReason || len(a.url) > maxLink {
+				t.Errorf("%q is within the limits: %+v", text, a)
+			}
+			if a.url != "" && !strings.HasPrefix(strings.ToLower(a.url), "http") {
+				t.Errorf("%q is a link", a.url)
+			}
+		}
+		q.selector("")
+		q.force()
+		q.lookBack(time.Now())
+	})
+}
+
+func FuzzDuration(f *testing.F) {
+	for _, text := range []string{"", "0", "1s", "720h", "-1s", "1e9h", "9223372036854775807ns", "7d", "36500d", "-7d", "1.5h"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		q := query{"ttl": {text}, "wait": {text}}
+		if d, found, err := q.ttl("ttl"); err == nil && found && d != 0 && (d < minTTL || d > maxTTL) {
+			t.Errorf("%q is a ttl of %v", text, d)
+		}
+		if d, _, err := q.wait(); err == nil && (d < 0 || d > maxWait) {
+			t.Errorf("%q is a wait of %v", text, d)
+		}
+		if d, err := parseAge(text); err == nil && d < 0 {
+			t.Errorf("%q is an age of %v", text, d)
+		}
+		var own ttl
+		if err := own.Decode(text); err == nil && own != 0 && (time.Duration(own) < minTTL || time.Duration(own) > maxTTL) {
+			t.Errorf("%q is configured as %v", text, own)
+		}
+	})
+}
+
+func FuzzEnvironments(f *testing.F) {
+	for _, text := range []string{"uat", "uat:blue+green,perf:2,staging", "a:1000", "a:+", ",", "a:b:c", "a: b", "ä:ö+ü"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var e environments
+		if e.Decode(text) != nil {
+			return
+		}
+		if len(e.names) == 0 || len(e.names) != len(e.slots) {
+			t.Errorf("%q: %d names, %d of them with slots", text, len(e.names), len(e.slots))
+		}
+		for name, slots := range e.slots {
+			seen := map[string]bool{}
+			for _, slot := range slots {
+				if slot == "" || seen[slot] {
+					t.Errorf("%q: %q has the slots %q", text, name, slots)
+				}
+				seen[slot] = true
+			}
+			if len(slots) == 0 || len(slots) > maxSlots || checkEnvironment(name) != nil {
+				t.Errorf("%q: %q has %d slots", text, name, len(slots))
+			}
+		}
+	})
+}
+
+func FuzzHost(f *testing.F) {
+	for _, text := range []string{"call.me", "call.me:80", "https://call.me/base/", "[::1]:9000", "user:p@x", "x86_64-conda-linux-gnu", "http://", "a..b", "http://[::1%25eth0]"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var h host
+		if h.Decode(text) != nil {
+			return
+		}
+		u, err := url.Parse(string(h))
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.HasSuffix(string(h), "/") {
+			t.Errorf("%q is the server %q", text, h)
+		}
+		var again host
+		if err := again.Decode(string(h)); err != nil || again != h {
+			t.Errorf("%q is %q, and that is %q, %v", text, h, again, err)
+		}
+		if _, err := http.NewRequest("GET", string(h)+"/maybe", nil); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
+}
+
+func FuzzForwardedFor(f *testing.F) {
+	f.Add("10.0.0.0/8", "1.1.1.1, 10.0.0.2")
+	f.Add("::/0", "[::1]:80,,x")
+	f.Fuzz(func(t *testing.T, trusted, forwarded string) {
+		var p proxies
+		if p.Decode(trusted) != nil {
+			return
+		}
+		for _, remote := range []string{"10.0.0.1:5", "[fe80::1%eth0]:5", ""} {
+			from := p.address(&http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {forwarded}}})
+			new(throttle).wait(from, time.Now())
+		}
+	})
+}
+
+// What is stored comes back; what somebody has changed is told, not believed.
+func FuzzStoredRecords(f *testing.F) {
+	for _, w := range []write{
+		leaseRecord("uat", &lease{slot: "uat", request: request{id: "12345678", holder: "h", ttl: time.Hour}, fence: 7, since: time.Unix(1, 0)}),
+		placeRecord("uat", &place{request: request{id: "12345678"}, number: 7, since: time.Unix(1, 0)}),
+		eventRecord(&event{number: 7, kind: granted, at: time.Unix(1, 0), environment: "uat"}),
+	} {
+		f.Add(w.key, w.value[checksumSize:])
+	}
+	f.Fuzz(func(t *testing.T, key, fields []byte) {
+		sealed := func(bucket string) []byte {
+			return seal(bucket, key, func(c *coder) { c.bytes = append(c.bytes, fields...) })
+		}
+		if name, l, err := readLease(key, sealed(leaseBucket)); err == nil {
+			w := leaseRecord(name, l)
+			if name2, l2, err := readLease(w.key, w.value); err != nil || name2 != name || l2.request != l.request || l2.fence != l.fence || !l2.since.Equal(l.since) {
+				t.Errorf("%q %+v became %q %+v, %v", name, l, name2, l2, err)
+			}
+		}
+		if name, p, err := readPlace(key, sealed(lineBucket)); err == nil {
+			w := placeRecord(name, p)
+			if name2, p2, err := readPlace(w.key, w.value); err != nil || name2 != name || p2.request != p.request || p2.number != p.number {
+				t.Errorf("%q %+v became %q %+v, %v", name, p, name2, p2, err)
+			}
+		}
+		if e, err := readEvent(key, sealed(historyBucket)); err == nil {
+			w := eventRecord(e)
+			if e2, err := readEvent(w.key, w.value); err != nil || e2.number != e.number || e2.environment != e.environment || e2.held != e.held {
+				t.Errorf("%+v became %+v, %v", e, e2, err)
+			}
+		}
+		damaged := sealed(leaseBucket)
+		damaged[len(damaged)-1] ^= 1
+		if _, _, err := readLease(key, damaged); err == nil {
+			t.Errorf("%q is read though it was changed", damaged)
+		}
+	})
+}
+
+// FuzzHandler sends bytes to a server that has one lease and one in line. It
+// never fails with 500, answers in the form of the API, and goes on working.
+func FuzzHandler(f *testing.F) {
+	for _, c := range hostileTable {
+		if len(c.send) < 2000 {
+			f.Add(expandHostile.Replace(c.send))
+		}
+	}
+	for _, line := range []string{"PUT /maybe?environment=uat&id=12345678&ttl=1h", "DELETE /maybe?environment=uat&holder=h&slot=uat", "POST /maybe?environment=uat&id=abcdefgh&wait=0s",
+		"GET /history?environment=uat&since=7d&limit=1&before=9", "GET /?since=7d", "GET /metrics", "GET /environments?environment=uat"} {
+		f.Add(line + " HTTP/1.1\r\nHost: x\r\nX-API-KEY: " + testKey + "\r\n\r\n")
+	}
+	store, err := openStore(filepath.Join(f.TempDir(), "call-me.db"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	m := newMetrics()
+	var known environments
+	k, err := newKeeper(store, known.of, 100, m, quietLog())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { k.close(); store.close() })
+	s := &server{keeper: k, metrics: m, log: quietLog()}
+	s.keys.set([]string{testKey})
+	handler := s.routes()
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))
+		if err != nil {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond) // nobody waits for longer
+		defer cancel()
+		w := httptest.NewRecorder()
+		r.RemoteAddr = "127.0.0.1:1"
+		handler.ServeHTTP(w, r.WithContext(ctx))
+		answer := w.Result()
+		if answer.StatusCode == http.StatusInternalServerError {
+			t.Errorf("%q is a bug of ours: %s", text, w.Body)
+		}
+		tellsInJSON(t, answer, w.Body.String())
+		if strings.Contains(w.Body.String(), testKey) {
+			t.Errorf("%q is answered with the key", text)
+		}
+	})
+}

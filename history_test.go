@@ -1,0 +1,140 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// endOfAnn makes the end of a lease in a history.
+func endOfAnn(number uint64, environment, id string, at time.Time) *event {
+	return &event{number: number, kind: released, at: at, environment: environment, slot: "uat", id: id, holder: "ann", fence: number}
+}
+
+func (h *history) ids(t *testing.T, now time.Time, want ...string) {
+	t.Helper()
+	for _, id := range want {
+		if h.endOf("uat", idKey, id, now) == nil {
+			t.Errorf("%s is forgotten", id)
+		}
+	}
+	if len(h.loose)+h.ends != len(want) {
+		t.Errorf("%d ends in the ring and %d outside of it, want %d", h.ends, len(h.loose), len(want))
+	}
+}
+
+func TestAnEndOutsideOfTheRingIsRememberedForAnHour(t *testing.T) {
+	h, now := newHistory(), time.Now()
+	h.append(&event{number: 1, kind: granted, at: now})
+	h.append(endOfAnn(2, "uat", "a", now))
+	h.append(endOfAnn(3, "uat", "b", now.Add(time.Minute)))
+	h.publish(2, now.Add(rememberAge-1)) // the ring is full: both must go
+	h.ids(t, now.Add(rememberAge-1), "a", "b")
+	if len(h.events) != 1 || len(h.loose) != 1 {
+		t.Fatalf("%d events, %d outside of the ring", len(h.events), len(h.loose))
+	}
+	h.drop(0, now.Add(rememberAge))
+	h.ids(t, now.Add(rememberAge), "b")
+	h.drop(1, now.Add(time.Minute+rememberAge))
+	h.ids(t, now)
+	if len(h.lastEnds) != 0 {
+		t.Errorf("%d ends are kept for ever", len(h.lastEnds))
+	}
+}
+
+func TestWhatCouldNotBeStoredIsRememberedToo(t *testing.T) {
+	h, now := newHistory(), time.Now()
+	h.append(endOfAnn(1, "uat", "a", now))
+	h.setAside()
+	h.publish(0, now)
+	h.ids(t, now, "a")
+	if len(h.events) != 0 {
+		t.Error("it is in the ring")
+	}
+}
+
+func TestTheEndThatLeavesTheRingDoesNotTakeALaterOneAlong(t *testing.T) {
+	h, now := newHistory(), time.Now()
+	h.append(endOfAnn(1, "uat", "a", now))
+	h.append(endOfAnn(2, "uat", "b", now.Add(rememberAge)))
+	h.publish(1, now.Add(rememberAge))
+	if end := h.endOf("uat", holderKey, "ann", now.Add(rememberAge)); end == nil || end.id != "b" {
+		t.Errorf("the last end of the holder is %+v", end)
+	}
+}
+
+// The end that was taken back had hidden an older one: in the ring, or
+// outside of it.
+func TestAnEndThatIsTakenBackShowsTheOneBefore(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		ring, loose uint64
+		want        string
+	}{{2, 0, "ring"}, {0, 2, "loose"}, {2, 3, "loose"}, {3, 2, "ring"}} {
+		h := newHistory()
+		if c.loose > 0 {
+			h.append(endOfAnn(c.loose, "uat", "loose", now))
+			h.setAside()
+		}
+		if c.ring > 0 {
+			h.append(endOfAnn(1, "uat", "older", now))
+			h.append(endOfAnn(c.ring, "uat", "ring", now))
+		}
+		h.append(endOfAnn(4, "prod", "elsewhere", now))
+		h.publish(0, now)
+		e := endOfAnn(9, "uat", "undone", now)
+		h.append(e)
+		h.takeBack(e)
+		if end := h.endOf("uat", holderKey, "ann", now); end == nil || end.id != c.want {
+			t.Errorf("%+v: found %+v", c, end)
+		}
+	}
+	h := newHistory()
+	h.append(endOfAnn(4, "prod", "elsewhere", now))
+	h.publish(0, now)
+	known := len(h.lastEnds)
+	e := endOfAnn(9, "uat", "undone", now)
+	h.append(e)
+	h.takeBack(e)
+	if end := h.endOf("uat", holderKey, "ann", now); end != nil || len(h.lastEnds) != known {
+		t.Errorf("the end in another environment was found: %+v", end)
+	}
+}
+
+func TestEventsAreKeptForExactly30Days(t *testing.T) {
+	h, now := newHistory(), time.Now()
+	h.append(&event{number: 1, kind: granted, at: now})
+	h.publish(0, now)
+	h.append(&event{number: 2, kind: granted, at: now.Add(historyAge)})
+	if n := h.surplus(now.Add(historyAge)); n != 0 {
+		t.Errorf("after 30 days %d would be deleted", n)
+	}
+	if n := h.surplus(now.Add(historyAge + 1)); n != 1 {
+		t.Errorf("a moment later %d would be deleted, want 1", n)
+	}
+}
+
+func TestNoMoreThan200000EndsAreRemembered(t *testing.T) {
+	if testing.Short() {
+		t.Skip("many events")
+	}
+	h, now := newHistory(), time.Now()
+	h.append(&event{number: 1, kind: granted, at: now})
+	for i := range rememberEnds + 1 {
+		h.append(&event{number: uint64(2 + i), kind: usedUp, environment: "uat", id: fmt.Sprint(i), at: now})
+	}
+	h.publish(0, now)
+	h.append(&event{number: 1 << 40, kind: granted, at: now})
+	h.append(&event{number: 1<<40 + 1, kind: granted, at: now})
+	if n := h.surplus(now); n != 2 { // the grant, and the one end too many
+		t.Errorf("%d would be deleted", n)
+	}
+	h.drop(rememberEnds+1, now)
+	if len(h.loose) != rememberEnds || h.endOf("uat", idKey, "0", now) == nil {
+		t.Errorf("%d are remembered outside of the ring", len(h.loose))
+	}
+	h.drop(1, now)
+	if len(h.loose) != rememberEnds || h.endOf("uat", idKey, "0", now) != nil || h.endOf("uat", idKey, "1", now) == nil {
+		t.Errorf("%d are remembered outside of the ring", len(h.loose))
+	}
+}

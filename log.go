@@ -1,0 +1,276 @@
+package main
+
+// The server's log: one line for each change of state, as text or as JSON.
+// Whoever logs never waits for the lines to be written: they gather in memory,
+// and a goroutine of the log's own writes them.
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/time/rate"
+)
+
+const (
+	maxField  = 256             // bytes of one field; longer ones are cut
+	maxLines  = 20_000          // that wait to be written; further ones are dropped, and counted
+	flushTime = 2 * time.Second // for the last lines to be written, when nobody may be reading them
+)
+
+// logForm is how a log looks.
+type logForm string
+
+const (
+	logText logForm = "text"
+	logJSON logForm = "json"
+)
+
+func (f *logForm) Decode(text string) error {
+	if *f = logForm(text); *f != logText && *f != logJSON {
+		return errors.New("neither text nor json")
+	}
+	return nil
+}
+
+// newLog makes a log that writes to w. Call flush at the end: it returns when
+// everything is written, or after flushTime.
+func newLog(w io.Writer, form logForm) (log *slog.Logger, flush func()) {
+	b := &backlog{out: bufio.NewWriter(w), wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	b.handler = b.formatter(form)
+	go b.writeAll()
+	return slog.New(logHandler{b, b.handler}), b.flush
+}
+
+// A backlog holds the lines that are to be written.
+type backlog struct {
+	out     *bufio.Writer
+	handler slog.Handler // writes to out
+	wake    chan struct{}
+	ended   chan struct{}
+
+	mu      sync.Mutex
+	lines   []logLine
+	spare   []logLine // takes the next lines, while lines are being written
+	dropped int       // since the last line that found room
+	closed  bool
+}
+
+// A logLine is put into words by the goroutine that writes it.
+type logLine struct {
+	slog.Record
+	handler slog.Handler
+	dropped int // lines that were lost just before it
+}
+
+func (b *backlog) formatter(form logForm) slog.Handler {
+	if form == logJSON {
+		return slog.NewJSONHandler(b.out, &slog.HandlerOptions{ReplaceAttr: tidyJSON})
+	}
+	return slog.NewTextHandler(b.out, &slog.HandlerOptions{ReplaceAttr: tidyText})
+}
+
+// add takes a line, or drops it when too many wait. It never blocks.
+func (b *backlog) add(r slog.Record, h slog.Handler) {
+	b.mu.Lock()
+	if len(b.lines) == maxLines || b.closed {
+		b.dropped++
+		b.mu.Unlock()
+		return
+	}
+	b.lines = append(b.lines, logLine{r, h, b.dropped})
+	b.dropped = 0
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// writeAll writes lines as they come, until flush.
+func (b *backlog) writeAll() {
+	defer close(b.ended)
+	for range b.wake {
+		lines, dropped, last := b.take()
+		for _, l := range lines {
+			b.sayDropped(l.dropped)
+			l.handler.Handle(context.Background(), l.Record)
+		}
+		b.sayDropped(dropped)
+		b.out.Flush()
+		clear(lines)
+		b.spare = lines[:0]
+		if last {
+			return
+		}
+	}
+}
+
+// take returns the lines that have gathered, and how many were dropped after
+// them; last: there will be no more.
+func (b *backlog) take() (lines []logLine, dropped int, last bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	lines, b.lines = b.lines, b.spare
+	dropped, b.dropped = b.dropped, 0
+	return lines, dropped, b.closed
+}
+
+func (b *backlog) sayDropped(n int) {
+	if n == 0 {
+		return
+	}
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "lines were dropped here: nobody has read the log", 0)
+	r.AddAttrs(slog.Int("lines", n))
+	b.handler.Handle(context.Background(), r)
+}
+
+func (b *backlog) flush() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-b.ended:
+	case <-time.After(flushTime):
+	}
+}
+
+// A logHandler hands records to the backlog.
+type logHandler struct {
+	*backlog
+	to slog.Handler
+}
+
+func (h logHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.to.Enabled(ctx, level)
+}
+
+func (h logHandler) Handle(_ context.Context, r slog.Record) error {
+	h.add(r, h.to)
+	return nil
+}
+
+func (h logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return logHandler{h.backlog, h.to.WithAttrs(attrs)}
+}
+
+func (h logHandler) WithGroup(name string) slog.Handler {
+	return logHandler{h.backlog, h.to.WithGroup(name)}
+}
+
+// tidyText cuts long fields. The text handler itself quotes what is not
+// printable.
+func tidyText(_ []string, a slog.Attr) slog.Attr {
+	if text, isText := fieldText(a.Value); isText {
+		a.Value = slog.StringValue(shorten(text, maxField))
+	}
+	return a
+}
+
+// tidyJSON does the same, and spells out what is not printable: JSON leaves
+// characters as they are that end a line, or turn it around, for some readers.
+func tidyJSON(_ []string, a slog.Attr) slog.Attr {
+	if text, isText := fieldText(a.Value); isText {
+		a.Value = slog.StringValue(shorten(visible(text), maxField))
+	}
+	return a
+}
+
+func fieldText(v slog.Value) (text string, isText bool) {
+	if v.Kind() == slog.KindString {
+		return v.String(), true
+	}
+	if err, isError := v.Any().(error); isError {
+		return err.Error(), true
+	}
+	return "", false
+}
+
+// shorten cuts a text to so many bytes, and marks that it did.
+func shorten(text string, most int) string {
+	const mark = "…"
+	if len(text) <= most {
+		return text
+	}
+	end := most - len(mark)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
+}
+
+func visible(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) && utf8.ValidString(text) {
+		return text
+	}
+	quoted := strconv.Quote(text)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// LogValue is what the log says of an event. It is put together when the line
+// is written.
+func (e event) LogValue() slog.Value {
+	texts := []slog.Attr{slog.String("environment", e.environment), slog.String("slot", e.slot), slog.String("holder", e.holder),
+		slog.String("request", nickname(e.id)), slog.String("by", e.by), slog.String("from", e.from)}
+	known := slices.DeleteFunc(texts, func(a slog.Attr) bool { return a.Value.String() == "" })
+	if e.fence != 0 {
+		known = append(known, slog.Uint64("fence", e.fence))
+	}
+	return slog.GroupValue(known...)
+}
+
+// nickname tells requests apart in the log without giving their ids away.
+func nickname(id string) string {
+	if id == "" {
+		return ""
+	}
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]
+}
+
+// logChange tells a change that has been committed.
+func (k *keeper) logChange(c change) {
+	switch {
+	case c.event != nil:
+		k.log.LogAttrs(context.Background(), slog.LevelInfo, c.event.kind.String(), slog.Any("", c.event))
+	case c.newPlace != nil && c.oldPlace == nil:
+		p := c.newPlace
+		k.log.LogAttrs(context.Background(), slog.LevelInfo, "in line", slog.Any("", event{environment: c.environment.name, id: p.id, holder: p.holder}))
+	case c.oldPlace != nil && c.newPlace == nil && !c.oldPlace.kept(): // it leaves no event
+		k.log.LogAttrs(context.Background(), slog.LevelInfo, "out of line", slog.Any("", event{environment: c.environment.name, holder: c.oldPlace.holder}))
+	case c.newLease != nil && c.oldLease != nil:
+		l := c.newLease
+		k.log.LogAttrs(context.Background(), slog.LevelInfo, "renewed",
+			slog.Any("", event{environment: c.environment.name, slot: l.slot, id: l.id, holder: l.holder, fence: l.fence}), slog.Duration("ttl", l.ttl))
+	}
+}
+
+// A slogWriter takes what net/http logs: broken connections and panics. Of
+// what strangers can cause it lets only so much through.
+type slogWriter struct {
+	log   *slog.Logger
+	often *rate.Limiter
+}
+
+func newSlogWriter(log *slog.Logger) slogWriter { return slogWriter{log, rate.NewLimiter(1, 20)} }
+
+func (w slogWriter) Write(line []byte) (int, error) {
+	if w.often.Allow() {
+		w.log.Warn("http", "message", strings.TrimSpace(string(line)))
+	}
+	return len(line), nil
+}

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+)
+
+// A stuckWriter takes nothing until it is released.
+type stuckWriter struct {
+	bytes.Buffer
+	release chan struct{}
+}
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	<-w.release
+	return w.Buffer.Write(p)
+}
+
+func TestALogThatNobodyReadsHoldsNobodyUpAndSaysWhatWasLost(t *testing.T) {
+	w := &stuckWriter{release: make(chan struct{})}
+	l, flush := newLog(w, logText)
+	const lines = maxLines + 5000
+	for i := range lines {
+		l.Info("line", "n", i) // would block for ever
+	}
+	close(w.release)
+	flush()
+	l.Info("after the end")
+	written := strings.Count(w.String(), "msg=line ")
+	dropped := 0
+	_, said, _ := strings.Cut(w.String(), `msg="lines were dropped here: nobody has read the log" lines=`)
+	fmt.Sscan(said, &dropped)
+	if dropped == 0 || written+dropped != lines {
+		t.Errorf("%d lines were written, %d said to be dropped, of %d", written, dropped, lines)
+	}
+	if written > 2*maxLines {
+		t.Errorf("%d lines were kept", written)
+	}
+}
+
+func TestALogThatNobodyEverReadsDoesNotHoldUpTheEnd(t *testing.T) {
+	l, flush := newLog(&stuckWriter{release: make(chan struct{})}, logText)
+	l.Info("line")
+	ended := make(chan struct{})
+	go func() { flush(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(10 * flushTime):
+		t.Error("flush never returned")
+	}
+}
+
+func TestTheLogIsInOrderAndCompleteAtItsEnd(t *testing.T) {
+	var out bytes.Buffer
+	l, flush := newLog(&out, logJSON)
+	var all sync.WaitGroup
+	for w := range 4 {
+		all.Go(func() {
+			for i := range 1000 {
+				l.With("writer", w).Info("line", "n", i)
+			}
+		})
+	}
+	all.Wait()
+	flush()
+	next, lines := map[int]int{}, strings.Split(strings.TrimSpace(out.String()), "\n")
+	for _, line := range lines {
+		var got struct{ Writer, N int }
+		if err := json.Unmarshal([]byte(line), &got); err != nil || got.N != next[got.Writer] {
+			t.Fatalf("%s: %v, want line %d", line, err, next[got.Writer])
+		}
+		next[got.Writer]++
+	}
+	if len(lines) != 4000 {
+		t.Errorf("%d lines", len(lines))
+	}
+}
+
+func TestHostileTextCannotBreakALine(t *testing.T) {
+	hostile := "a\nmsg=forged\r\x1b[31m\x00\u202etxt\u0085\u2028\u009b2J\xff\" "
+	for _, form := range []logForm{logText, logJSON} {
+		var out bytes.Buffer
+		l, flush := newLog(&out, form)
+		l.Info(hostile, "holder", hostile, "error", errors.New(hostile), "", event{environment: hostile, holder: strings.Repeat("€", 200)})
+		flush()
+		text, ended := strings.CutSuffix(out.String(), "\n")
+		if bad := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }); bad >= 0 || !ended {
+			t.Errorf("%s: %q at %d is not printable", form, text, bad)
+		}
+		if form == logJSON {
+			var fields map[string]string
+			if err := json.Unmarshal([]byte(text), &fields); err != nil {
+				t.Fatal(err)
+			}
+			for name, value := range fields {
+				if len(value) > maxField {
+					t.Errorf("%s has %d bytes", name, len(value))
+				}
+			}
+			if got := fields["holder"]; got != hostile && got != strings.Repeat("€", 84)+"…" {
+				t.Errorf("holder is %q", got)
+			}
+		}
+	}
+}
+
+func TestFieldsAreCutAt256Bytes(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{strings.Repeat("x", 256), strings.Repeat("x", 256)},
+		{strings.Repeat("x", 257), strings.Repeat("x", 253) + "…"},
+		{strings.Repeat("x", 252) + "€€", strings.Repeat("x", 252) + "…"},
+	} {
+		var out bytes.Buffer
+		l, flush := newLog(&out, logText)
+		l.Info("line", "holder", c.text)
+		flush()
+		if !strings.HasSuffix(out.String(), "holder="+c.want+"\n") {
+			t.Errorf("%d bytes became %s", len(c.text), out.String())
+		}
+	}
+}
+
+func TestStrangersCannotFillTheLog(t *testing.T) {
+	var out bytes.Buffer
+	l, flush := newLog(&out, logText)
+	h := log.New(newSlogWriter(l), "", 0)
+	for range 1000 {
+		h.Print("http: TLS handshake error")
+	}
+	flush()
+	if n := strings.Count(out.String(), "\n"); n < 1 || n > 100 {
+		t.Errorf("1,000 complaints made %d lines", n)
+	}
+}
+
+func TestEveryChangeOfStateIsOneLine(t *testing.T) {
+	var out lockedBuffer
+	g := newRig(t, "")
+	g.close()
+	g.handler = slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == "fence" {
+			return slog.Attr{}
+		}
+		return a
+	}})
+	g.open()
+	s := siteOf(t, g)
+	s.call("POST /maybe?environment=uat&id=12345678&holder=ann")
+	s.call("POST /maybe?environment=uat&id=abcdefgh&holder=bob&wait=0s")
+	s.call("POST /maybe?environment=uat&id=abcdefgi&holder=eve&wait=0s")
+	s.call("POST /maybe?environment=uat&holder=without&wait=0s")
+	s.call("PUT /maybe?environment=uat&id=12345678&ttl=1h")
+	s.call("PUT /maybe?environment=uat&id=12345678") // changes nothing that is stored
+	s.call("DELETE /maybe?environment=uat&id=abcdefgh")
+	s.call("DELETE /maybe?environment=uat&id=abcdefgi")
+	s.call("DELETE /maybe?environment=uat&force=1&holder=boss")
+	s.call("GET /maybe?environment=uat")
+	want := `msg=granted environment=uat slot=uat holder=ann request=ef797c81
+msg="in line" environment=uat holder=bob request=9c56cc51
+msg="in line" environment=uat holder=eve request=` + nickname("abcdefgi") + `
+msg="in line" environment=uat holder=without
+msg="out of line" environment=uat holder=without
+msg=renewed environment=uat slot=uat holder=ann request=ef797c81 ttl=1h0m0s
+msg=left environment=uat holder=bob request=9c56cc51
+msg=left environment=uat holder=eve request=` + nickname("abcdefgi") + `
+msg=forced environment=uat slot=uat holder=ann request=ef797c81 by=boss from=127.0.0.1
+`
+	if got := out.String(); got != want {
+		t.Errorf("the log is\n%swant\n%s", got, want)
+	}
+}
+
+// The log of a real server, whose stderr is a pipe that nobody reads.
+func TestTheServerServesWhileNobodyReadsItsLog(t *testing.T) {
+	if raceDetector {
+		t.Skip("the built binary is not under the race detector; this runs without it")
+	}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	d := makeDaemon(t)
+	d.stderr = write
+	d.start()
+	write.Close()
+	for i := range 100 { // more than 100 kB; a pipe holds 64
+		path := fmt.Sprintf("/maybe?environment=e%d&id=12345678&holder=%s", i, strings.Repeat("%01", maxField))
+		if code, body := d.call("POST", path); code != 201 {
+			t.Fatal(code, body)
+		}
+	}
+	d.cmd.Process.Signal(os.Interrupt)
+	start := time.Now()
+	if err := d.cmd.Wait(); err != nil || time.Since(start) > 10*time.Second {
+		t.Errorf("it ended with %v after %v", err, time.Since(start))
+	}
+}
+
+func TestTheLogCanBeJSON(t *testing.T) {
+	d := newDaemon(t, "CALL_ME_LOG=json")
+	d.call("POST", "/maybe?environment=uat&id=12345678&holder=ann%0a")
+	d.cmd.Process.Signal(os.Interrupt)
+	d.cmd.Wait()
+	messages := []string{}
+	for line := range strings.Lines(d.log.String()) {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		if messages = append(messages, fmt.Sprint(fields["msg"])); fields["msg"] == "granted" && fields["holder"] != "ann\\n" {
+			t.Errorf("%s", line)
+		}
+	}
+	if got := strings.Join(messages, ", "); got != "serving, granted, stopping" {
+		t.Errorf("the log has %s", got)
+	}
+}

@@ -1,0 +1,627 @@
+package main
+
+// The rules of the lock, written down a second time from the design and not
+// from lock.go: lists that are searched from end to end, and no cleverness.
+// rapid makes scripts of requests, renewals, releases and passing time, and
+// after each step both must say the same.
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// A rulebook is one environment, as the model has it.
+type rulebook struct {
+	now    time.Time
+	slots  []string
+	leases []modelLease // in the order of their grants
+	line   []modelPlace
+	ends   []modelEnd // the latest last
+	log    []string   // the history of the last step
+}
+
+type modelLease struct {
+	request
+	slot         string
+	fence        uint64 // taken from the lease of the rules, once it is seen there
+	since, until time.Time
+	waited, ttl  time.Duration
+	claim        time.Duration // 0: claimed, or need not be
+}
+
+type modelPlace struct {
+	request
+	claim   time.Duration
+	present bool
+	since   time.Time
+	absent  time.Time
+}
+
+type modelEnd struct {
+	id, holder, slot string // no slot: a place in the line
+	fence            uint64
+	how              string
+	at               time.Time
+}
+
+// A modelAnswer says what a caller is told.
+type modelAnswer struct {
+	err   error
+	slot  string // of the lease; "": none
+	id    string // of its request
+	line  int    // place in the line; 0: none
+	ended string // how the request ended
+}
+
+func (a modelAnswer) String() string {
+	return fmt.Sprintf("%v, slot %q of %q, place %d, ended %q", a.err, a.slot, a.id, a.line, a.ended)
+}
+
+func (m *rulebook) free() int { return max(0, len(m.slots)-len(m.leases)) }
+
+// matching returns the indices of the leases that the selector names.
+func (m *rulebook) matching(s selector) (found []int) {
+	for i, l := range m.leases {
+		switch {
+		case s.id != "" && s.id != l.id, s.holder != "" && s.holder != l.holder, s.fence != 0 && s.fence != l.fence, s.slot != "" && s.slot != l.slot:
+		default:
+			found = append(found, i)
+		}
+	}
+	return found
+}
+
+func (m *rulebook) inLine(id string) int {
+	return slices.IndexFunc(m.line, func(p modelPlace) bool { return id != "" && p.id == id })
+}
+
+// endOf is the latest end that is remembered and fits.
+func (m *rulebook) endOf(fits func(modelEnd) bool) (modelEnd, bool) {
+	for _, e := range slices.Backward(m.ends) {
+		if fits(e) && m.now.Sub(e.at) < time.Hour {
+			return e, true
+		}
+	}
+	return modelEnd{}, false
+}
+
+func (m *rulebook) endOfID(id string) (modelEnd, bool) {
+	return m.endOf(func(e modelEnd) bool { return e.id == id })
+}
+
+// endOfLease is the end of a lease that a departure or renewal without an id
+// may mean. Slot alone names nobody's lease.
+func (m *rulebook) endOfLease(s selector) (modelEnd, bool) {
+	if s.holder == "" && s.fence == 0 {
+		return modelEnd{}, false
+	}
+	return m.endOf(func(e modelEnd) bool {
+		return e.slot != "" && (s.holder == "" || s.holder == e.holder) && (s.fence == 0 || s.fence == e.fence) && (s.slot == "" || s.slot == e.slot)
+	})
+}
+
+func (m *rulebook) grant(q request, claim time.Duration, waited time.Duration) modelAnswer {
+	taken := map[string]bool{}
+	for _, l := range m.leases {
+		taken[l.slot] = true
+	}
+	slot := m.slots[slices.IndexFunc(m.slots, func(s string) bool { return !taken[s] })]
+	l := modelLease{request: q, slot: slot, since: m.now, waited: waited, ttl: q.ttl}
+	if q.ttl > 0 {
+		l.until = m.now.Add(q.ttl)
+	}
+	if claim > 0 && (q.ttl == 0 || claim < q.ttl) {
+		l.until = m.now.Add(claim)
+	}
+	l.claim = claim
+	m.leases = append(m.leases, l)
+	m.write("granted", q, slot, waited, "")
+	return modelAnswer{slot: slot, id: q.id}
+}
+
+// offer gives the free slots to the line in its order; one that is offered to
+// somebody who is absent stays empty.
+func (m *rulebook) offer() {
+	for i, offers := 0, m.free(); offers > 0 && i < len(m.line); offers-- {
+		p := m.line[i]
+		if !p.present {
+			i++
+			continue
+		}
+		m.line = slices.Delete(m.line, i, i+1)
+		m.grant(p.request, p.claim, m.now.Sub(p.since))
+	}
+}
+
+func (m *rulebook) post(q request, wait bool, claim time.Duration) modelAnswer {
+	if q.id != "" {
+		if found := m.matching(selector{id: q.id}); len(found) > 0 {
+			if m.leases[found[0]].request != q {
+				return modelAnswer{err: errDifferent}
+			}
+			return modelAnswer{slot: m.leases[found[0]].slot, id: q.id}
+		}
+		if i := m.inLine(q.id); i >= 0 {
+			if m.line[i].request != q {
+				return modelAnswer{err: errDifferent}
+			}
+			m.line[i].present, m.line[i].claim = true, claim
+			m.offer()
+			if i := m.inLine(q.id); i >= 0 {
+				return modelAnswer{line: i + 1}
+			}
+			return modelAnswer{slot: m.leases[m.matching(selector{id: q.id})[0]].slot, id: q.id}
+		}
+		if e, ok := m.endOfID(q.id); ok {
+			return modelAnswer{err: errEnded, ended: e.how}
+		}
+	}
+	due := 0 // slots that are somebody's in the line
+	if len(m.line) > 0 {
+		due = min(m.free(), len(m.line))
+		if !wait {
+			due = m.free()
+		}
+	}
+	switch {
+	case m.free() > due:
+		return m.grant(q, claim, 0)
+	case !wait:
+		return modelAnswer{err: errNoSlot}
+	}
+	m.line = append(m.line, modelPlace{request: q, claim: claim, present: true, since: m.now})
+	return modelAnswer{line: len(m.line)}
+}
+
+func (m *rulebook) put(r renewal) modelAnswer {
+	found := m.matching(r.selector)
+	if len(found) == 0 {
+		var e modelEnd
+		if r.id != "" {
+			e, _ = m.endOf(func(e modelEnd) bool {
+				return e.id == r.id && (r.holder == "" || r.holder == e.holder) && (r.slot == "" || r.slot == e.slot)
+			})
+		} else {
+			e, _ = m.endOfLease(r.selector)
+		}
+		return modelAnswer{err: errNotHeld, ended: e.how}
+	}
+	if len(found) > 1 {
+		return modelAnswer{err: errSeveral}
+	}
+	l := &m.leases[found[0]]
+	unclaimed := l.claim > 0
+	l.claim = 0
+	end := r.at.Add(l.ttl)
+	if r.hasTTL && r.ttl != l.ttl {
+		l.ttl = r.ttl
+		end, unclaimed = r.at.Add(l.ttl), true
+	}
+	switch {
+	case l.ttl == 0:
+		l.until = time.Time{}
+	case unclaimed || l.until.Before(end): // time once promised is not taken back
+		l.until = end
+	}
+	return modelAnswer{slot: l.slot, id: l.id}
+}
+
+func (m *rulebook) end(i int, how string, d departure) modelAnswer {
+	l := m.leases[i]
+	m.leases = slices.Delete(m.leases, i, i+1)
+	m.ends = append(m.ends, modelEnd{l.id, l.holder, l.slot, l.fence, how, m.now})
+	m.write(how, l.request, l.slot, l.waited, fmt.Sprintf("fence %d held %v by %q from %q", l.fence, m.now.Sub(l.since), d.by, d.from))
+	return modelAnswer{slot: l.slot, id: l.id}
+}
+
+func (m *rulebook) leave(i int, how string) {
+	p := m.line[i]
+	m.line = slices.Delete(m.line, i, i+1)
+	if p.id != "" {
+		m.ends = append(m.ends, modelEnd{id: p.id, holder: p.holder, how: how, at: m.now})
+		m.write(how, p.request, "", m.now.Sub(p.since), "")
+	}
+}
+
+func (m *rulebook) deleteID(d departure) modelAnswer {
+	if found := m.matching(selector{id: d.id}); len(found) > 0 {
+		return m.end(found[0], "released", departure{})
+	}
+	if i := m.inLine(d.id); i >= 0 {
+		m.leave(i, "left")
+		return modelAnswer{}
+	}
+	e, ok := m.endOfID(d.id)
+	switch {
+	case !ok:
+		m.ends = append(m.ends, modelEnd{id: d.id, how: "used up", at: m.now})
+		m.write("used up", request{id: d.id}, "", 0, "")
+	case e.how == "expired", e.how == "forced":
+		return modelAnswer{err: errNotHeld, ended: e.how}
+	}
+	return modelAnswer{}
+}
+
+func (m *rulebook) delete(d departure) modelAnswer {
+	if d.id != "" {
+		return m.deleteID(d)
+	}
+	found := m.matching(d.selector)
+	if d.plain && (d.holder == "" || len(found) == 0) { // 2019: the oldest lease that has no holder
+		found = nil
+		if i := slices.IndexFunc(m.leases, func(l modelLease) bool { return l.holder == "" }); i >= 0 {
+			found = []int{i}
+		}
+	}
+	if len(found) > 1 {
+		return modelAnswer{err: errSeveral}
+	}
+	if len(found) == 1 {
+		if d.force {
+			return m.end(found[0], "forced", d)
+		}
+		return m.end(found[0], "released", d)
+	}
+	e, known := m.endOfLease(d.selector)
+	switch {
+	case d.undo:
+		return modelAnswer{}
+	case d.force && d.fence == 0:
+		return modelAnswer{} // there is nothing to end
+	case d.force:
+		return modelAnswer{err: errNotHeld, ended: e.how}
+	case d.plain && len(m.leases) == 0:
+		return modelAnswer{}
+	case d.plain:
+		return modelAnswer{err: errNotHeld, ended: e.how}
+	case known && e.how == "released":
+		return modelAnswer{}
+	case known:
+		return modelAnswer{err: errNotHeld, ended: e.how}
+	case len(m.leases) > 0:
+		return modelAnswer{err: errNotHeld}
+	}
+	return modelAnswer{}
+}
+
+// write adds a line to the history.
+func (m *rulebook) write(how string, q request, slot string, waited time.Duration, end string) {
+	m.log = append(m.log, fmt.Sprintf("%v uat %s %q by %q %q %q on %q waited %v %s", m.now, how, q.id, q.holder, q.url, q.reason, slot, waited, end))
+}
+
+// scan ends what time has ended.
+func (m *rulebook) scan() {
+	for i := 0; i < len(m.leases); {
+		if l := m.leases[i]; !l.until.IsZero() && !m.now.Before(l.until) {
+			m.end(i, "expired", departure{})
+		} else {
+			i++
+		}
+	}
+	for i := 0; i < len(m.line); {
+		if p := m.line[i]; !p.present && m.now.Sub(p.absent) >= 10*time.Second {
+			m.leave(i, "lapsed")
+		} else {
+			i++
+		}
+	}
+}
+
+// String is the state that everyone must agree on.
+func (m *rulebook) String() string {
+	var b strings.Builder
+	for _, l := range m.leases {
+		fmt.Fprintf(&b, "lease %v slot %q fence %d since %v waited %v ttl %v until %v\n", l.request, l.slot, l.fence, m.ago(l.since), l.waited, l.ttl, m.ago(l.until))
+	}
+	for i, p := range m.line {
+		fmt.Fprintf(&b, "place %d %v since %v present %v\n", i+1, p.request, m.ago(p.since), p.present)
+	}
+	fmt.Fprintf(&b, "free %d open %v\n", m.free(), m.free() > 0 && len(m.line) == 0)
+	return b.String()
+}
+
+func (m *rulebook) ago(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return m.now.Sub(t).String()
+}
+
+// A duel is the rules and the model, side by side.
+type duel struct {
+	*bench
+	m      rulebook
+	fences []uint64 // all that were given
+	events int      // of the rules' history, that were compared
+	number uint64   // of the last of them
+}
+
+func (d *duel) String() string {
+	var b strings.Builder
+	for _, l := range d.e.leases {
+		fmt.Fprintf(&b, "lease %v slot %q fence %d since %v waited %v ttl %v until %v\n", l.request, l.slot, l.fence, d.m.ago(l.since), l.waited, l.ttl, d.m.ago(l.deadline))
+	}
+	for _, p := range d.e.line {
+		fmt.Fprintf(&b, "place %d %v since %v present %v\n", d.e.position(p), p.request, d.m.ago(p.since), p.present)
+	}
+	fmt.Fprintf(&b, "free %d open %v\n", d.e.free(), d.e.open())
+	return b.String()
+}
+
+// adopt takes the fences of new leases over, which the model cannot know.
+func (d *duel) adopt(t *rapid.T) {
+	for i := range d.m.leases {
+		l := &d.m.leases[i]
+		if l.fence != 0 {
+			continue
+		}
+		found := d.e.find(selector{slot: l.slot})
+		if len(found) != 1 {
+			t.Fatalf("slot %q has %d leases", l.slot, len(found))
+		}
+		if l.fence = found[0].fence; len(d.fences) > 0 && l.fence <= d.fences[len(d.fences)-1] {
+			t.Fatalf("fence %d after %v", l.fence, d.fences)
+		}
+		d.fences = append(d.fences, l.fence)
+	}
+}
+
+// try runs a rule in a round that is taken back, as after a failed commit: it
+// must leave no trace.
+func (d *duel) try(t *rapid.T, rule func(r *round)) {
+	before := d.picture()
+	r := &round{now: d.now, past: d.past, next: func() uint64 { d.last++; return d.last }}
+	rule(r)
+	r.undo()
+	if after := d.picture(); after != before {
+		t.Fatalf("before a round that was undone\n%s\nafter\n%s", before, after)
+	}
+}
+
+// same compares the answers, the events and the state after a step.
+func (d *duel) same(t *rapid.T, o outcome, want modelAnswer) {
+	d.adopt(t)
+	got := modelAnswer{err: o.err}
+	if o.lease != nil {
+		got.slot, got.id = o.lease.slot, o.lease.id
+	} else if o.place != nil {
+		got.line = d.e.position(o.place)
+	}
+	if o.ended != nil {
+		got.ended = o.ended.kind.String()
+	}
+	if got != want || !errors.Is(got.err, want.err) {
+		t.Fatalf("answered %v\nthe model says %v", got, want)
+	}
+	if many := len(d.m.leases); errors.Is(o.err, errSeveral) && (len(o.several) < 2 || len(o.several) > many) {
+		t.Fatalf("%d leases are listed of %d", len(o.several), many)
+	}
+	var log []string
+	for _, e := range d.past.events[d.events:] {
+		end := ""
+		if e.kind == released || e.kind == expired || e.kind == forced {
+			end = fmt.Sprintf("fence %d held %v by %q from %q", e.fence, e.held, e.by, e.from)
+		}
+		log = append(log, fmt.Sprintf("%v %s %s %q by %q %q %q on %q waited %v %s", e.at, e.environment, e.kind, e.id, e.holder, e.url, e.reason, e.slot, e.waited, end))
+		if e.kind == granted && e.number != e.fence || e.number <= d.number {
+			t.Fatalf("event %+v after number %d", e, d.number)
+		}
+		d.number = e.number
+	}
+	if !slices.Equal(log, d.m.log) {
+		t.Fatalf("the history is\n%q, the model's\n%q", log, d.m.log)
+	}
+	d.events, d.m.log = len(d.past.events), nil
+}
+
+// check compares the states.
+func (d *duel) check(t *rapid.T) {
+	if got, want := d.String(), d.m.String(); got != want {
+		t.Fatalf("the state is\n%s, the model's\n%s", got, want)
+	}
+	named := 0
+	for _, p := range d.e.line {
+		if p.id != "" {
+			named++
+			if d.e.byID[p.id] != p {
+				t.Fatalf("%q is not found in the line", p.id)
+			}
+		}
+	}
+	if named != len(d.e.byID) || d.e.idle() != (len(d.m.leases)+len(d.m.line) == 0) {
+		t.Fatalf("%d places have an id, %d are known; idle %v", named, len(d.e.byID), d.e.idle())
+	}
+}
+
+// What scripts are made of: few names, so that they meet again and again.
+var (
+	someID     = rapid.SampledFrom([]string{"", "a", "b", "c", "d", "ann"}) // one is like a holder's name
+	someHolder = rapid.SampledFrom([]string{"", "ann", "bob"})
+	someSlot   = rapid.SampledFrom([]string{"", "", "", "blue", "green", "red"})
+	someTTL    = rapid.SampledFrom([]time.Duration{0, 0, time.Second, 10 * time.Second, time.Minute, 2 * time.Hour})
+	someClaim  = rapid.SampledFrom([]time.Duration{0, 0, 5 * time.Second, 30 * time.Second})
+	someTime   = rapid.SampledFrom([]time.Duration{1, time.Millisecond, time.Second, 5 * time.Second, 10*time.Second - 1, 10 * time.Second,
+		time.Minute, time.Hour - 10*time.Second, time.Hour})
+	someSlots = rapid.SampledFrom([][]string{nil, {"blue"}, {"blue", "green"}, {"green", "red"}, {"blue", "green", "red"}})
+)
+
+func (d *duel) someFence(t *rapid.T) uint64 {
+	if len(d.fences) == 0 || rapid.IntRange(0, 3).Draw(t, "whose fence") > 0 {
+		return 0
+	}
+	return rapid.SampledFrom(d.fences).Draw(t, "fence") + uint64(rapid.IntRange(0, 9).Draw(t, "off by")/9)
+}
+
+// someRequest is a new request or, mostly, exactly the one that has the id.
+func (d *duel) someRequest(t *rapid.T) request {
+	id := someID.Draw(t, "id")
+	same := rapid.IntRange(0, 5).Draw(t, "same") > 0
+	if found := d.m.matching(selector{id: id}); id != "" && same && len(found) > 0 {
+		return d.m.leases[found[0]].request
+	}
+	if i := d.m.inLine(id); i >= 0 && same {
+		return d.m.line[i].request
+	}
+	q := request{id: id, holder: someHolder.Draw(t, "holder"), ttl: someTTL.Draw(t, "ttl")}
+	if rapid.IntRange(0, 9).Draw(t, "more") == 0 {
+		q.url, q.reason = "https://ci/1", "tests"
+	}
+	return q
+}
+
+func (d *duel) postStep(t *rapid.T) {
+	q, wait, claim := d.someRequest(t), rapid.Bool().Draw(t, "wait"), someClaim.Draw(t, "claim")
+	rule := func(r *round) outcome { return d.e.request(r, q, wait, claim) }
+	if d.m.inLine(q.id) < 0 {
+		d.try(t, func(r *round) { rule(r) })
+	}
+	var o outcome
+	d.step(func(r *round) { o = rule(r) })
+	d.same(t, o, d.m.post(q, wait, claim))
+}
+
+func (d *duel) putStep(t *rapid.T) {
+	q := renewal{selector: selector{id: someID.Draw(t, "id"), holder: someHolder.Draw(t, "holder"), slot: someSlot.Draw(t, "slot")}, at: d.now.Add(-someTime.Draw(t, "under way for"))}
+	if q.id == "" {
+		q.fence = d.someFence(t)
+	}
+	if q.hasTTL = rapid.Bool().Draw(t, "with ttl"); q.hasTTL {
+		q.ttl = someTTL.Draw(t, "ttl")
+	}
+	if q.at.Before(d.now.Add(-time.Minute)) {
+		q.at = d.now
+	}
+	var o outcome
+	d.step(func(r *round) { o = d.e.renew(r, q) })
+	d.same(t, o, d.m.put(q))
+}
+
+// someDeparture is a release of one of the kinds that there are.
+func (d *duel) someDeparture(t *rapid.T) (q departure) {
+	switch rapid.IntRange(0, 5).Draw(t, "kind") {
+	case 0, 1:
+		q.id = someID.Draw(t, "id")
+	case 2:
+		q.holder, q.slot, q.fence = rapid.SampledFrom([]string{"ann", "bob"}).Draw(t, "holder"), someSlot.Draw(t, "slot"), d.someFence(t)
+	case 3:
+		q.force, q.by, q.from = true, "root", "10.0.0.1:1"
+		q.slot, q.fence = someSlot.Draw(t, "slot"), d.someFence(t)
+	case 4:
+		q.holder, q.plain = someHolder.Draw(t, "holder"), true
+	case 5:
+		q.fence, q.undo = d.someFence(t), true
+	}
+	if q.undo && q.fence == 0 || q == (departure{}) {
+		q.plain, q.undo = true, false
+	}
+	return q
+}
+
+func (d *duel) deleteStep(t *rapid.T) {
+	q := d.someDeparture(t)
+	rule := func(r *round) outcome {
+		o := d.e.release(r, q)
+		d.e.serve(r)
+		return o
+	}
+	d.try(t, func(r *round) { rule(r) })
+	var o outcome
+	d.step(func(r *round) { o = rule(r) })
+	want := d.m.delete(q)
+	d.m.offer()
+	d.same(t, o, want)
+}
+
+// someMoment is a time to pass: often exactly until something ends, or one
+// nanosecond less.
+func (d *duel) someMoment(t *rapid.T) time.Duration {
+	var moments []time.Duration
+	for _, l := range d.m.leases {
+		if !l.until.IsZero() {
+			moments = append(moments, l.until.Sub(d.now))
+		}
+	}
+	for _, p := range d.m.line {
+		if !p.present {
+			moments = append(moments, p.absent.Add(10*time.Second).Sub(d.now))
+		}
+	}
+	for _, e := range d.m.ends {
+		moments = append(moments, e.at.Add(time.Hour).Sub(d.now))
+	}
+	moments = slices.DeleteFunc(moments, func(d time.Duration) bool { return d < 1 })
+	if len(moments) == 0 || rapid.Bool().Draw(t, "any time") {
+		return someTime.Draw(t, "time")
+	}
+	return rapid.SampledFrom(moments).Draw(t, "until") - time.Duration(rapid.IntRange(0, 1).Draw(t, "less"))
+}
+
+func (d *duel) passStep(t *rapid.T) {
+	d.now = d.now.Add(d.someMoment(t))
+	d.m.now = d.now
+	ended := false
+	rule := func(r *round) {
+		ended = d.e.tick(r)
+		d.e.serve(r)
+	}
+	d.try(t, rule)
+	d.step(rule)
+	before := len(d.m.leases) + len(d.m.line)
+	d.m.scan()
+	if want := len(d.m.leases)+len(d.m.line) < before; ended != want {
+		t.Fatalf("tick says that something ended: %v, the model %v", ended, want)
+	}
+	d.m.offer()
+	d.same(t, outcome{}, modelAnswer{})
+}
+
+// goAwayStep cuts a waiter's connection: one without an id leaves the line.
+func (d *duel) goAwayStep(t *rapid.T) {
+	if len(d.m.line) == 0 {
+		t.Skip("nobody waits")
+	}
+	i := rapid.IntRange(0, len(d.m.line)-1).Draw(t, "who")
+	p := d.e.line[i]
+	if p.id == "" {
+		d.step(func(r *round) { d.e.leave(r, p, left) })
+		d.m.leave(i, "left")
+	} else {
+		d.goAway(p)
+		d.m.line[i].present, d.m.line[i].absent = false, d.now
+	}
+	d.same(t, outcome{}, modelAnswer{})
+}
+
+func (d *duel) declareStep(t *rapid.T) {
+	if rapid.IntRange(0, 4).Draw(t, "really") > 0 {
+		t.Skip("seldom")
+	}
+	d.e.slots = someSlots.Draw(t, "slots")
+	d.m.slots = d.e.slots
+}
+
+func TestTheRulesAgreeWithTheModel(t *testing.T) { rapid.Check(t, ruleScript(t)) }
+
+// ruleScript is one script on the rules alone.
+func ruleScript(t *testing.T) func(*rapid.T) {
+	return func(rt *rapid.T) {
+		d := &duel{bench: newBench(t, someSlots.Filter(func(s []string) bool { return s != nil }).Draw(rt, "slots")...)}
+		d.m = rulebook{now: d.now, slots: d.e.slots}
+		rt.Repeat(map[string]func(*rapid.T){
+			"":        d.check,
+			"post":    d.postStep,
+			"post 2":  d.postStep,
+			"put":     d.putStep,
+			"delete":  d.deleteStep,
+			"pass":    d.passStep,
+			"go away": d.goAwayStep,
+			"declare": d.declareStep,
+		})
+	}
+}

@@ -1,0 +1,525 @@
+package main
+
+// The same model against the whole of keeper and store: a real file, a clock
+// of its own, connections that wait and break, commits that fail, and a crash
+// with another start whenever a script likes it. All times of a script fall
+// between two scans of the keeper, so that both sides have one order of events.
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// A modelCall is a connection that waits.
+type modelCall struct {
+	id     string
+	until  time.Time // its wait
+	leave  context.CancelFunc
+	answer chan answer
+	want   *modelAnswer // what it must have been told by now; nil: nothing
+	gone   bool
+}
+
+// A play is one script on a keeper and the model.
+type play struct {
+	t        *rapid.T
+	k        *keeper
+	m        rulebook
+	path     string
+	copies   int
+	slots    []string
+	start    time.Time // of the keeper: scans count from here
+	calls    []*modelCall
+	fences   []uint64
+	connects int // how many there were
+}
+
+// fastFolder is where files can be synced in microseconds: the power is not
+// cut here.
+func fastFolder(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "call-me-test")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func (p *play) open() {
+	s, err := openStore(p.path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	slots := func(string) []string { return p.slots }
+	if p.k, err = newKeeper(s, slots, 1000, newMetrics(), slog.New(slog.DiscardHandler)); err != nil {
+		p.t.Fatal(err)
+	}
+	p.start = time.Now()
+	p.m.now = p.start
+	time.Sleep(scanPeriod / 2)
+	p.m.now = time.Now()
+}
+
+func (p *play) close() {
+	p.k.close()
+	p.k.store.close()
+}
+
+// settle lets everything happen that happens now, and compares.
+func (p *play) settle() {
+	synctest.Wait()
+	p.m.log = nil
+	v, err := p.k.view("uat")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for i := range p.m.leases {
+		l := &p.m.leases[i]
+		if l.fence != 0 {
+			continue
+		}
+		for _, real := range v.leases {
+			if real.slot == l.slot {
+				l.fence = real.fence
+			}
+		}
+		if len(p.fences) > 0 && l.fence <= p.fences[len(p.fences)-1] {
+			p.t.Fatalf("fence %d after %v", l.fence, p.fences)
+		}
+		p.fences = append(p.fences, l.fence)
+	}
+	if got, want := p.view(v), p.m.String(); got != want {
+		p.t.Fatalf("the state is\n%s, the model's\n%s", got, want)
+	}
+	if open, _ := p.k.open("uat"); open != (p.m.free() > 0 && len(p.m.line) == 0) {
+		p.t.Fatalf("a GET says %v", open)
+	}
+	p.heard()
+}
+
+func (p *play) view(v view) string {
+	var b strings.Builder
+	for _, l := range v.leases {
+		fmt.Fprintf(&b, "lease %v slot %q fence %d since %v waited %v ttl %v until %v\n", l.request, l.slot, l.fence, p.m.ago(l.since), l.waited, l.ttl, p.m.ago(l.deadline))
+	}
+	for i, place := range v.line {
+		fmt.Fprintf(&b, "place %d %v since %v present %v\n", i+1, place.request, p.m.ago(place.since), place.present)
+	}
+	free := max(0, len(p.slots)-len(v.leases))
+	fmt.Fprintf(&b, "free %d open %v\n", free, free > 0 && len(v.line) == 0)
+	return b.String()
+}
+
+// heard compares what the waiting connections were told by now.
+func (p *play) heard() {
+	for _, c := range p.calls {
+		select {
+		case a := <-c.answer:
+			switch {
+			case c.gone: // nobody reads it
+			case c.want == nil:
+				p.t.Fatalf("%q was told %v", c.id, a.err)
+			default:
+				p.same(a, *c.want)
+			}
+			c.gone = true
+		default:
+			if c.want != nil && !c.gone {
+				p.t.Fatalf("%q was not told %v", c.id, *c.want)
+			}
+		}
+	}
+	p.calls = slices.DeleteFunc(p.calls, func(c *modelCall) bool { return c.gone })
+}
+
+func (p *play) same(a answer, want modelAnswer) {
+	got := modelAnswer{err: a.err, line: a.position}
+	if a.lease != nil {
+		got.slot, got.id = a.lease.slot, a.lease.id
+	}
+	if a.ended != nil {
+		got.ended = a.ended.kind.String()
+	}
+	if got != want {
+		p.t.Fatalf("answered %v\nthe model says %v", got, want)
+	}
+}
+
+// rule applies a rule to the model and tells the connections of places that
+// it ended.
+func (p *play) rule(f func()) {
+	before := slices.Clone(p.m.line)
+	f()
+	for _, place := range before {
+		if slices.ContainsFunc(p.m.line, func(q modelPlace) bool { return q.since.Equal(place.since) && q.request == place.request }) {
+			continue
+		}
+		want := modelAnswer{err: errEnded}
+		if i := slices.IndexFunc(p.m.leases, func(l modelLease) bool {
+			return l.request == place.request && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since)
+		}); i >= 0 {
+			want = modelAnswer{slot: p.m.leases[i].slot, id: place.id}
+		} else if e, ok := p.m.endOfID(place.id); ok && place.id != "" {
+			want.ended = e.how
+		}
+		for _, c := range p.calls {
+			if c.id == place.id && c.want == nil {
+				c.want = &want
+			}
+		}
+	}
+}
+
+// waits are the connections of an id, the newest last.
+func (p *play) waits(id string) (all []*modelCall) {
+	for _, c := range p.calls {
+		if c.id == id && c.want == nil && !c.gone {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// hangUp is what the end of a waiting connection means: only the newest of an
+// id counts, and a place without an id goes with it.
+func (p *play) hangUp(c *modelCall) {
+	i := p.m.inLine(c.id)
+	if c.id == "" {
+		i = slices.IndexFunc(p.m.line, func(q modelPlace) bool { return q.id == "" })
+	}
+	all := p.waits(c.id)
+	switch {
+	case i < 0:
+	case c.id == "":
+		p.m.leave(i, "left")
+		p.m.offer()
+	case all[len(all)-1] == c:
+		p.m.line[i].present, p.m.line[i].absent = false, p.m.now
+	}
+}
+
+// pass lets time go by, scan by scan.
+func (p *play) pass(d time.Duration) {
+	end := p.m.now.Add(d)
+	for {
+		next := p.start.Add((p.m.now.Sub(p.start)/scanPeriod + 1) * scanPeriod)
+		for _, c := range p.calls {
+			if c.want == nil && !c.until.After(end) && c.until.Before(next) {
+				next = c.until
+			}
+		}
+		if next.After(end) {
+			break
+		}
+		p.m.now = next
+		if next.Sub(p.start)%scanPeriod == 0 {
+			p.rule(func() { p.m.scan(); p.m.offer() })
+			continue
+		}
+		for _, c := range slices.Clone(p.calls) {
+			if c.want == nil && c.until.Equal(next) {
+				position := p.m.inLine(c.id) + 1
+				p.hangUp(c)
+				c.want = &modelAnswer{err: errNoSlot, line: position}
+				c.until = time.Time{}
+			}
+		}
+	}
+	p.m.now = end
+	time.Sleep(time.Until(end))
+	p.settle()
+}
+
+// connect posts with wait, on a connection of its own.
+func (p *play) connect(q request, wait, claim time.Duration) *modelCall {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &modelCall{id: q.id, leave: cancel, answer: make(chan answer, 1)}
+	go func() {
+		c.answer <- p.k.askForSlot(ctx, &call{kind: callRequest, environment: "uat", request: q, wait: true, claim: claim}, wait)
+	}()
+	return c
+}
+
+// stored reports whether a rule would change what is on the disk, and leaves
+// the model as it was.
+func (p *play) stored(f func(m *rulebook)) bool {
+	m := p.m
+	m.leases, m.line, m.ends, m.log = slices.Clone(m.leases), slices.Clone(m.line), slices.Clone(m.ends), nil
+	ids := func(m rulebook) (all string) {
+		for _, l := range m.leases {
+			all += fmt.Sprint(l.request, l.slot, l.ttl, l.since)
+		}
+		for _, q := range m.line {
+			if q.id != "" {
+				all += fmt.Sprint(q.request, q.since)
+			}
+		}
+		return all
+	}
+	before := ids(m)
+	f(&m)
+	return len(m.log) > 0 || ids(m) != before
+}
+
+// breakDisk makes the next commit fail. The file is then written anew at once.
+func (p *play) breakDisk(t *rapid.T, f func(m *rulebook)) bool {
+	if rapid.IntRange(0, 7).Draw(t, "disk") > 0 || !p.stored(f) {
+		return false
+	}
+	synctest.Wait()
+	p.k.store.db.Close()
+	return true
+}
+
+// recovered is the model after a failed commit: who is in line and away has
+// his ten seconds from now on.
+func (p *play) recovered() {
+	for i := range p.m.line {
+		if !p.m.line[i].present {
+			p.m.line[i].absent = p.m.now
+		}
+	}
+}
+
+func (p *play) someRequest(t *rapid.T) request { return (&duel{m: p.m}).someRequest(t) }
+
+func (p *play) waitStep(t *rapid.T) {
+	q, claim := p.someRequest(t), someClaim.Draw(t, "claim")
+	wait := rapid.SampledFrom([]time.Duration{time.Second, 25 * time.Second, time.Hour}).Draw(t, "wait")
+	wait += time.Duration(p.connects%100) * time.Millisecond // no two end at once
+	p.connects++
+	if q.id == "" && len(p.waits("")) > 0 {
+		t.Skip("one without an id is enough: they cannot be told apart")
+	}
+	if p.m.inLine(q.id) < 0 && p.breakDisk(t, func(m *rulebook) { m.post(q, true, claim) }) {
+		c := p.connect(q, wait, claim)
+		c.want = &modelAnswer{err: errUnknown}
+		p.calls = append(p.calls, c)
+		p.recovered()
+		p.settle()
+		return
+	}
+	c := p.connect(q, wait, claim)
+	var want modelAnswer
+	p.rule(func() { want = p.m.post(q, true, claim) })
+	if want.line == 0 {
+		c.want = &want
+	}
+	c.until = p.m.now.Add(wait)
+	p.calls = append(p.calls, c)
+	p.settle()
+}
+
+func (p *play) takeStep(t *rapid.T) {
+	q, claim := p.someRequest(t), someClaim.Draw(t, "claim")
+	ask := func() answer {
+		return p.k.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: q, claim: claim}, 0)
+	}
+	if p.m.inLine(q.id) < 0 && p.breakDisk(t, func(m *rulebook) { m.post(q, false, claim) }) {
+		p.same(ask(), modelAnswer{err: errUnknown})
+		p.recovered()
+		p.settle()
+		return
+	}
+	a := ask()
+	before := p.m.inLine(q.id)
+	var was modelPlace
+	if before >= 0 {
+		was = p.m.line[before]
+	}
+	var want modelAnswer
+	p.rule(func() { want = p.m.post(q, false, claim) })
+	if i := p.m.inLine(q.id); i >= 0 && want.err == nil { // a look of somebody in line is not a wait
+		want.err = errNoSlot
+		if p.m.line[i].present = was.present; !was.present {
+			p.m.line[i].absent = p.m.now
+		}
+	}
+	p.same(a, want)
+	p.settle()
+}
+
+func (p *play) putStep(t *rapid.T) {
+	q := renewal{selector: selector{id: someID.Draw(t, "id"), holder: someHolder.Draw(t, "holder"), slot: someSlot.Draw(t, "slot")}, at: time.Now()}
+	if q.hasTTL = rapid.Bool().Draw(t, "with ttl"); q.hasTTL {
+		q.ttl = someTTL.Draw(t, "ttl")
+	}
+	ask := func() answer { return p.k.ask(&call{kind: callRenew, environment: "uat", renewal: q}) }
+	if p.breakDisk(t, func(m *rulebook) { m.put(q) }) {
+		p.same(ask(), modelAnswer{err: errUnknown})
+		p.recovered()
+	} else {
+		a := ask()
+		p.same(a, p.m.put(q))
+	}
+	p.settle()
+}
+
+func (p *play) deleteStep(t *rapid.T) {
+	q := (&duel{m: p.m, fences: p.fences}).someDeparture(t)
+	rule := func(m *rulebook) (a modelAnswer) {
+		a = m.delete(q)
+		m.offer()
+		return a
+	}
+	ask := func() answer { return p.k.ask(&call{kind: callRelease, environment: "uat", departure: q}) }
+	if p.breakDisk(t, func(m *rulebook) { rule(m) }) {
+		p.same(ask(), modelAnswer{err: errUnknown})
+		p.recovered()
+	} else {
+		a := ask()
+		var want modelAnswer
+		p.rule(func() { want = rule(&p.m) })
+		p.same(a, want)
+	}
+	p.settle()
+}
+
+func (p *play) passStep(t *rapid.T) {
+	d := rapid.SampledFrom([]time.Duration{1, 1, 1, 2, 4, 4, 20, 20, 39, 40, 40, 41, 120, 240, 241, 3 * 3600}).Draw(t, "quarters") * scanPeriod
+	p.pass(d)
+}
+
+func (p *play) hangUpStep(t *rapid.T) {
+	all := slices.DeleteFunc(slices.Clone(p.calls), func(c *modelCall) bool { return c.want != nil })
+	if len(all) == 0 {
+		t.Skip("nobody waits")
+	}
+	c := rapid.SampledFrom(all).Draw(t, "who")
+	p.rule(func() {
+		p.hangUp(c)
+		c.want, c.gone = &modelAnswer{}, true
+	})
+	c.leave()
+	synctest.Wait()
+	<-c.answer
+	p.settle()
+	p.calls = slices.DeleteFunc(p.calls, func(x *modelCall) bool { return x == c })
+}
+
+// crashStep takes the file as it is, as kill -9 would leave it, and starts
+// again on the copy.
+func (p *play) crashStep(t *rapid.T) {
+	if rapid.IntRange(0, 2).Draw(t, "really") > 0 {
+		t.Skip("seldom")
+	}
+	synctest.Wait()
+	file, err := os.ReadFile(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.close()
+	synctest.Wait()
+	for _, c := range p.calls {
+		if a := <-c.answer; !errors.Is(a.err, errStopping) {
+			t.Fatalf("%q was told %v by a server that stops", c.id, a.err)
+		}
+	}
+	p.calls = nil
+	p.copies++
+	p.path = fmt.Sprintf("%s-%d", p.path[:strings.LastIndex(p.path, "-")], p.copies)
+	if err := os.WriteFile(p.path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(rapid.SampledFrom([]time.Duration{0, time.Second, 3 * time.Hour}).Draw(t, "down for"))
+	if rapid.IntRange(0, 3).Draw(t, "declare") == 0 {
+		p.slots = someSlots.Filter(func(s []string) bool { return s != nil }).Draw(t, "slots")
+	}
+	begin := time.Now()
+	p.m.slots = p.slots
+	for i := range p.m.leases {
+		l := &p.m.leases[i]
+		l.claim, l.until = 0, time.Time{}
+		if l.ttl > 0 {
+			l.until = begin.Add(l.ttl)
+		}
+	}
+	p.m.line = slices.DeleteFunc(p.m.line, func(q modelPlace) bool { return q.id == "" })
+	for i := range p.m.line {
+		p.m.line[i].present, p.m.line[i].absent = false, begin
+	}
+	p.open()
+	p.settle()
+}
+
+// keeperScript is one script, in a bubble.
+func keeperScript(folder string) func(*rapid.T) {
+	return func(t *rapid.T) {
+		dir, err := os.MkdirTemp(folder, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		rapid.SyncTest(t, func(t *rapid.T) {
+			p := &play{t: t, path: filepath.Join(dir, "db-0"), slots: someSlots.Filter(func(s []string) bool { return s != nil }).Draw(t, "slots")}
+			p.m.slots = p.slots
+			p.open()
+			defer p.close()
+			t.Repeat(map[string]func(*rapid.T){
+				"wait":    p.waitStep,
+				"wait 2":  p.waitStep,
+				"take":    p.takeStep,
+				"put":     p.putStep,
+				"delete":  p.deleteStep,
+				"pass":    p.passStep,
+				"hang up": p.hangUpStep,
+				"crash":   p.crashStep,
+			})
+		})
+	}
+}
+
+// setFlag sets a flag of rapid for one test.
+func setFlag(t *testing.T, name, value string) {
+	f := flag.Lookup(name)
+	before := f.Value.String()
+	t.Cleanup(func() { f.Value.Set(before) })
+	if err := f.Value.Set(value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// scripts runs scripts until the time is up, and returns how many.
+func scripts(t *testing.T, time0 time.Time, spend time.Duration, chance *rand.Rand, script func(*rapid.T)) (n int, ok bool) {
+	for time.Since(time0) < spend {
+		setFlag(t, "rapid.seed", fmt.Sprint(chance.Uint64N(1<<62)+1))
+		ok := t.Run("script", func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				n++
+				script(t)
+			})
+		})
+		if !ok {
+			return n, false
+		}
+	}
+	return n, true
+}
+
+// Scripts of 50 steps on average: half of the time on the rules alone, half
+// on keeper and store.
+func TestTrustModels(t *testing.T) {
+	started := time.Now()
+	setFlag(t, "rapid.steps", "50")
+	setFlag(t, "rapid.checks", "50")
+	chance := rand.New(rand.NewPCG(*seed, 1))
+	spend := budget(4 * time.Second)
+	rules, rulesOK := scripts(t, started, spend/2, chance, ruleScript(t))
+	stored, storedOK := scripts(t, started, spend, chance, keeperScript(fastFolder(t)))
+	divergences := map[bool]int{false: 1}
+	record(t, "models", started, map[string]int{"scripts": rules + stored, "on keeper and store, with crashes": stored,
+		"divergences": divergences[rulesOK] + divergences[storedOK]})
+}

@@ -1,0 +1,168 @@
+package main
+
+// Parked calls: callers who wait in line for minutes. net/http would keep
+// buffers and a goroutine with a deep stack for each, some 35 kB; so their
+// connections are taken out of its hands while they wait, and given back with
+// the answer. Two goroutines that do little are left.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// A parked call is in line, and its connection is ours.
+type parked struct {
+	*server
+	call  *call
+	until time.Time
+	key   keySum
+	conn  net.Conn
+	early []byte       // what the caller has sent beyond the call
+	close bool         // the caller wants no further answer
+	back  *http.Server // takes the connection again
+}
+
+// parkedRequest is what every parked call looks like to the log.
+var parkedRequest = &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "/maybe"}}
+
+// park takes a waiting call over and reports whether it did: its handler then
+// returns, and the answer comes from here. Only HTTP/1.1 can be taken over.
+func (s *server) park(w http.ResponseWriter, r *http.Request, c *call, until time.Time) bool {
+	back, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
+	if !ok || r.ProtoMajor != 1 || r.ProtoMinor == 0 {
+		return false
+	}
+	s.parked.Add(1)
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		s.parked.Done()
+		return false
+	}
+	p := &parked{server: s, call: c, until: until, key: keySumOf(r), conn: conn, close: r.Close, back: back}
+	if n := buffered.Reader.Buffered(); n > 0 {
+		p.early, _ = buffered.Reader.Peek(n)
+	}
+	go p.wait()
+	return true
+}
+
+// wait answers the call when the keeper does, and then lets net/http go on
+// with the connection.
+func (p *parked) wait() {
+	ctx, end := p.keys.while(context.Background(), p.key)
+	defer end()
+	next := make(chan []byte, 1) // the first of what the caller sends next; empty: the caller has left
+	if len(p.early) > 0 {
+		next <- p.early
+	} else {
+		go p.listen(next, end)
+	}
+	a := p.stay(ctx, p.call, p.until)
+	if errors.Is(a.err, errGone) || !p.answer(a) {
+		p.parked.Done()
+		p.conn.Close()
+		return
+	}
+	p.parked.Done()
+	p.goOn(next)
+}
+
+// listen hears the caller leave, or begin the next call.
+func (p *parked) listen(next chan<- []byte, leaves func()) {
+	b := make([]byte, 1)
+	n, _ := p.conn.Read(b)
+	if n == 0 {
+		leaves()
+	}
+	next <- b[:n]
+}
+
+// answer writes the answer, and reports whether the connection stays open.
+func (p *parked) answer(a answer) bool {
+	w := &heldAnswer{header: http.Header{}}
+	if err := p.answerRequest(w, p.call, a); err != nil {
+		p.refuse(w, parkedRequest, err)
+	}
+	p.metrics.answered(parkedRequest.URL.Path, parkedRequest.Method, w.code)
+	last := p.close || a.err != nil && statusOf(a.err) == http.StatusServiceUnavailable
+	w.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	whole := http.Response{StatusCode: w.code, ProtoMajor: 1, ProtoMinor: 1, Header: w.header, Close: last,
+		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body)}
+	var text bytes.Buffer
+	whole.Write(&text)
+	p.conn.SetWriteDeadline(time.Now().Add(answerTime))
+	_, err := p.conn.Write(text.Bytes())
+	return err == nil && !last
+}
+
+// goOn gives the connection back as soon as the next call begins, so that
+// net/http sees it come in only then.
+func (p *parked) goOn(next <-chan []byte) {
+	p.conn.SetDeadline(time.Now().Add(idleTime))
+	var begun []byte
+	select {
+	case begun = <-next:
+	case <-p.keeper.stopped:
+	}
+	if len(begun) == 0 {
+		p.conn.Close()
+		return
+	}
+	p.conn.SetDeadline(time.Time{})
+	inner := p.conn
+	if before, ok := inner.(*begunConnection); ok { // all of that has been read
+		inner = before.Conn
+	}
+	err := p.back.Serve(&oneConnection{conn: &begunConnection{inner, begun}})
+	if err == http.ErrServerClosed {
+		p.conn.Close()
+	}
+}
+
+// A heldAnswer is an answer that is put together before it is sent.
+type heldAnswer struct {
+	header http.Header
+	code   int
+	body   bytes.Buffer
+}
+
+func (h *heldAnswer) Header() http.Header         { return h.header }
+func (h *heldAnswer) WriteHeader(code int)        { h.code = code }
+func (h *heldAnswer) Write(p []byte) (int, error) { return h.body.Write(p) }
+
+// oneConnection is a listener to which one connection comes, and no more.
+type oneConnection struct{ conn net.Conn }
+
+func (l *oneConnection) Accept() (net.Conn, error) {
+	c := l.conn
+	if l.conn = nil; c == nil {
+		return nil, io.EOF
+	}
+	return c, nil
+}
+
+func (l *oneConnection) Close() error   { return nil }
+func (l *oneConnection) Addr() net.Addr { return nil }
+
+// A begunConnection is one from which something has been read already.
+type begunConnection struct {
+	net.Conn
+	begun []byte
+}
+
+func (c *begunConnection) Read(p []byte) (int, error) {
+	if len(c.begun) > 0 {
+		n := copy(p, c.begun)
+		c.begun = c.begun[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *begunConnection) CloseWrite() error { return closeWrite(c.Conn) }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A rawLine is a connection of which a test sees every byte.
+type rawLine struct {
+	net.Conn
+	t      *testing.T
+	answer *bufio.Reader
+}
+
+func (s *site) dial() *rawLine {
+	s.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	return &rawLine{c, s.t, bufio.NewReader(c)}
+}
+
+func (l *rawLine) send(line string, headers ...string) {
+	l.t.Helper()
+	method, path, _ := strings.Cut(line, " ")
+	fmt.Fprintf(l, "%s %s HTTP/1.1\r\nHost: call-me\r\nX-API-KEY: %s\r\n%s\r\n", method, path, testKey, strings.Join(append(headers, ""), "\r\n"))
+}
+
+func (l *rawLine) want(status int, inBody string) *http.Response {
+	l.t.Helper()
+	r, err := http.ReadResponse(l.answer, nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != status || !strings.Contains(string(body), inBody) {
+		l.t.Errorf("got %d %s (%v), want %d with %q", r.StatusCode, body, err, status, inBody)
+	}
+	return r
+}
+
+// connected waits until so many wait in line.
+func (s *site) connected(n int) {
+	s.t.Helper()
+	eventually(s.t, fmt.Sprint(n, " are connected"), func() bool {
+		return strings.Count(s.call("GET /environments").body, `"connected":true`) == n
+	})
+}
+
+func TestAConnectionGoesOnAfterItHasWaited(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=holder-1")
+	l := s.dial()
+	for i := range 3 { // polls, one after the other, on one connection
+		l.send("POST /maybe?environment=uat&id=waiter-1&wait=50ms")
+		r := l.want(403, `"position":1`)
+		for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
+			if got := r.Header.Get(name); got != want {
+				t.Errorf("poll %d: %s is %q", i, name, got)
+			}
+		}
+		if _, err := http.ParseTime(r.Header.Get("Date")); err != nil || r.Close {
+			t.Errorf("poll %d: %v, close %v", i, err, r.Close)
+		}
+		l.send("GET /maybe?environment=uat")
+		l.want(403, "")
+	}
+	l.send("POST /maybe?environment=uat&id=waiter-1&wait=1m")
+	s.connected(1)
+	s.call("DELETE /maybe?environment=uat&id=holder-1")
+	l.want(201, `"slot":"uat"`)
+	l.send("DELETE /maybe?environment=uat&id=waiter-1")
+	l.want(204, "")
+}
+
+func TestWhatACallerSendsWhileItWaitsIsItsNextCall(t *testing.T) {
+	for name, together := range map[string]bool{"in one piece": true, "later": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "")
+			s.call("POST /maybe?environment=uat&id=holder-1")
+			l := s.dial()
+			first, second := "POST /maybe?environment=uat&id=waiter-1&wait=1m", "GET /maybe?environment=other"
+			if together {
+				fmt.Fprintf(l, "POST /maybe?environment=uat&id=waiter-1&wait=1m HTTP/1.1\r\nHost: a\r\nX-API-KEY: %s\r\n\r\nGET /maybe?environment=other HTTP/1.1\r\nHost: a\r\nX-API-KEY: %s\r\n\r\n", testKey, testKey)
+			} else {
+				l.send(first)
+				s.connected(1)
+				l.send(second)
+			}
+			s.connected(1)
+			s.call("DELETE /maybe?environment=uat&id=holder-1")
+			l.want(201, "")
+			l.want(200, "")
+		})
+	}
+}
+
+func TestAWaitingCallerWhoWantsItsConnectionClosedGetsThat(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=holder-1")
+	l := s.dial()
+	l.send("POST /maybe?environment=uat&id=waiter-1&wait=1m", "Connection: close")
+	s.connected(1)
+	s.call("DELETE /maybe?environment=uat&id=holder-1")
+	if r := l.want(201, ""); !r.Close {
+		t.Error("the answer does not say that it is the last one")
+	}
+	if n, err := l.answer.ReadByte(); err != io.EOF {
+		t.Errorf("read %v, %v", n, err)
+	}
+}
+
+func TestAnOldCallerWaitsToo(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=holder-1")
+	l := s.dial()
+	fmt.Fprintf(l, "POST /maybe?environment=uat&id=waiter-1&wait=1m HTTP/1.0\r\nX-API-KEY: %s\r\n\r\n", testKey)
+	s.connected(1)
+	s.call("DELETE /maybe?environment=uat&id=holder-1")
+	l.want(201, `"slot":"uat"`)
+}
+
+func TestAStoppingServerAnswersParkedCallsAndClosesThem(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=holder-1")
+	waiting, idle := s.dial(), s.dial()
+	idle.send("POST /maybe?environment=uat&id=waiter-1&wait=10ms")
+	idle.want(403, "")
+	waiting.send("POST /maybe?environment=uat&id=waiter-2&wait=1m")
+	s.connected(1)
+	s.restart()
+	if r := waiting.want(503, "stopping"); r.Header.Get("Retry-After") != "1" || !r.Close {
+		t.Errorf("the answer: %v", r.Header)
+	}
+	if n, err := idle.answer.ReadByte(); err != io.EOF {
+		t.Errorf("the idle connection: %v, %v", n, err)
+	}
+}

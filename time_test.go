@@ -1,0 +1,192 @@
+package main
+
+// Time: leases by the thousand live through simulated months, with renewals
+// that come and stop, new ttls, and restarts of the server. The keeper's own
+// log of events says when each ended; that must be never before its ttl and
+// never more than a second after it.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A tenant holds one lease after another, and knows when it must end.
+type tenant struct {
+	name     string
+	earliest time.Time // the lease lives until here; zero: it has none
+	ttl      time.Duration
+	round    int
+}
+
+func (n *tenant) id() string { return fmt.Sprint("tenant-", n.name, "-", n.round) }
+
+// A calendar is a keeper with its tenants.
+type calendar struct {
+	t       *testing.T
+	k       *keeper
+	path    string
+	chance  *rand.Rand
+	tenants map[string]*tenant // by environment
+	counted uint64             // number of the last event that was looked at
+	ends    int
+	early   int
+	late    int
+	leased  time.Duration // of all leases together
+}
+
+func (c *calendar) open() {
+	s, err := openStore(c.path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	one := func(name string) []string { return []string{name} }
+	if c.k, err = newKeeper(s, one, 10, newMetrics(), slog.New(slog.DiscardHandler)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *calendar) close() {
+	c.k.close()
+	c.k.store.close()
+}
+
+// someTTL is from a second to a month, short ones as often as long ones.
+func (c *calendar) someTTL() time.Duration {
+	scale := []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour}[c.chance.IntN(4)]
+	return scale + time.Duration(c.chance.Int64N(int64(30*scale)))
+}
+
+func (c *calendar) take(n *tenant) {
+	n.round++
+	n.ttl = c.someTTL()
+	a := c.k.askForSlot(context.Background(), &call{kind: callRequest, environment: n.name, request: request{id: n.id(), ttl: n.ttl}}, 0)
+	if a.err != nil {
+		c.t.Fatalf("%s: %v", n.name, a.err)
+	}
+	n.earliest = time.Now().Add(n.ttl)
+}
+
+// renew sends a renewal, one in four with another ttl.
+func (c *calendar) renew(n *tenant) {
+	r := renewal{selector: selector{id: n.id()}, at: time.Now()}
+	ttl := n.ttl
+	if c.chance.IntN(4) == 0 {
+		ttl = c.someTTL()
+		r.ttl, r.hasTTL = ttl, true
+	}
+	over := !r.at.Before(n.earliest)
+	switch a := c.k.ask(&call{kind: callRenew, environment: n.name, renewal: r}); {
+	case a.err == nil: // one that is over may be renewed until the scan has seen it
+		end := r.at.Add(ttl)
+		if ttl != n.ttl || end.After(n.earliest) {
+			n.earliest = end
+		}
+		n.ttl = ttl
+	case !errors.Is(a.err, errNotHeld) || !over:
+		c.t.Errorf("%s: a renewal %v before the end: %v", n.name, time.Until(n.earliest), a.err)
+		c.early++
+	}
+}
+
+// look reads the keeper's events, and judges every end.
+func (c *calendar) look() {
+	var events []*event
+	events, c.counted = c.k.eventsAfter(c.counted)
+	for _, e := range events {
+		if e.kind != expired {
+			continue
+		}
+		n := c.tenants[e.environment]
+		c.ends++
+		switch late := e.at.Sub(n.earliest); {
+		case n.earliest.IsZero(), late < 0:
+			c.t.Errorf("%s ended %v early", n.name, -late)
+			c.early++
+		case late > time.Second:
+			c.t.Errorf("%s ended %v late", n.name, late)
+			c.late++
+		}
+		n.earliest = time.Time{}
+	}
+	for _, n := range c.tenants {
+		if now := time.Now(); !n.earliest.IsZero() && now.Sub(n.earliest) > time.Second {
+			c.t.Errorf("%s lives on, %v late", n.name, now.Sub(n.earliest))
+			c.late++
+			n.earliest = time.Time{}
+		}
+	}
+}
+
+// restart stops the server for a while: every live lease has its ttl again.
+func (c *calendar) restart(down time.Duration) {
+	c.look()
+	c.close()
+	time.Sleep(down)
+	c.open()
+	for _, n := range c.tenants {
+		if !n.earliest.IsZero() {
+			n.earliest = time.Now().Add(n.ttl)
+		}
+	}
+}
+
+// live lets the tenants do what tenants do, until the time is over.
+func (c *calendar) live(span time.Duration) {
+	names := []string{}
+	for name := range c.tenants {
+		names = append(names, name)
+	}
+	for begin := time.Now(); time.Since(begin) < span && c.early+c.late == 0; {
+		pause := time.Duration(c.chance.Int64N(int64(2 * time.Minute)))
+		time.Sleep(pause)
+		synctest.Wait()
+		c.look()
+		for _, n := range c.tenants {
+			if !n.earliest.IsZero() {
+				c.leased += pause
+			}
+		}
+		for range 1 + c.chance.IntN(len(names)/20) {
+			n := c.tenants[names[c.chance.IntN(len(names))]]
+			switch {
+			case n.earliest.IsZero():
+				c.take(n)
+			case c.chance.IntN(3) > 0:
+				c.renew(n)
+			}
+		}
+		if c.chance.IntN(2000) == 0 {
+			c.restart(c.someTTL())
+		}
+	}
+}
+
+func TestTrustTime(t *testing.T) {
+	started, spend := time.Now(), budget(3*time.Second)
+	folder, days, ends, early, late := fastFolder(t), 0, 0, 0, 0
+	span := time.Hour
+	if long > 0 {
+		span = 6 * time.Hour
+	}
+	for run := uint64(0); time.Since(started) < spend && early+late == 0; run++ {
+		synctest.Test(t, func(t *testing.T) {
+			c := &calendar{t: t, path: filepath.Join(folder, fmt.Sprint(run)), chance: rand.New(rand.NewPCG(*seed, run)), tenants: map[string]*tenant{}}
+			for i := range 400 {
+				name := fmt.Sprint("env", i)
+				c.tenants[name] = &tenant{name: name}
+			}
+			c.open()
+			defer func() { c.close() }()
+			c.live(span)
+			days, ends, early, late = days+int(c.leased/(24*time.Hour)), ends+c.ends, early+c.early, late+c.late
+		})
+	}
+	record(t, "time", started, map[string]int{"simulated days": days, "leases that ended": ends, "early": early, "late": late})
+}
