@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -178,8 +179,11 @@ func (a *attack) revive(stop <-chan struct{}, prefix ...string) {
 		a.up.RUnlock()
 		select {
 		case <-stop:
-			if len(prefix) > 0 {
-				a.restart(syscall.SIGTERM) // or nobody would revive it after the next fault
+			// Nobody would revive it after the next kill. Elsewhere there is
+			// no restart: what ended on a full disk is remembered in memory
+			// only, and a start forgets it.
+			if strings.Contains(strings.Join(prefix, " "), "signal=") {
+				a.restart(syscall.SIGTERM)
 			}
 			return
 		case <-ended:
