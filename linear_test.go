@@ -555,7 +555,7 @@ func (t *transcript) learn(e entry) error {
 	case (e.kind == askNow || e.kind == askWait) && e.status == 410, e.kind == endID && (e.status == 204 || e.status == 409):
 		p.ended = min(p.ended, e.heard)
 	case e.kind == askWait && e.status == 403:
-		p.inLine, p.refused = min(p.inLine, e.heard), max(p.refused, e.sent)
+		p.inLine, p.refused = min(p.inLine, e.heard), max(p.refused, e.sent+e.wait)
 	}
 	return nil
 }
@@ -759,6 +759,8 @@ func (t *transcript) add(e entry) error {
 		return nil
 	case e.kind == askNoID && !s.known:
 		return nil
+	case e.kind == askWait && e.status == 403:
+		s.from += e.wait // only then it gave up
 	case e.kind == askNoID:
 		s.lasts = e.lasts(window{s.from, s.to}, t.late)
 	case (e.kind == askNow || e.kind == askWait) && s.yes:

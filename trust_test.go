@@ -144,6 +144,9 @@ func record(t *testing.T, claimed string, started time.Time, counts map[string]i
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Dir(recordPath(claimed)), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	f, err := os.OpenFile(recordPath(claimed), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
