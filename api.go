@@ -96,6 +96,9 @@ func exitCode(err error) int {
 	if errors.As(err, &code) {
 		return int(code)
 	}
+	if failed := (runError{}); errors.As(err, &failed) {
+		return exitOwnFailure
+	}
 	for _, f := range failures {
 		if errors.Is(err, f.err) {
 			return f.exit

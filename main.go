@@ -267,9 +267,9 @@ func runCommand(t *terminal) *cli.Command {
 			}
 			r, err := newRunner(c, t, argv)
 			if err != nil {
-				return err
+				return ownFailure(err)
 			}
-			return r.run(c.Context)
+			return ownFailure(r.run(c.Context))
 		},
 	}
 }

@@ -76,6 +76,21 @@ func (r *runner) run(ctx context.Context) error {
 	return h.hold(path)
 }
 
+// A runError is why a command was not run, with a code that is not one of the
+// command's own.
+type runError struct{ error }
+
+func (e runError) Unwrap() error { return e.error }
+
+// ownFailure makes failures that would end with 1 end with 125.
+func ownFailure(err error) error {
+	var code exitError
+	if err == nil || errors.As(err, &code) || exitCode(err) != exitFailed {
+		return err
+	}
+	return runError{err}
+}
+
 // cannotStart tells why a command cannot be started, with the shell's code.
 func (r *runner) cannotStart(err error) error {
 	r.say("call-me: cannot run %s: %s", printable(r.argv[0]), printable(plainExecError(err)))

@@ -206,6 +206,13 @@ func TestTheCommandsExitCodeIsOurs(t *testing.T) {
 			r.freeWithin(time.Second)
 		})
 	}
+	t.Run("a wrong key", func(t *testing.T) {
+		r := d.runWith(t, []string{"API_KEY=another key than the server's"}, "--", "true")
+		<-r.ended
+		if got := r.status.ExitStatus(); got != 125 || !strings.Contains(r.err.String(), errKey.Error()) {
+			t.Errorf("exit code %d, want 125\n%s", got, r.err)
+		}
+	})
 }
 
 func TestTheCommandIsUntouched(t *testing.T) {
