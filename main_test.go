@@ -155,6 +155,7 @@ func TestScripts(t *testing.T) {
 }
 
 var times = []struct{ pattern, with string }{
+	{`\d{4}-\d\d-\d\d (\d\d:\d\d)`, "$1"}, // of a time that is not today's
 	{`\d\d:\d\d:\d\d`, "12:00:00"},
 	{`\b\d\d:\d\d \(`, "12:00 ("},
 	{`\b\d\d:\d\d( |$)`, "12:00$1"},
