@@ -203,11 +203,16 @@ func (a *attack) revive(stop <-chan struct{}, prefix ...string) {
 	}
 }
 
+// waitUntilUp returns when the server is not known to be down.
+func (a *attack) waitUntilUp() {
+	a.up.RLock()
+	defer a.up.RUnlock()
+}
+
 // call makes one call, and returns what was heard of it. A caller who is
 // impatient hangs up before the answer can be there.
 func (a *attack) call(e entry, f fate, impatient time.Duration) entry {
-	a.up.RLock() // not while the server is known to be down
-	a.up.RUnlock()
+	a.waitUntilUp()
 	method, values := e.query()
 	path := "/maybe?"
 	if e.kind == look {

@@ -81,13 +81,12 @@ type step struct {
 	previous uint64        // the fence before that one
 	slot     string        // the same
 	ttl      time.Duration // renewID: 0: as it was
-	claim    time.Duration
-	lasts    window // what the step begins: how soon and how late its lease or place may end
-	started  window // start: when
-	leases   []int  // look
-	plain    int    // look: leases without a holder
-	line     []int  // look
-	after    []int  // enter: who must have entered before
+	lasts    window        // what the step begins: how soon and how late its lease or place may end
+	started  window        // start: when
+	leases   []int         // look
+	plain    int           // look: leases without a holder
+	line     []int         // look
+	after    []int         // enter: who must have entered before
 	late     time.Duration
 	text     string
 }
