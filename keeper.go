@@ -244,7 +244,7 @@ func (k *keeper) renewNow(c *call) bool {
 
 // step runs one round on what has gathered, or works on a failed disk.
 func (k *keeper) step() {
-	runtime.Gosched() // whoever is about to ask comes along: large groups on a busy machine, no delay on an idle one
+	k.letCome()
 	now := time.Now() // before the inbox is read: a renewal that had arrived by now counts
 	k.takeWaiting()
 	ticked := k.ticked
@@ -268,6 +268,16 @@ func (k *keeper) step() {
 		k.commit(g)
 	} else {
 		k.publish(g)
+	}
+}
+
+// letCome lets everybody run who is ready to, for as long as that brings new
+// calls: on a busy machine they come along in this group, on an idle one there
+// is nobody.
+func (k *keeper) letCome() {
+	for n := -1; len(k.inbox) > n; {
+		n = len(k.inbox)
+		runtime.Gosched()
 	}
 }
 
