@@ -153,7 +153,9 @@ func TestTrustBugs(t *testing.T) {
 				switch {
 				case p.path == "" && len(wrong) > 0:
 					count("false alarms", 1)
-					t.Errorf("the server has no bug, but in an era of %s: %v", menace, wrong)
+					for _, v := range wrong {
+						t.Errorf("the server has no bug, but in an era of %s: %s", menace, v.tell(t))
+					}
 				case p.path == "":
 				case len(wrong) == 0:
 					count("missed", 1)

@@ -74,10 +74,10 @@ func newAttack(t *testing.T, binary string, seed uint64, prefix ...string) *atta
 	port := freePort()
 	a := &attack{t: t, prefix: prefix, binary: binary, host: fmt.Sprint("127.0.0.1:", port), db: tempDB(t), log: &lockedBuffer{}, late: slack,
 		began: time.Now(), random: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{},
-		slots:  map[string][]string{"a": {"a"}, "b": {"b"}, "c": {"c"}, "m2": {"m2-1", "m2-2"}, "m3": {"m3-1", "m3-2", "m3-3"}, "quiet": {"quiet"}, "still": {"still"}},
+		slots:  map[string][]string{"a": {"a"}, "b": {"b"}, "c": {"c"}, "m2": {"m2-1", "m2-2"}, "m3": {"m3-1", "m3-2", "m3-3"}, "quiet": {"quiet"}, "still": {"still"}, "shy": {"shy"}},
 		direct: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
 		bad:    &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
-	a.env = append(os.Environ(), "API_KEY="+testKey, fmt.Sprint("PORT=", port), "CALL_ME_DB="+a.db, "CALL_ME_ENVIRONMENTS=a,b,c,m2:2,m3:3,quiet,still")
+	a.env = append(os.Environ(), "API_KEY="+testKey, fmt.Sprint("PORT=", port), "CALL_ME_DB="+a.db, "CALL_ME_ENVIRONMENTS=a,b,c,m2:2,m3:3,quiet,still,shy")
 	a.start(a.prefix)
 	t.Cleanup(func() {
 		a.up.Lock()
@@ -375,8 +375,9 @@ func (v *visitor) insist(e entry, fates bool) entry {
 	}
 }
 
-// busy are the environments that visitors go to. The others see two calls at a
-// time: where there is no other one, nothing else wakes who was forgotten.
+// busy are the environments that visitors go to. The others see two or three
+// callers at a time: where there is no other one, nothing else wakes who was
+// forgotten, and nothing else hides who was passed over.
 var busy = []string{"a", "b", "c", "m2", "m3"}
 
 // handOver holds a slot for a moment, while another waits for it.
@@ -406,6 +407,24 @@ func (v *visitor) outlive() {
 	}
 	v.end(first)
 	v.end(next)
+}
+
+// passBy asks without wait for a slot that came free while the next in line
+// was between two polls.
+func (v *visitor) passBy() {
+	first, next := v.pair("shy")
+	next.wait = time.Millisecond
+	passer, _ := v.pair("shy")
+	if v.insist(first, false).status == 201 {
+		v.insist(next, false)
+		v.end(first)
+		v.insist(passer, false)
+		v.insist(next, false)
+	}
+	for _, e := range []entry{first, next, passer} {
+		v.end(e)
+	}
+	v.rest(20 * time.Millisecond)
 }
 
 func (v *visitor) pair(environment string) (first, next entry) {
@@ -584,7 +603,7 @@ func (a *attack) era(length time.Duration, visitors int, patient bool, menace fu
 			}
 		})
 	}
-	for _, pair := range []func(*visitor){(*visitor).handOver, (*visitor).outlive} {
+	for _, pair := range []func(*visitor){(*visitor).handOver, (*visitor).outlive, (*visitor).passBy} {
 		v := &visitor{attack: a, random: rand.New(rand.NewPCG(a.random.Uint64(), 7)), stop: stop}
 		if patient {
 			clients.Go(func() {
@@ -743,6 +762,14 @@ func (v verdict) write(t *testing.T) string {
 	return folder
 }
 
+// tell says what is wrong, and where somebody can look at it.
+func (v verdict) tell(t *testing.T) string {
+	if v.transcript == nil {
+		return v.what
+	}
+	return fmt.Sprintf("%s: %s; see %s", v.environment, v.what, v.write(t))
+}
+
 // faults reports in words, for each environment, whether leases were lost,
 // given twice, or given out of order. It looks at what must hold for leases
 // that do not end by themselves, without any model.
@@ -820,11 +847,7 @@ func (a *attack) report(wrong []verdict) {
 			continue
 		}
 		a.counts["violations"]++
-		where := ""
-		if v.transcript != nil {
-			where = "; see " + v.write(a.t)
-		}
-		a.t.Errorf("%s: %s%s", v.environment, v.what, where)
+		a.t.Errorf("%s", v.tell(a.t))
 	}
 }
 

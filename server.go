@@ -4,10 +4,8 @@ package main
 // serve.go starts and stops it.
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -311,123 +309,4 @@ func notAllowed(methods map[string]handler) handler {
 		w.Header().Set("Allow", strings.Join(allow, ", "))
 		return errMethod
 	}
-}
-
-func (s *server) writeLease(w http.ResponseWriter, status int, name string, a answer) error {
-	if a.err != nil {
-		return refusal{name: name, answer: a}
-	}
-	return writeJSON(w, status, leaseToJSON(name, a.lease, time.Now()))
-}
-
-// refuse answers an error. Those that the table does not know are ours, and
-// only the log may see them.
-func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
-	var told refusal
-	if errors.As(err, &told) && errors.Is(err, errUndeclared) {
-		err = s.undeclared(told.name)
-	}
-	body := refusalJSON{Code: status, Message: err.Error()}
-	if errors.As(err, &told) {
-		body = told.json(status, time.Now())
-	}
-	switch status {
-	case http.StatusInternalServerError:
-		s.log.Error("answering failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		body.Message = errInternal.Error()
-	case http.StatusUnauthorized:
-		w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
-	case http.StatusRequestEntityTooLarge: // what is left of it is not read
-		w.Header().Set("Connection", "close")
-	case http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", "1")
-	}
-	writeJSON(w, status, body)
-}
-
-// A refusal is an answer of the keeper that is an error.
-type refusal struct {
-	name string
-	answer
-}
-
-func (r refusal) Error() string { return r.err.Error() }
-
-func (r refusal) Unwrap() error { return r.err }
-
-func (r refusal) json(status int, now time.Time) refusalJSON {
-	return refusalJSON{Code: status, Message: r.message(now), Environment: r.name, Position: r.position,
-		HeldBy: leasesToJSON(r.name, r.held, now), Ended: endToJSON(r.ended)}
-}
-
-// message says what and why in one line.
-func (r refusal) message(now time.Time) string {
-	var b strings.Builder
-	switch {
-	case errors.Is(r.err, errSeveral):
-		var slots []string
-		for _, l := range r.several {
-			slots = append(slots, l.slot)
-		}
-		fmt.Fprintf(&b, "several leases on %q match; name the slot: %s", r.name, strings.Join(slots, ", "))
-		return b.String()
-	case errors.Is(r.err, errNoSlot):
-		fmt.Fprintf(&b, "no free slot on %q", r.name)
-	case errors.Is(r.err, errNotHeld):
-		fmt.Fprintf(&b, "you hold no slot on %q", r.name)
-	default:
-		b.WriteString(r.err.Error())
-	}
-	if r.ended != nil {
-		fmt.Fprintf(&b, "; it %s at %s", howItEnded(r.ended), wireTime(r.ended.at).Format(time.RFC3339))
-	}
-	for i, l := range r.held {
-		if i == 3 {
-			fmt.Fprintf(&b, ", and %d more", len(r.held)-i)
-			break
-		}
-		b.WriteString(map[bool]string{true: "; held by ", false: ", "}[i == 0])
-		fmt.Fprintf(&b, "%s since %s", cmp.Or(l.holder, "somebody who gave no name"), wireTime(l.since).Format(time.RFC3339))
-	}
-	return b.String()
-}
-
-func howItEnded(e *event) string {
-	switch e.kind {
-	case released:
-		return "was released"
-	case forced:
-		return "was released by force by " + cmp.Or(e.by, "somebody who gave no name")
-	case left:
-		return "left the line"
-	case lapsed:
-		return "lost its place in the line, because nobody asked for it any more,"
-	case usedUp:
-		return "was ended before it began"
-	}
-	return e.kind.String()
-}
-
-// writeEmpty answers as in 2019: a status and nothing else.
-func writeEmpty(w http.ResponseWriter, status int) error {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
-	w.WriteHeader(status)
-	return nil
-}
-
-func writeJSON(w http.ResponseWriter, status int, body any) error {
-	var b bytes.Buffer
-	encoder := json.NewEncoder(&b)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(body); err != nil {
-		return err
-	}
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	w.Write(b.Bytes())
-	return nil
 }

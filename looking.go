@@ -1,0 +1,128 @@
+package main
+
+// The commands that change no lock: those that look, and those of whoever
+// runs the server.
+
+import (
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+)
+
+func statusCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "status",
+		Usage:     "show who has what, since when, and who is in line",
+		ArgsUsage: "[ENV]",
+		Description: `   call-me status
+   call-me status uat --json
+   call-me status --watch`,
+		Flags: []cli.Flag{
+			boolFlag("json", "print it as JSON, as GET /environments has it"),
+			boolFlag("watch", "show it again and again, until interrupted", "w"),
+		},
+		Action: func(c *cli.Context) error {
+			s, err := newSession(c, t, false)
+			if err != nil {
+				return err
+			}
+			look := func() (environmentsJSON, error) { return s.client.environments(c.Context, s.name) }
+			if c.Bool("watch") {
+				return t.watch(c.Context, look, s.client.follow)
+			}
+			all, err := look()
+			switch {
+			case err != nil:
+				return err
+			case c.Bool("json"):
+				return t.json(all)
+			}
+			t.table(t.out, all, width(t.out), t.coloured(t.out))
+			return nil
+		},
+	}
+}
+
+func historyCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "history",
+		Usage:     "show what has happened, newest first",
+		ArgsUsage: "[ENV]",
+		Description: `   call-me history
+   call-me history uat --since 7d
+   call-me history uat --json`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "since", Value: "24h", Usage: "how far to look back"},
+			boolFlag("json", "print it as JSON, as GET /history has it"),
+		},
+		Action: func(c *cli.Context) error {
+			s, err := newSession(c, t, false)
+			if err != nil {
+				return err
+			}
+			if _, err := parseAge(c.String("since")); err != nil {
+				return usagef("--since: %q is no duration such as 24h or 7d", c.String("since"))
+			}
+			all, err := s.client.history(c.Context, s.name, c.String("since"))
+			switch {
+			case err != nil:
+				return err
+			case c.Bool("json"):
+				return t.json(all)
+			}
+			t.historyTable(t.out, all, width(t.out), t.coloured(t.out))
+			return nil
+		},
+	}
+}
+
+func backupCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "backup",
+		Usage:     "write a consistent copy of the server's file",
+		ArgsUsage: "FILE",
+		Description: `   The server goes on serving. FILE is replaced once the copy is complete and has been checked.
+   To restore: stop the server, put the copy in the place of its file, start it.
+
+   call-me backup /backups/call-me.db`,
+		UsageText: variables(&clientConfig{}),
+		Action: func(c *cli.Context) error {
+			file := c.Args().First()
+			if file == "" || c.Args().Len() > 1 {
+				return hint(usagef("backup takes the name of one file"), "call-me backup call-me-copy.db")
+			}
+			var config clientConfig
+			if err := readConfig(&config); err != nil {
+				return err
+			}
+			client, err := newClient(config)
+			if err != nil {
+				return err
+			}
+			copied, err := client.backup(c.Context, file, func(err error) { t.say("%s; trying again", printable(err.Error())) })
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(t.out, "%s: %d leases, %d in line, %d events\n", file, copied.leases, copied.places, copied.events)
+			return nil
+		},
+	}
+}
+
+func healthCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:  "health",
+		Usage: "ask the server on this machine whether it works; for a container's health check",
+		Action: func(c *cli.Context) error {
+			var config healthConfig
+			if err := readConfig(&config); err != nil {
+				return err
+			}
+			if err := health(c.Context, config); err != nil {
+				return err
+			}
+			fmt.Fprintln(t.out, "ok")
+			return nil
+		},
+	}
+}
