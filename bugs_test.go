@@ -107,25 +107,26 @@ func (p patch) overlay(t *testing.T) string {
 // build of all tests for each bug: the short form shows only that the bugs can
 // still be put back.
 func TestTrustFound(t *testing.T) {
-	started, shown := time.Now(), 0
-	for _, p := range patches(t, "found") {
+	started, found := time.Now(), patches(t, "found")
+	shown, missed := 0, 0
+	for _, p := range found {
 		t.Run(p.name, func(t *testing.T) {
+			overlay := p.overlay(t)
 			if long == 0 {
-				p.overlay(t)
 				return
 			}
-			out, err := exec.Command("go", "test", "-vet=off", "-overlay", p.overlay(t), "-run", "^"+p.shownBy+"$", ".").CombinedOutput()
+			out, err := exec.Command("go", "test", "-vet=off", "-overlay", overlay, "-run", "^"+p.shownBy+"$", ".").CombinedOutput()
 			if err == nil || !strings.Contains(string(out), "--- FAIL: "+p.shownBy) {
+				missed++
 				t.Errorf("%s does not see it: %v\n%s", p.shownBy, err, out)
 				return
 			}
 			shown++
 		})
 	}
-	if long == 0 {
-		return
+	if shown+missed == len(found) { // else only some were asked for
+		record(t, "found", started, map[string]int{"shown again": shown, "not shown": missed})
 	}
-	record(t, "found", started, map[string]int{"shown again": shown, "not shown": len(patches(t, "found")) - shown})
 }
 
 // The checks that found nothing wrong with the server must find each seeded
@@ -168,7 +169,9 @@ func TestTrustBugs(t *testing.T) {
 			})
 		}
 	})
-	record(t, "bugs", started, counts)
+	if counts["caught"]+counts["missed"] == len(seeded) { // else only some were asked for
+		record(t, "bugs", started, counts)
+	}
 }
 
 // hunt attacks a binary until something is wrong, or everything was tried

@@ -229,7 +229,7 @@ func trustPage(t *testing.T) []byte {
 	say("Each is fixed. Its command puts it back into a copy of the source, and shows that the tests see it.\n")
 	found := patches(t, "found")
 	for _, p := range found {
-		say("- %s `go test -run 'TestTrustFound/%s' .`", p.says, p.name)
+		say("- %s `go test -run 'TestTrustFound/%s' . -long`", p.says, p.name)
 	}
 	if len(found) == 0 {
 		say("None so far.")
