@@ -88,6 +88,7 @@ type step struct {
 	line     []int         // look
 	after    []int         // enter: who must have entered before
 	late     time.Duration
+	eclipsed bool // askWait: a newer connection of the same id may have come and gone meanwhile
 	text     string
 }
 
@@ -207,6 +208,8 @@ func (w *world) take(s *step) (next *world, yes bool, how string) {
 		switch {
 		case lease >= 0:
 			return w, true, ""
+		case place >= 0 && s.eclipsed:
+			return w, false, "" // its place was absent, whatever was free
 		case place >= 0 && place < w.free():
 			after := *w
 			after.line = slices.Delete(slices.Clone(w.line), place, place+1)
@@ -760,6 +763,7 @@ func (t *transcript) add(e entry) error {
 		return nil
 	case e.kind == askWait && e.status == 403:
 		s.from += e.wait // only then it gave up
+		s.eclipsed = slices.ContainsFunc(p.entries, e.mayBeEclipsedBy)
 	case e.kind == askNoID:
 		s.lasts = e.lasts(window{s.from, s.to}, t.late)
 	case (e.kind == askNow || e.kind == askWait) && s.yes:
@@ -771,6 +775,14 @@ func (t *transcript) add(e entry) error {
 		t.put(s)
 	}
 	return nil
+}
+
+// mayBeEclipsedBy reports whether the other call, of the same id, may have
+// come in after this one, and its connection ended first: of several
+// connections the newest counts.
+func (e entry) mayBeEclipsedBy(other entry) bool {
+	over := other.heard > e.sent && other.heard < e.heard
+	return other.kind == askWait && other.sent < e.heard && (!other.known() || over)
 }
 
 // addPresence adds that a call enters the line, or keeps a place there, and
