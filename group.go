@@ -181,7 +181,8 @@ func (g *group) stored() bool {
 	})
 }
 
-// publish makes a group visible and answers it.
+// publish makes a group visible, and its answers final. The next group may be
+// begun at once: tell does what is left to do.
 func (k *keeper) publish(g *group) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -194,17 +195,13 @@ func (k *keeper) publish(g *group) {
 		}
 		if c.event == nil {
 			k.environment(k.shown, c.environment.name).apply(c)
-		} else {
-			k.metrics.count(c.event)
 		}
-		k.logChange(c)
 	}
 	if g.lean {
 		k.past.setAside()
 		k.shrink = false
 	}
 	k.past.publish(g.drop, now)
-	k.tellListeners(len(g.changes))
 	k.answerLine(g)
 	for _, c := range g.gaveUp {
 		k.answer(c, outcome{err: errNoSlot, place: c.place})
@@ -214,13 +211,49 @@ func (k *keeper) publish(g *group) {
 		if o.place == nil || o.lease != nil || o.err != nil {
 			k.answer(c, o)
 		} else if !c.answered {
-			c.reply <- answer{inLine: true}
-		}
-		if c.kind == callRenew && o.err != nil {
-			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)
+			k.replies = append(k.replies, outgoing{c, answer{inLine: true}})
 		}
 	}
 	k.forgetIdle(g)
+	k.untold = append(k.untold, g)
+}
+
+// An outgoing is an answer on its way to its call.
+type outgoing struct {
+	to *call
+	answer
+}
+
+// tell says what has become of the groups that were published, and sends the
+// answers that have been given since it was last called. The disk need not
+// wait for it: it comes after the next group has been handed to the committer.
+func (k *keeper) tell() {
+	for _, g := range k.untold {
+		k.tellGroup(g)
+	}
+	for _, r := range k.replies {
+		r.to.reply <- r.answer
+	}
+	clear(k.untold)
+	clear(k.replies)
+	k.untold, k.replies = k.untold[:0], k.replies[:0]
+}
+
+// tellGroup counts and logs what a group has changed, and wakes those who
+// watch.
+func (k *keeper) tellGroup(g *group) {
+	for _, c := range g.changes {
+		if c.event != nil {
+			k.metrics.count(c.event)
+		}
+		k.logChange(c)
+	}
+	for i, c := range g.calls {
+		if err := g.answers[i].err; c.kind == callRenew && err != nil {
+			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", err)
+		}
+	}
+	k.tellListeners(len(g.changes))
 }
 
 // tellListeners wakes those who watch, and never waits for one.
@@ -228,6 +261,8 @@ func (k *keeper) tellListeners(changes int) {
 	if changes == 0 {
 		return
 	}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
 	for c := range k.listeners {
 		select {
 		case c <- struct{}{}:
@@ -268,7 +303,7 @@ func (k *keeper) answerPlace(p *place, o outcome) {
 	}
 }
 
-// answer gives a call its one answer. The caller holds mu.
+// answer gives a call its one answer, which tell sends. The caller holds mu.
 func (k *keeper) answer(c *call, o outcome) {
 	if c.answered || c.reply == nil {
 		return
@@ -288,5 +323,5 @@ func (k *keeper) answer(c *call, o outcome) {
 			a.position = e.position(o.place)
 		}
 	}
-	c.reply <- a
+	k.replies = append(k.replies, outgoing{c, a})
 }
