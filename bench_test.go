@@ -483,6 +483,81 @@ func BenchmarkHandOver(b *testing.B) {
 	}
 }
 
+// waiting is how many the server says are in line.
+func (c *crowd) waiting() (n float64) {
+	r, _ := http.NewRequest(http.MethodGet, c.d.base+"/metrics", nil)
+	r.Header.Set("X-API-KEY", testKey)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		c.b.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(answer.Body)
+	if _, after, found := strings.Cut(string(text), "callme_waiting{environment=\"uat\"} "); found {
+		fmt.Sscan(after, &n)
+	}
+	return n
+}
+
+func (c *crowd) untilWaiting(n float64) {
+	for c.waiting() != n {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// How long it takes until nobody is in line any more, when all hang up at
+// once whose places end with their connections.
+func BenchmarkLeave(b *testing.B) {
+	for _, waiting := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			c := newCrowd(b, 0)
+			for b.Loop() {
+				b.StopTimer()
+				line := make([]*standing, waiting)
+				for i := range line {
+					line[i] = c.connect()
+					line[i].send(b, http.MethodPost, "wait=5m")
+				}
+				c.untilWaiting(float64(waiting))
+				b.StartTimer()
+				for _, w := range line {
+					w.Close()
+				}
+				c.untilWaiting(0)
+			}
+		})
+	}
+}
+
+// How long it takes after a kill -9 until the server has started again and
+// everyone who was in line has been told of the same place as before.
+func BenchmarkReturn(b *testing.B) {
+	for _, waiting := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			c := newCrowd(b, waiting)
+			for b.Loop() {
+				b.StopTimer()
+				c.d.kill()
+				for _, w := range c.line {
+					w.Close()
+				}
+				b.StartTimer()
+				c.d.start()
+				for i, w := range c.line {
+					c.line[i] = c.connect()
+					c.line[i].ask(b, w.id, "0s")
+				}
+				for i, w := range c.line {
+					if told := w.hear(b, http.StatusForbidden); told.Position != i+1 {
+						b.Fatalf("%s has place %d, and had %d", w.id, told.Position, i+1)
+					}
+					w.ask(b, w.id, "5m")
+				}
+			}
+		})
+	}
+}
+
 // reportTimes reports the median and the 99th percentile.
 func reportTimes(b *testing.B, name string, times []time.Duration) {
 	slices.Sort(times)

@@ -4,8 +4,8 @@ package main
 // arrived, applies the rules, hands the changes to a committer, goes on
 // gathering and renewing while the disk works, and publishes after the commit.
 // The next group goes to the disk before the answers of the last one go out,
-// so that neither waits for the other. Leases and absences end when it looks at them, four times
-// a second: agenda.go knows which are due.
+// so that neither waits for the other. Leases and absences end when it looks
+// at them, four times a second: agenda.go knows which are due.
 //
 // A keeper can be closed and made anew inside a process: what it knows comes
 // from the store.
