@@ -56,7 +56,6 @@ func (s *server) park(w http.ResponseWriter, r *http.Request, c *call, until tim
 // with the connection.
 func (p *parked) wait() {
 	ctx, end := p.keys.while(context.Background(), p.key)
-	defer end()
 	next := make(chan []byte, 1) // the first of what the caller sends next; empty: the caller has left
 	if len(p.early) > 0 {
 		next <- p.early
@@ -64,6 +63,7 @@ func (p *parked) wait() {
 		go p.listen(next, end)
 	}
 	a := p.stay(ctx, p.call, p.until)
+	end() // the next call on this connection shows its own key
 	if errors.Is(a.err, errGone) || !p.answer(a) {
 		p.parked.Done()
 		p.conn.Close()

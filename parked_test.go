@@ -82,6 +82,32 @@ func TestAConnectionGoesOnAfterItHasWaited(t *testing.T) {
 	l.want(204, "")
 }
 
+// A connection that has been answered is idle for minutes: nothing of its call
+// is kept meanwhile.
+func TestACallThatWasAnsweredHoldsItsKeyNoLonger(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=holder-1")
+	bearers := func() int {
+		s.server.keys.mu.Lock()
+		defer s.server.keys.mu.Unlock()
+		return len(s.server.keys.bearers)
+	}
+	l := s.dial()
+	l.send("POST /maybe?environment=uat&id=waiter-1&wait=1m")
+	s.connected(1)
+	if n := bearers(); n != 1 {
+		t.Errorf("%d wait", n)
+	}
+	s.call("DELETE /maybe?environment=uat&id=holder-1")
+	l.want(201, "")
+	if n := bearers(); n != 0 {
+		t.Errorf("%d wait still", n)
+	}
+	s.server.keys.set(nil)
+	l.send("PUT /maybe?environment=uat&id=waiter-1")
+	l.want(401, "")
+}
+
 func TestWhatACallerSendsWhileItWaitsIsItsNextCall(t *testing.T) {
 	for name, together := range map[string]bool{"in one piece": true, "later": false} {
 		t.Run(name, func(t *testing.T) {
