@@ -148,13 +148,16 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	defer stop()
 	_, last := s.keeper.eventsAfter(0)
 	if id, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {
-		last = id
+		last = min(last, id) // with a larger one nothing would ever be new
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
 	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead { // there is no end to wait for
+		return nil
+	}
 	s.stream(ctx, w, changed, last)
 	return nil
 }
@@ -200,6 +203,14 @@ func eventText(events []*event) string {
 // lookBack reads which events are asked for.
 func (q query) lookBack(now time.Time) (b lookBack, err error) {
 	b = lookBack{environment: q.get("environment"), holder: q.get("holder"), limit: defaultPage}
+	if b.environment != "" {
+		if err := checkEnvironment(b.environment); err != nil {
+			return b, err
+		}
+	}
+	if err := checkText("holder", b.holder, maxHolder); err != nil {
+		return b, err
+	}
 	if text := q.get("since"); text != "" {
 		d, err := parseAge(text)
 		if err != nil {

@@ -124,9 +124,12 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	expect("change")
 	s.call("DELETE /maybe?environment=uat&id=12345678")
 	expect("released ann")
-	again := listen(fmt.Sprint(first))
+	again, ahead := listen(fmt.Sprint(first)), listen("18446744073709551615")
 	s.call("POST /maybe?environment=perf&holder=carol")
 	if got := again(); got != "released ann" {
 		t.Errorf("who comes back hears %q", got)
+	}
+	if got := ahead(); got != "granted carol" {
+		t.Errorf("who comes back from the future hears %q", got)
 	}
 }
