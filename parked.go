@@ -44,7 +44,7 @@ func (s *server) park(w http.ResponseWriter, r *http.Request, c *call, until tim
 		s.parked.Done()
 		return false
 	}
-	p := &parked{server: s, call: c, until: until, key: keySumOf(r), conn: conn, close: r.Close, back: back}
+	p := &parked{server: s, call: c, until: until, key: keySumOf(r), conn: conn, close: r.Close || len(r.TransferEncoding) > 0, back: back}
 	if n := buffered.Reader.Buffered(); n > 0 {
 		p.early, _ = buffered.Reader.Peek(n)
 	}

@@ -95,6 +95,9 @@ func (s *server) answering(route string, h handler) http.Handler {
 		if r.ContentLength != 0 { // also where nobody reads the body: net/http does, in the end
 			http.NewResponseController(to).SetReadDeadline(time.Now().Add(bodyTime))
 		}
+		if len(r.TransferEncoding) > 0 { // a length beside it cannot be seen here, and is how calls are smuggled past proxies
+			to.Header().Set("Connection", "close")
+		}
 		w := &codeWriter{to, http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
