@@ -206,8 +206,8 @@ func (p *port) Decode(text string) error {
 type ttl time.Duration
 
 func (t *ttl) Decode(text string) error {
-	d, err := time.ParseDuration(text)
-	if err != nil || d != 0 && (d < minTTL || d > maxTTL) {
+	d, err := parseTTL(text)
+	if err != nil {
 		return fmt.Errorf("no duration such as 90s or 2h, from %v to %v, or 0", minTTL, maxTTL)
 	}
 	*t = ttl(d)

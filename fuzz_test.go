@@ -76,6 +76,8 @@ func FuzzDuration(f *testing.F) {
 		q := query{"ttl": {text}, "wait": {text}}
 		if d, found, err := q.ttl("ttl"); err == nil && found && d != 0 && (d < minTTL || d > maxTTL) {
 			t.Errorf("%q is a ttl of %v", text, d)
+		} else if err == nil && found && d == 0 && strings.ContainsAny(text, "-123456789") {
+			t.Errorf("%q lasts for ever", text)
 		}
 		if d, _, err := q.wait(); err == nil && (d < 0 || d > maxWait) {
 			t.Errorf("%q is a wait of %v", text, d)

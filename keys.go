@@ -132,11 +132,14 @@ func showsNoKey(r *http.Request) bool {
 	return r.Header[keyHeader] == nil && r.Header["Authorization"] == nil
 }
 
-// keyed lets nobody through who does not show a key. Who tries wrong ones has
+// keyed lets nobody through who does not show a key, and no URL that is too long. Who tries wrong ones has
 // to wait; a right one is never held up.
 func (s *server) keyed(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if s.keys.lets(r) {
+			if len(r.RequestURI) > maxURL {
+				return errLongURL
+			}
 			return h(w, r)
 		}
 		s.metrics.badKeys.Inc()

@@ -91,6 +91,9 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if since := q.get("since"); !slices.Contains([]string{"", "24h", "7d"}, since) {
+		return fmt.Errorf("%w: since is 24h or 7d on this page", errParameter)
+	}
 	now := time.Now()
 	d := pageData{User: caller(r), Now: now, Week: q.get("since") == "7d"}
 	span, step, layout := 24*time.Hour, 6*time.Hour, "15:04"

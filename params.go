@@ -13,6 +13,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,11 +75,11 @@ func (q query) plain() bool {
 
 // readQuery reads the URL's query and a form in the body, up to its end: only
 // then does the server notice a caller who leaves. A body that is no form is
-// passed over, as in 2019. Its errors are errMalformed, errTooLarge,
-// errLongURL, and errParameter for unknown names.
+// passed over, as in 2019. Its errors are errMalformed, errTooLarge, and
+// errParameter for unknown names.
 func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
-	if len(r.RequestURI) > maxURL {
-		return nil, errLongURL
+	if len(r.Header["Content-Type"]) > 1 {
+		return nil, fmt.Errorf("%w: Content-Type is repeated", errMalformed)
 	}
 	body, err := readBody(w, r)
 	if err != nil {
@@ -97,7 +98,24 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 			q[name] = append(q[name], values...)
 		}
 	}
+	if key, _ := sentKey(r); q.tells(key) {
+		return nil, fmt.Errorf("%w: the key is sent in its header, and nowhere else", errMalformed)
+	}
 	return q, q.check()
+}
+
+// tells reports whether a key is among the parameters: whoever looks would be
+// shown it. A short one may be a word that is meant.
+func (q query) tells(key string) bool {
+	if len(key) < shortKey {
+		return false
+	}
+	for name, values := range q {
+		if name == key || slices.Contains(values, key) {
+			return true
+		}
+	}
+	return false
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -113,8 +131,10 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	switch {
 	case errors.As(err, &atLimit):
 		return nil, tooLarge
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fmt.Errorf("%w: the body has not arrived within %v", errMalformed, bodyTime)
 	case err != nil:
-		return nil, fmt.Errorf("%w: reading the body: %v", errMalformed, err)
+		return nil, fmt.Errorf("%w: reading the body: %s", errMalformed, shorten(err.Error(), maxField))
 	}
 	http.NewResponseController(w).SetReadDeadline(time.Time{}) // answering has set one
 	return body, nil
@@ -139,26 +159,38 @@ func parseForm(body []byte, contentType string) (query, error) {
 }
 
 func parseMultipart(body []byte, boundary string) (query, error) {
-	form, err := multipart.NewReader(bytes.NewReader(body), boundary).ReadForm(maxBody)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", errMalformed, err)
+	q := query{}
+	for parts := multipart.NewReader(bytes.NewReader(body), boundary); ; {
+		part, err := parts.NextPart()
+		if err == io.EOF {
+			return q, nil
+		}
+		var value []byte
+		if err == nil {
+			value, err = io.ReadAll(part) // no more than body
+		}
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%w: %s", errMalformed, shorten(err.Error(), maxField))
+		case part.FileName() != "":
+			return nil, fmt.Errorf("%w: a file is not expected", errMalformed)
+		case part.FormName() == "":
+			return nil, fmt.Errorf("%w: a part has no name", errMalformed)
+		}
+		q[part.FormName()] = append(q[part.FormName()], string(value))
 	}
-	if len(form.File) > 0 {
-		return nil, fmt.Errorf("%w: a file is not expected", errMalformed)
-	}
-	return query(form.Value), nil
 }
 
 // check reports names that are repeated or unknown.
 func (q query) check() error {
 	for name, values := range q {
 		if len(values) > 1 {
-			return fmt.Errorf("%w: parameter %q is repeated", errMalformed, name)
+			return fmt.Errorf("%w: parameter %q is repeated", errMalformed, shorten(name, maxEnvironment))
 		}
 	}
 	for name := range q {
 		if !slices.Contains(parameters, name) {
-			return fmt.Errorf("%w: %q is unknown%s", errParameter, name, didYouMean(name, parameters))
+			return fmt.Errorf("%w: %q is unknown%s", errParameter, shorten(name, maxEnvironment), didYouMean(name, parameters))
 		}
 	}
 	return nil
@@ -207,7 +239,8 @@ func (q query) selector(defaultHolder string) (selector, error) {
 	if s.id == "" && s.holder == "" {
 		s.holder = defaultHolder
 	}
-	if text := q.get("fence"); text != "" {
+	if _, found := q["fence"]; found { // an empty one would mean any lease
+		text := q.get("fence")
 		fence, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || fence == 0 {
 			return s, fmt.Errorf("%w: fence must be a number that a grant told", errParameter)
@@ -240,10 +273,20 @@ func checkLink(link string) error {
 		return nil
 	}
 	u, err := url.Parse(link)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || len(link) > maxLink || !utf8.ValidString(link) {
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || len(link) > maxLink || !utf8.ValidString(link) {
 		return fmt.Errorf("%w: url must be an http or https link of at most %d bytes", errParameter, maxLink)
 	}
 	return nil
+}
+
+// parseTTL reads a duration of 1 s to 30 days, or 0, which says so and is not
+// less than a nanosecond.
+func parseTTL(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d == 0 && strings.ContainsAny(text, "-123456789") || d != 0 && (d < minTTL || d > maxTTL) {
+		return 0, errParameter
+	}
+	return d, nil
 }
 
 // ttl returns a duration of 1 s to 30 days, or 0: without end.
@@ -252,7 +295,7 @@ func (q query) ttl(name string) (d time.Duration, found bool, err error) {
 	if text == "" {
 		return 0, false, nil
 	}
-	if d, err = time.ParseDuration(text); err != nil || d != 0 && (d < minTTL || d > maxTTL) {
+	if d, err = parseTTL(text); err != nil {
 		return 0, true, fmt.Errorf("%w: %s must be a duration such as 90s or 2h, from %v to %v, or 0", errParameter, name, minTTL, maxTTL)
 	}
 	return d, true, nil
