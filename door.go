@@ -6,6 +6,7 @@ package main
 
 import (
 	"bytes"
+	"container/list"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -26,7 +28,13 @@ import (
 // tlsHandshake is the first byte of a connection that speaks TLS.
 const tlsHandshake = 0x16
 
-// A door lets in so many connections at a time; further ones wait outside.
+// settleTime is how long a connection without a call is left in peace at
+// least, so that its caller can begin one.
+const settleTime = 500 * time.Millisecond
+
+// A door lets in so many connections at a time. When they are so many, one
+// that has no call under way makes room for the next: it has not shown a key
+// yet, or has had its answer. Where all have one, the next waits outside.
 type door struct {
 	net.Listener
 	tls    *tls.Config // nil: plain HTTP
@@ -35,28 +43,90 @@ type door struct {
 	room   chan struct{}
 	closed chan struct{}
 	once   sync.Once
+
+	opened time.Time
+	mu     sync.Mutex
+	inside list.List // of *entrance; those in front have been looked at longest ago
 }
 
 func newDoor(l net.Listener, c *certificate, most int, log *slog.Logger) *door {
-	return &door{Listener: l, tls: c.config(), log: log, often: rate.NewLimiter(1, 20), room: make(chan struct{}, most), closed: make(chan struct{})}
+	return &door{Listener: l, tls: c.config(), log: log, often: rate.NewLimiter(1, 20),
+		room: make(chan struct{}, most), closed: make(chan struct{}), opened: time.Now()}
 }
 
 func (d *door) Accept() (net.Conn, error) {
-	select {
-	case d.room <- struct{}{}:
-	case <-d.closed:
-		return nil, net.ErrClosed
-	}
 	c, err := d.Listener.Accept()
 	if err != nil {
-		<-d.room
 		return nil, err
+	}
+	if !d.waitForRoom() {
+		c.Close()
+		return nil, net.ErrClosed
 	}
 	var inner net.Conn = &threshold{Conn: c, door: d}
 	if d.tls != nil {
 		inner = tls.Server(inner, d.tls)
 	}
-	return &entrance{Conn: inner, door: d, leave: sync.OnceFunc(func() { <-d.room })}, nil
+	return d.admit(&entrance{Conn: inner, door: d, outer: c}), nil
+}
+
+// waitForRoom takes a place for one more connection; false: the door is
+// closed.
+func (d *door) waitForRoom() bool {
+	for {
+		select {
+		case d.room <- struct{}{}:
+			return true
+		default:
+			d.makeRoom()
+		}
+		again := time.NewTimer(settleTime / 10)
+		select {
+		case d.room <- struct{}{}:
+			again.Stop()
+			return true
+		case <-d.closed:
+			again.Stop()
+			return false
+		case <-again.C:
+		}
+	}
+}
+
+// makeRoom ends the first connection that has had no call under way for
+// settleTime.
+func (d *door) makeRoom() {
+	d.mu.Lock()
+	var out *entrance
+	for range d.inside.Len() {
+		first := d.inside.Front()
+		e := first.Value.(*entrance)
+		if time.Since(d.opened)-time.Duration(e.since.Load()) >= settleTime && e.state.CompareAndSwap(quiet, turnedOut) {
+			out = e
+			break
+		}
+		d.inside.MoveToBack(first)
+	}
+	d.mu.Unlock()
+	if out != nil {
+		out.leave()
+		out.outer.Close()
+	}
+}
+
+// admit lets a connection in, and fills in how it leaves.
+func (d *door) admit(e *entrance) *entrance {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	at := d.inside.PushBack(e)
+	e.since.Store(int64(time.Since(d.opened)))
+	e.leave = sync.OnceFunc(func() {
+		d.mu.Lock()
+		d.inside.Remove(at)
+		d.mu.Unlock()
+		<-d.room
+	})
+	return e
 }
 
 func (d *door) Close() error {
@@ -109,12 +179,48 @@ func closeWrite(c net.Conn) error {
 	return nil
 }
 
+// What an entrance is used for.
+const (
+	quiet     = iota // no call is under way that has shown a key
+	calling          // one is
+	turnedOut        // none will be: it has made room
+)
+
 // An entrance is a connection as net/http sees it.
 type entrance struct {
 	net.Conn
 	door  *door
+	outer net.Conn // without TLS
 	leave func()
 	heard atomic.Bool
+	state atomic.Int32
+	since atomic.Int64 // that it is quiet, in nanoseconds after door.opened
+}
+
+// begins is called when a call has shown its key. It reports whether the
+// connection is still there for an answer.
+func (e *entrance) begins() bool {
+	return e == nil || e.state.CompareAndSwap(quiet, calling) || e.state.Load() == calling
+}
+
+// ends is called when the call has been answered.
+func (e *entrance) ends() {
+	if e != nil {
+		e.since.Store(int64(time.Since(e.door.opened)))
+		e.state.CompareAndSwap(calling, quiet)
+	}
+}
+
+// entranceKey finds the entrance in the context of a call.
+type entranceKey struct{}
+
+// entranceOf returns what a connection came in by; nil: not by a door.
+func entranceOf(c net.Conn) *entrance {
+	if begun, ok := c.(*begunConnection); ok {
+		c = begun.Conn
+	}
+	e, _ := c.(*entrance)
+	return e
 }
 
 // Read tells the log when a connection never got as far as HTTP.

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -223,6 +224,52 @@ func TestOldTLSIsRefused(t *testing.T) {
 	if err := dial(tls.VersionTLS13); err != nil {
 		t.Errorf("TLS 1.3: %v", err)
 	}
+}
+
+// With three connections at the most, two callers who wait keep theirs, and the
+// place that is left goes from one to the next.
+func TestAtTheLimitOfConnectionsWhoHasNoCallUnderWayMakesRoom(t *testing.T) {
+	s := newSite(t, "")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrow := newDoor(l, nil, 3, s.server.log)
+	go s.http.Config.Serve(narrow)
+	t.Cleanup(func() { narrow.Close() })
+	few := &site{rig: s.rig, url: "http://" + l.Addr().String(), server: s.server}
+	s.call("POST /maybe?environment=uat&id=holder-1")
+	waiting := []*rawLine{few.dial(), few.dial()}
+	for i, w := range waiting {
+		w.send(fmt.Sprintf("POST /maybe?environment=uat&id=waiter-%d&wait=1m", i))
+		s.connected(i + 1)
+	}
+	ends := func(what string, l *rawLine) {
+		t.Helper()
+		if _, err := l.answer.ReadByte(); err == nil || os.IsTimeout(err) {
+			t.Errorf("%s is still connected: %v", what, err)
+		}
+	}
+	silent := few.dial()
+	half := few.dial()
+	fmt.Fprint(half, "GET /healthz HTTP/1.1\r\n")
+	ends("who says nothing", silent)
+	idle := few.dial()
+	idle.send("GET /maybe?environment=other")
+	idle.want(200, "")
+	ends("who has sent half a header", half)
+	next := few.dial()
+	ends("who has had its answer", idle)
+	next.send("POST /maybe?environment=uat&id=waiter-3&wait=1m")
+	s.connected(3)
+	late := few.dial() // nobody can make room
+	late.send("GET /maybe?environment=other")
+	s.call("DELETE /maybe?environment=uat&id=holder-1")
+	waiting[0].want(201, "")
+	late.want(200, "")
+	ends("who has had its answer at last", waiting[0])
+	s.call("DELETE /maybe?environment=uat&id=waiter-0")
+	waiting[1].want(201, "")
 }
 
 func TestTheTLSConfigurationIsCheckedAtTheStart(t *testing.T) {

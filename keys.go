@@ -140,6 +140,9 @@ func (s *server) keyed(h handler) handler {
 			if len(r.RequestURI) > maxURL {
 				return errLongURL
 			}
+			if e, _ := r.Context().Value(entranceKey{}).(*entrance); !e.begins() {
+				return errGone
+			}
 			return h(w, r)
 		}
 		s.metrics.badKeys.Inc()

@@ -105,6 +105,7 @@ func (p *parked) answer(a answer) bool {
 // net/http sees it come in only then.
 func (p *parked) goOn(next <-chan []byte) {
 	p.conn.SetDeadline(time.Now().Add(idleTime))
+	entranceOf(p.conn).ends()
 	var begun []byte
 	select {
 	case begun = <-next:

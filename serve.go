@@ -102,6 +102,14 @@ func (s *server) http() *http.Server {
 		IdleTimeout:                  idleTime,
 		MaxHeaderBytes:               maxHeader - 4<<10, // net/http adds 4 kB of its own
 		ErrorLog:                     log.New(newSlogWriter(s.log), "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, entranceKey{}, entranceOf(c))
+		},
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateIdle {
+				entranceOf(c).ends()
+			}
+		},
 	}
 }
 
