@@ -320,6 +320,35 @@ func BenchmarkCheckUnderWrites(b *testing.B) {
 	reportTimes(b, "check", times)
 }
 
+// A check and a cycle while so many connections are stuck in every way there
+// is, each coming again as soon as it is cut off.
+func BenchmarkCheckAmongStuck(b *testing.B) {
+	for _, stuck := range []int{0, 5000} {
+		b.Run(fmt.Sprintf("stuck=%d", stuck), func(b *testing.B) {
+			d := newDaemon(b)
+			d.manyLeases()
+			connected, cut := d.stick(min(stuck, manyStuck()))
+			t := targetAt(b, d.base+"/maybe?environment=")
+			var checks, cycles []time.Duration
+			cutBefore, began := cut(), time.Now()
+			for b.Loop() {
+				start := time.Now()
+				t.want(b, http.StatusOK, http.MethodGet, "uat")
+				checks = append(checks, time.Since(start))
+				start = time.Now()
+				t.want(b, http.StatusCreated, http.MethodPost, "uat")
+				t.want(b, http.StatusNoContent, http.MethodDelete, "uat")
+				cycles = append(cycles, time.Since(start))
+			}
+			reportTimes(b, "check", checks)
+			reportTimes(b, "cycle", cycles)
+			b.ReportMetric(float64(connected()), "stuck")
+			b.ReportMetric(float64(cut()-cutBefore)/time.Since(began).Seconds(), "cut/s")
+			b.ReportMetric(float64(d.memory())/1e6, "server-MB")
+		})
+	}
+}
+
 // From the start of the process until it answers, and what it takes when
 // nothing happens.
 func BenchmarkStart(b *testing.B) {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,9 +13,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -38,9 +41,7 @@ func (d *daemon) memory() int {
 func TestSlowCallersAreCutOff(t *testing.T) {
 	t.Parallel()
 	d, secure := newDaemon(t), newTLSDaemon(t)
-	for i := range 20 { // an answer of 20 kB; asked for again and again, no buffer of a socket takes it
-		d.call("POST", fmt.Sprintf("/maybe?environment=%d&reason=%s", i, strings.Repeat("r", 1000)))
-	}
+	d.manyLeases()
 	key := "X-API-KEY: " + testKey + "\r\n"
 	var all sync.WaitGroup
 	for name, c := range map[string]struct {
@@ -190,6 +191,11 @@ func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
 	if n := d.connections(); n > 45 {
 		t.Errorf("%d connections were let in: nothing is left for the server itself", n)
 	}
+	for i := range 20 { // those who came first make room
+		if code, body := d.call("GET", "/maybe?environment=free"); code != 200 {
+			t.Errorf("call %d, beside those who are stuck: %d %s", i, code, body)
+		}
+	}
 	for _, conn := range stuck {
 		conn.Close()
 	}
@@ -269,20 +275,99 @@ func TestTheServerNeedsNoRootNoCapabilityAndNoWritableRoot(t *testing.T) {
 	}
 }
 
+// In how many ways a connection can be stuck: what it sends, and whether it
+// reads the answers.
+var stuckKinds = []struct {
+	name, sends string
+	deaf        bool
+}{
+	{"says nothing", "", false},
+	{"half a header", "GET /maybe HTTP/1.1\r\nX: ", false},
+	{"half a body", "POST /maybe?environment=uat HTTP/1.1\r\nHost: x\r\nX-API-KEY: " + testKey + "\r\nContent-Length: 9\r\n\r\nhold", false},
+	{"half a body without a key", "POST /maybe?environment=uat HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhold", false},
+	{"reads no answer", strings.Repeat("GET /environments HTTP/1.1\r\nHost: x\r\nX-API-KEY: "+testKey+"\r\n\r\n", 200), true},
+	{"has had its answer", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", false},
+}
+
+// stick keeps so many connections stuck until the test ends: whoever is cut
+// off comes again. It returns when all have been stuck once, and how many
+// there are now, and how often one was cut off so far.
+func (d *daemon) stick(most int) (stuck, cut func() int64) {
+	var all, once sync.WaitGroup
+	var connected, again atomic.Int64
+	ctx, stop := context.WithCancel(context.Background())
+	for i := range most {
+		kind := stuckKinds[i%len(stuckKinds)]
+		once.Add(1)
+		all.Go(func() {
+			first := sync.OnceFunc(once.Done)
+			defer first()
+			for ctx.Err() == nil {
+				conn, err := net.Dial("tcp", d.host)
+				if err != nil {
+					d.t.Error(err)
+					return
+				}
+				connected.Add(1)
+				done := context.AfterFunc(ctx, func() { conn.Close() })
+				if kind.deaf {
+					conn.(*net.TCPConn).SetReadBuffer(4096)
+				}
+				io.WriteString(conn, kind.sends)
+				first()
+				if !kind.deaf {
+					io.Copy(io.Discard, conn)
+				} else {
+					for err == nil { // until nothing more can be sent
+						_, err = io.WriteString(conn, kind.sends)
+					}
+				}
+				done()
+				conn.Close()
+				connected.Add(-1)
+				again.Add(1)
+			}
+		})
+	}
+	d.t.Cleanup(func() {
+		stop()
+		all.Wait()
+	})
+	once.Wait()
+	return connected.Load, again.Load
+}
+
+// manyStuck is how many connections are stuck in tests, where the system lets
+// both ends have so many files.
+func manyStuck() int { return min(5000, openFiles()-500) }
+
 func TestManyStuckConnectionsLeaveOthersAlone(t *testing.T) {
 	d := newDaemon(t)
-	most := min(2000, openFiles()/2-300)
-	for i := range most {
-		conn, err := net.Dial("tcp", d.host)
-		if err != nil {
-			t.Fatal(err)
+	d.manyLeases()
+	times := func() (median, p99 time.Duration) {
+		var all []time.Duration
+		for range 200 {
+			start := time.Now()
+			if code, body := d.call("POST", "/maybe?environment=uat"); code != 201 {
+				t.Fatal(code, body)
+			}
+			all = append(all, time.Since(start))
+			d.call("DELETE", "/maybe?environment=uat")
 		}
-		defer conn.Close()
-		io.WriteString(conn, []string{"", "GET /maybe HTTP/1.1\r\nX: ", "POST /maybe HTTP/1.1\r\nHost: x\r\nX-API-KEY: " + testKey + "\r\nContent-Length: 9\r\n\r\n"}[i%3])
+		slices.Sort(all)
+		return all[len(all)/2], all[len(all)*99/100]
 	}
-	for i := range 50 {
-		if code, body := d.call("POST", fmt.Sprintf("/maybe?environment=e%d&id=12345678", i)); code != 201 {
-			t.Fatal(code, body)
-		}
+	median, p99 := times()
+	t.Logf("alone: median %v, p99 %v", median, p99)
+	stuck, cut := d.stick(manyStuck())
+	median, p99 = times()
+	t.Logf("beside %d that are stuck: median %v, p99 %v; %d were cut off meanwhile", stuck(), median, p99, cut())
+}
+
+// manyLeases makes the answer of GET /environments 25 kB long: asked for again
+// and again, no buffer of a socket takes it.
+func (d *daemon) manyLeases() {
+	for i := range 20 {
+		d.call("POST", fmt.Sprintf("/maybe?environment=%d&reason=%s", i, strings.Repeat("r", 1000)))
 	}
 }
