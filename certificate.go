@@ -57,16 +57,19 @@ func (c *certificate) read(config serverConfig) error {
 }
 
 // config is for connections from now on; nil: plain HTTP. HTTP/2 is not
-// offered: every limit is HTTP/1.1's.
+// offered: every limit is HTTP/1.1's. Nor are session tickets, which would
+// decrypt what was recorded for as long as their keys live: each connection
+// has keys of its own.
 func (c *certificate) config() *tls.Config {
 	if c == nil {
 		return nil
 	}
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		CipherSuites:   cipherSuites,
-		NextProtos:     []string{"http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil },
+		MinVersion:             tls.VersionTLS12,
+		CipherSuites:           cipherSuites,
+		NextProtos:             []string{"http/1.1"},
+		SessionTicketsDisabled: true,
+		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil },
 	}
 }
 
