@@ -308,6 +308,7 @@ func (e *entry) hear(response *http.Response, err error) {
 	if err != nil {
 		return
 	}
+	seekKey(string(body))
 	e.status = response.StatusCode
 	var refused refusalJSON
 	var seen environmentsJSON

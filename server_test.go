@@ -36,6 +36,30 @@ func seekKey(text string) {
 	}
 }
 
+// A searched listener looks for the key in every byte that is sent to those
+// who come to it.
+type searched struct{ net.Listener }
+
+func (l searched) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &searchedConnection{TCPConn: c.(*net.TCPConn)}, nil
+}
+
+type searchedConnection struct {
+	*net.TCPConn
+	last string // what was sent before, as far as a key may begin in it
+}
+
+func (c *searchedConnection) Write(p []byte) (int, error) {
+	c.last += string(p)
+	seekKey(c.last)
+	c.last = c.last[max(0, len(c.last)-len(testKey)):]
+	return c.TCPConn.Write(p)
+}
+
 // A site is a keeper behind its HTTP API.
 type site struct {
 	*rig
@@ -53,7 +77,7 @@ func siteOf(t *testing.T, g *rig) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &httptest.Server{Listener: newDoor(l, nil, 1000, s.log), Config: s.http()}
+	h := &httptest.Server{Listener: newDoor(searched{l}, nil, 1000, s.log), Config: s.http()}
 	h.Start()
 	t.Cleanup(func() {
 		g.close() // first: it answers those who wait
