@@ -181,8 +181,7 @@ func (g *group) stored() bool {
 	})
 }
 
-// publish makes a group visible, and its answers final. The next group may be
-// begun at once: tell does what is left to do.
+// publish makes a group visible and answers it.
 func (k *keeper) publish(g *group) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -195,13 +194,17 @@ func (k *keeper) publish(g *group) {
 		}
 		if c.event == nil {
 			k.environment(k.shown, c.environment.name).apply(c)
+		} else {
+			k.metrics.count(c.event)
 		}
+		k.logChange(c)
 	}
 	if g.lean {
 		k.past.setAside()
 		k.shrink = false
 	}
 	k.past.publish(g.drop, now)
+	k.tellListeners(len(g.changes))
 	k.answerLine(g)
 	for _, c := range g.gaveUp {
 		k.answer(c, outcome{err: errNoSlot, place: c.place})
@@ -211,49 +214,13 @@ func (k *keeper) publish(g *group) {
 		if o.place == nil || o.lease != nil || o.err != nil {
 			k.answer(c, o)
 		} else if !c.answered {
-			k.replies = append(k.replies, outgoing{c, answer{inLine: true}})
+			c.reply <- answer{inLine: true}
+		}
+		if c.kind == callRenew && o.err != nil {
+			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)
 		}
 	}
 	k.forgetIdle(g)
-	k.untold = append(k.untold, g)
-}
-
-// An outgoing is an answer on its way to its call.
-type outgoing struct {
-	to *call
-	answer
-}
-
-// tell says what has become of the groups that were published, and sends the
-// answers that have been given since it was last called. The disk need not
-// wait for it: it comes after the next group has been handed to the committer.
-func (k *keeper) tell() {
-	for _, g := range k.untold {
-		k.tellGroup(g)
-	}
-	for _, r := range k.replies {
-		r.to.reply <- r.answer
-	}
-	clear(k.untold)
-	clear(k.replies)
-	k.untold, k.replies = k.untold[:0], k.replies[:0]
-}
-
-// tellGroup counts and logs what a group has changed, and wakes those who
-// watch.
-func (k *keeper) tellGroup(g *group) {
-	for _, c := range g.changes {
-		if c.event != nil {
-			k.metrics.count(c.event)
-		}
-		k.logChange(c)
-	}
-	for i, c := range g.calls {
-		if err := g.answers[i].err; c.kind == callRenew && err != nil {
-			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", err)
-		}
-	}
-	k.tellListeners(len(g.changes))
 }
 
 // tellListeners wakes those who watch, and never waits for one.
@@ -261,8 +228,6 @@ func (k *keeper) tellListeners(changes int) {
 	if changes == 0 {
 		return
 	}
-	k.mu.RLock()
-	defer k.mu.RUnlock()
 	for c := range k.listeners {
 		select {
 		case c <- struct{}{}:
@@ -303,7 +268,7 @@ func (k *keeper) answerPlace(p *place, o outcome) {
 	}
 }
 
-// answer gives a call its one answer, which tell sends. The caller holds mu.
+// answer gives a call its one answer. The caller holds mu.
 func (k *keeper) answer(c *call, o outcome) {
 	if c.answered || c.reply == nil {
 		return
@@ -323,5 +288,5 @@ func (k *keeper) answer(c *call, o outcome) {
 			a.position = e.position(o.place)
 		}
 	}
-	k.replies = append(k.replies, outgoing{c, a})
+	c.reply <- a
 }

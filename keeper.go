@@ -2,10 +2,9 @@ package main
 
 // The keeper: one goroutine that owns the environments. It gathers what has
 // arrived, applies the rules, hands the changes to a committer, goes on
-// gathering and renewing while the disk works, and publishes after the commit.
-// The next group goes to the disk before the answers of the last one go out,
-// so that neither waits for the other. Leases and absences end when it looks
-// at them, four times a second: agenda.go knows which are due.
+// gathering and renewing while the disk works, and publishes and answers
+// after the commit. Leases and absences end when it looks at them, four times
+// a second: agenda.go knows which are due.
 //
 // A keeper can be closed and made anew inside a process: what it knows comes
 // from the store.
@@ -57,8 +56,6 @@ type keeper struct {
 	waiters      int
 	last         uint64 // number given
 	queue        []*call
-	untold       []*group   // published, not yet told of
-	replies      []outgoing // given, not yet sent
 	ticked       bool
 	group        *group  // being committed
 	working      bool    // the committer is
@@ -205,7 +202,6 @@ func (k *keeper) run() {
 		for !k.working && (len(k.queue) > 0 || k.ticked) {
 			k.step()
 		}
-		k.tell()
 	}
 }
 
@@ -277,9 +273,9 @@ func (k *keeper) step() {
 
 // letCome lets everybody run who is ready to, for as long as that brings new
 // calls: on a busy machine they come along in this group, on an idle one there
-// is nobody. Those whose answers have yet to go out are not waited for.
+// is nobody.
 func (k *keeper) letCome() {
-	for n := -1; len(k.replies) == 0 && len(k.inbox) > n; {
+	for n := -1; len(k.inbox) > n; {
 		n = len(k.inbox)
 		runtime.Gosched()
 	}
@@ -337,13 +333,6 @@ func (k *keeper) stop() {
 	}
 	close(k.jobs)
 	k.takeWaiting()
-	k.refuseAll()
-	k.tell()
-	close(k.stopped)
-}
-
-// refuseAll tells everyone who is known to come back.
-func (k *keeper) refuseAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for p := range k.waiting {
@@ -352,4 +341,5 @@ func (k *keeper) refuseAll() {
 	for _, c := range k.queue {
 		k.answer(c, outcome{err: errStopping})
 	}
+	close(k.stopped)
 }
