@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -73,24 +72,10 @@ var engines = []engine{
 	},
 }
 
-// ways are the three parts of a recipe, in their order.
-var ways = []string{"run", "request", "several"}
-
-// only returns a recipe of which one way is left. Each begins with a comment
-// that has its number.
+// only returns a recipe of which one way is left.
 func only(way, recipe string) string {
-	parts := regexp.MustCompile(`(?m)^ *# [123]\. `).FindAllStringIndex(recipe, -1)
-	text := recipe[:parts[0][0]]
-	for i, part := range parts {
-		end := len(recipe)
-		if i+1 < len(parts) {
-			end = parts[i+1][0]
-		}
-		if ways[i] == way {
-			text += recipe[part[0]:end]
-		}
-	}
-	return text
+	head, parts := waysOf(recipe)
+	return head + parts[way]
 }
 
 // buildkiteJobs has the agent read the pipeline, and returns a bootstrap for

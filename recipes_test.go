@@ -1,11 +1,14 @@
 package main
 
-// The recipes of those CI systems whose engines cannot be had: a shell runs
-// their commands, in the order of the file, with the variables that the vendor
-// documents. (engines_test.go has the others.)
+// What every recipe shows, and the recipes of those CI systems whose engines
+// cannot be had: a shell runs their commands, in the order of the file, with the
+// variables that the vendor documents. (engines_test.go has the others.)
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,16 +22,92 @@ import (
 	yaml "github.com/pb33f/go-yaml"
 )
 
+// ways are the three parts of a recipe, in their order: run, request and
+// release, and the same across several jobs.
+var ways = []string{"run", "request", "several"}
+
+// A way begins with a comment that has its number.
+var wayBegins = regexp.MustCompile(`(?m)^.*(?:#|//) [123]\. The slot is held `)
+
+// waysOf returns what stands before the ways of a recipe, and each of them.
+func waysOf(recipe string) (head string, parts map[string]string) {
+	begins := wayBegins.FindAllStringIndex(recipe, -1)
+	if len(begins) != len(ways) {
+		return recipe, nil
+	}
+	parts = map[string]string{}
+	end := len(recipe)
+	for i := len(ways) - 1; i >= 0; i-- {
+		parts[ways[i]] = recipe[begins[i][0]:end]
+		end = begins[i][0]
+	}
+	return recipe[:end], parts
+}
+
+// What makes the release happen, whatever happens, in the second way and in
+// the third.
+var whateverHappens = map[string][2]string{
+	"github-actions.yml":      {"if: always()", "if: always()"},
+	"gitlab-ci.yml":           {"after_script:", "when: always"},
+	"Jenkinsfile":             {"always {", "always {"},
+	"buildkite.yml":           {"trap 'call-me release uat' EXIT", "allow_dependency_failure: true"},
+	"circleci.yml":            {"when: always", "test: terminal"},
+	"azure-pipelines.yml":     {"condition: always()", "condition: always()"},
+	"woodpecker.yml":          {"status: [success, failure]", "runs_on: [success, failure]"},
+	"bitbucket-pipelines.yml": {"after-script:", "after-script:"},
+	"cron.sh":                 {"trap 'call-me release uat' EXIT", "free)"},
+}
+
+func TestEachRecipeShowsThreeWaysAndWhereTheKeyComesFrom(t *testing.T) {
+	page, err := os.ReadFile("docs/ci.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	comment := regexp.MustCompile(`(?m)(^|\s)(#|//).*$`)
+	for file, always := range whateverHappens {
+		text, err := os.ReadFile(filepath.Join("examples", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, parts := waysOf(string(text))
+		if parts == nil {
+			t.Errorf("%s: there are not three ways", file)
+			continue
+		}
+		has := func(where, text string, all ...string) {
+			for _, one := range all {
+				if !regexp.MustCompile(one).MatchString(text) {
+					t.Errorf("%s: %s has no %s", file, where, one)
+				}
+			}
+		}
+		has("its head", head, "The key[ a-z]* (is|are|come)")
+		has("the file", comment.ReplaceAllString(string(text), "")+head, "CALL_ME_API_KEY", "CALL_ME_HOST")
+		has("docs/ci.md", string(page), regexp.QuoteMeta("(../examples/"+file+")"))
+		for i, way := range ways {
+			commands := comment.ReplaceAllString(parts[way], "")
+			if way == "run" {
+				has(way, commands, "call-me run uat ")
+				continue
+			}
+			has(way, commands, "call-me request uat ", "call-me release uat", regexp.QuoteMeta(always[i-1]))
+			if way == "several" {
+				has(way, commands, `CALL_ME_HOLDER|\*holder`)
+			}
+		}
+	}
+}
+
 var shellRecipes = []struct {
 	file, job string // job: in documentedJobs
 	more      string // documented variables that the recipe needs besides
-	grants    int
+	several   string // who holds the slot across several jobs
 }{
-	{"circleci.yml", "CircleCI", "CIRCLE_BRANCH=main CIRCLE_WORKFLOW_ID=w-1", 3},
-	{"azure-pipelines.yml", "Azure Pipelines", "BUILD_SOURCEBRANCHNAME=main", 3},
-	{"woodpecker.yml", "Woodpecker", "CI_COMMIT_BRANCH=main", 2},
-	{"bitbucket-pipelines.yml", "Bitbucket", "BITBUCKET_BRANCH=main BITBUCKET_EXIT_CODE=0", 3},
-	{"Jenkinsfile", "Jenkins", "GIT_BRANCH=main", 3},
+	{"circleci.yml", "CircleCI", "CIRCLE_BRANCH=main CIRCLE_WORKFLOW_ID=w-1", "circleci:w-1"},
+	{"azure-pipelines.yml", "Azure Pipelines", "BUILD_SOURCEBRANCHNAME=main", "azure:My Project/12"},
+	{"woodpecker.yml", "Woodpecker", "CI_COMMIT_BRANCH=main", "woodpecker:john-doe/my-repo/8"},
+	{"bitbucket-pipelines.yml", "Bitbucket", "BITBUCKET_BRANCH=main BITBUCKET_EXIT_CODE=0", "bitbucket:acme/shop/5"},
+	{"Jenkinsfile", "Jenkins", "GIT_BRANCH=main", ""}, // its third way tests in other builds
 }
 
 // A recipeStep is what a recipe has a shell do.
@@ -99,11 +178,16 @@ func readRecipe(t *testing.T, file string) []recipeStep {
 		}
 		return all
 	}
-	var document yaml.Node
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		t.Fatal(err)
+	var all []recipeStep
+	for documents := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var document yaml.Node
+		if err := documents.Decode(&document); err == io.EOF {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, stepsOf(&document, nil)...)
 	}
-	return stepsOf(&document, nil)
 }
 
 func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
@@ -111,15 +195,14 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 	if err != nil || runtime.GOOS == "windows" {
 		missing(t, "bash")
 	}
-	macro := regexp.MustCompile(`\$\(([\w.]+)\)`) // of Azure Pipelines
+	macro := regexp.MustCompile(`\$\([\w.]+\)|\$\{\w+\}`) // of Azure Pipelines, of Woodpecker
 	for _, recipe := range shellRecipes {
 		t.Run(recipe.file, func(t *testing.T) {
 			d, folder := newDaemon(t), t.TempDir()
 			at := slices.IndexFunc(documentedJobs, func(j documentedJob) bool { return j.name == recipe.job })
 			job := documentedJobs[at]
-			system, _, _ := strings.Cut(job.holder, ":")
 			os.WriteFile(filepath.Join(folder, "deploy.sh"), []byte("#!/bin/sh\n"), 0o755)
-			os.WriteFile(filepath.Join(folder, "test.sh"), []byte("#!/bin/sh\ncall-me status uat --json | grep '\"holder\": \""+system+":'\n"), 0o755)
+			os.WriteFile(filepath.Join(folder, "test.sh"), []byte("#!/bin/sh\ncall-me status uat --json | grep -Eo '\"(holder|url)\": \"[^\"]*\"' >>held\n"), 0o755)
 			env := append(slices.Clone(d.env), "CALL_ME_HOST="+d.host, "CALL_ME_API_KEY="+testKey)
 			documented := environmentOf(job.variables)
 			for pair := range strings.FieldsSeq(job.variables + " " + recipe.more) {
@@ -133,7 +216,7 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 				cmd.Dir, cmd.Env = folder, env
 				for _, pair := range s.env {
 					cmd.Env = append(cmd.Env, macro.ReplaceAllStringFunc(pair, func(m string) string {
-						return documented(strings.ToUpper(strings.ReplaceAll(strings.Trim(m, "$()"), ".", "_")))
+						return documented(strings.ToUpper(strings.ReplaceAll(strings.Trim(m, "$(){}"), ".", "_")))
 					}))
 				}
 				if out, err := cmd.CombinedOutput(); err != nil {
@@ -143,36 +226,68 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 			if _, body := d.call("GET", "/environments?environment=uat"); !strings.Contains(body, `"lease":null`) {
 				t.Errorf("uat is not free: %s", body)
 			}
-			if grants := strings.Count(d.log.String(), "msg=granted "); grants != recipe.grants {
-				t.Errorf("uat was granted %d times, want %d", grants, recipe.grants)
+			if grants := strings.Count(d.log.String(), "msg=granted "); grants != len(ways) {
+				t.Errorf("uat was granted %d times, want %d", grants, len(ways))
+			}
+			want := ""
+			for _, holder := range []string{job.holder, job.holder, recipe.several} {
+				if holder != "" {
+					want += fmt.Sprintf("\"holder\": %q\n\"url\": %q\n", holder, job.link)
+				}
+			}
+			if held, _ := os.ReadFile(filepath.Join(folder, "held")); string(held) != want {
+				t.Errorf("while test.sh ran uat was held by\n%s, want\n%s", held, want)
 			}
 		})
 	}
 }
 
-func TestTheRecipeForCronHoldsUATAndFreesIt(t *testing.T) {
+// cron returns a job of the recipe for cron, and what it prints. Its test.sh
+// looks whether it has uat, and ends with a code.
+func (d *daemon) cron(job, end string) *exec.Cmd {
+	d.t.Helper()
 	if runtime.GOOS == "windows" {
-		t.Skip("a shell script")
+		d.t.Skip("a shell script")
 	}
 	script, err := filepath.Abs("examples/cron.sh")
 	if err != nil {
-		t.Fatal(err)
+		d.t.Fatal(err)
 	}
-	for _, way := range []string{"run", "request"} {
+	folder := d.t.TempDir()
+	os.WriteFile(filepath.Join(folder, "key"), []byte(testKey), 0o600)
+	os.WriteFile(filepath.Join(folder, "deploy.sh"), []byte("#!/bin/sh\n"), 0o755)
+	os.WriteFile(filepath.Join(folder, "test.sh"), []byte("#!/bin/sh\ncall-me status uat --json | grep '\"holder\": \"cron:.*nightly' || exit 9\nexit "+end+"\n"), 0o755)
+	cmd := exec.Command("sh", script, job)
+	cmd.Dir = folder
+	cmd.Env = append(slices.Clone(d.env), "API_KEY=", "CALL_ME_HOST="+d.host, "CALL_ME_API_KEY_FILE="+folder+"/key")
+	return cmd
+}
+
+func TestTheRecipeForCronHoldsUATAndFreesIt(t *testing.T) {
+	for way, jobs := range map[string][]string{"run": {"run"}, "request": {"request"}, "several": {"deploy", "test", "free"}} {
 		for _, end := range []string{"0", "3"} {
-			d, folder := newDaemon(t), t.TempDir()
-			os.WriteFile(filepath.Join(folder, "key"), []byte(testKey), 0o600)
-			os.WriteFile(filepath.Join(folder, "deploy.sh"), []byte("#!/bin/sh\n"), 0o755)
-			os.WriteFile(filepath.Join(folder, "test.sh"), []byte("#!/bin/sh\ncall-me status uat --json | grep '\"holder\": \"cron:' || exit 9\nexit "+end+"\n"), 0o755)
-			cmd := exec.Command("sh", script, way)
-			cmd.Dir = folder
-			cmd.Env = append(slices.Clone(d.env), "API_KEY=", "CALL_ME_HOST="+d.host, "CALL_ME_API_KEY_FILE="+folder+"/key")
-			if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != int(end[0]-'0') {
-				t.Errorf("%s: %v, want exit code %s\n%s", way, cmd.ProcessState, end, out)
+			d, code := newDaemon(t), 0
+			for _, job := range jobs { // cron starts each, however the one before it ended
+				cmd := d.cron(job, end)
+				out, _ := cmd.CombinedOutput()
+				code = max(code, cmd.ProcessState.ExitCode())
+				t.Logf("%s: %v\n%s", job, cmd.ProcessState, out)
+			}
+			if code != int(end[0]-'0') {
+				t.Errorf("%s: exit code %d, want %s", way, code, end)
 			}
 			if _, body := d.call("GET", "/environments?environment=uat"); !strings.Contains(body, `"lease":null`) {
 				t.Errorf("%s: uat is not free: %s", way, body)
 			}
 		}
+	}
+}
+
+func TestCronDoesNotTestWhatAnotherHas(t *testing.T) {
+	d := newDaemon(t)
+	d.call("POST", "/maybe?environment=uat&id=12345678")
+	cmd := d.cron("test", "0")
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitNotHeld {
+		t.Errorf("%v, want exit code %d\n%s", cmd.ProcessState, exitNotHeld, out)
 	}
 }

@@ -3,7 +3,7 @@
 #
 #   0 2 * * *  me  /srv/nightly/cron.sh run
 #
-# Two ways to take turns on uat; take the one that fits. The key is in a file
+# Three ways to take turns on uat; take the one that fits. The key is in a file
 # that only this user can read. Without CALL_ME_HOLDER the holder is user@host:
 # then two jobs of one user on one machine are the same holder to call-me.
 set -eu
@@ -25,8 +25,31 @@ request) # 2. The slot is held across several commands.
     ./deploy.sh
     ./test.sh
     ;;
+
+# 3. The slot is held across several jobs, also on several machines: all say the
+# same CALL_ME_HOLDER, which only this night has.
+#
+#   0 2 * * *  me  /srv/nightly/cron.sh deploy
+#   0 4 * * *  me  /srv/nightly/cron.sh test
+#   0 6 * * *  me  /srv/nightly/cron.sh free
+deploy | test | free)
+    CALL_ME_HOLDER=cron:nightly/$(date +%F)
+    case $1 in
+    deploy)
+        call-me request uat --again --timeout 1h --ttl 5h
+        ./deploy.sh
+        ;;
+    test)
+        call-me renew uat # cron starts this also when deploy did not get uat
+        ./test.sh
+        ;;
+    free) # whatever became of the others; without it the ttl ends the lease
+        call-me release uat
+        ;;
+    esac
+    ;;
 *)
-    echo "usage: $0 run | request" >&2
+    echo "usage: $0 run | request | deploy | test | free" >&2
     exit 2
     ;;
 esac
