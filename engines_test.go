@@ -25,57 +25,43 @@ type engine struct {
 	recipe  string // in examples
 	place   string // in the repository
 	origin  string // where the repository says that it comes from
-	holder  map[string]string
+	job     string // how the holder begins; WAY stands for the way
+	run     string // how it begins across several jobs
 	link    string
 	argv    func(r *repository) [][]string // one after the other
 	cancel  syscall.Signal                 // to the process group, as Ctrl-C or the vendor's agent does
 }
 
 var engines = []engine{
-	{
-		name: "github", command: "act", recipe: "github-actions.yml", place: ".github/workflows/uat.yml", origin: "https://github.com/acme/shop.git",
-		holder: map[string]string{
-			"run":     "github:acme/shop/run/4711/run",
-			"request": "github:acme/shop/run/4711/request",
-			"several": "github:acme/shop/run/4711",
-		},
-		link: "https://github.com/acme/shop/actions/runs/4711",
-		argv: func(r *repository) [][]string {
-			return [][]string{{"act", "push", "--platform", "ubuntu-latest=-self-hosted", "--no-cache-server", "--action-cache-path", filepath.Join(r.t.TempDir(), "act"),
-				"--env", "GITHUB_RUN_ID=4711", "--var", "CALL_ME_HOST=" + r.host, "--secret", "CALL_ME_API_KEY=" + testKey}}
-		},
-		cancel: syscall.SIGINT,
-	},
-	{
-		name: "gitlab", command: "gitlab-ci-local", recipe: "gitlab-ci.yml", place: ".gitlab-ci.yml", origin: "https://gitlab.com/acme/billing.git",
-		holder: map[string]string{
-			"run":     "gitlab:acme/billing/job/",
-			"request": "gitlab:acme/billing/job/",
-			"several": "gitlab:acme/billing/pipeline/",
-		},
-		link: "https://gitlab.com/acme/billing/-/jobs/",
-		argv: func(r *repository) [][]string {
-			return [][]string{{"gitlab-ci-local", "--shell-executor-no-image", "--variable", "CALL_ME_HOST=" + r.host, "--variable", "CALL_ME_API_KEY=" + testKey}}
-		},
-		cancel: syscall.SIGINT,
-	},
-	{
-		name: "buildkite", command: "buildkite-agent", recipe: "buildkite.yml", place: ".buildkite/pipeline.yml", origin: "https://github.com/acme/cart.git",
-		holder: map[string]string{
-			"run":     "buildkite:acme/cart/42/job-run",
-			"request": "buildkite:acme/cart/42/job-request",
-			"several": "buildkite:cart/42",
-		},
-		link:   "https://buildkite.com/acme/cart/builds/42#job-",
-		argv:   buildkiteJobs,
-		cancel: syscall.SIGTERM,
-	},
+	{"github", "act", "github-actions.yml", ".github/workflows/uat.yml", "https://github.com/acme/shop.git",
+		"github:acme/shop/run/4711/WAY", "github:acme/shop/run/4711", "https://github.com/acme/shop/actions/runs/4711", githubWorkflow, syscall.SIGINT},
+	{"gitlab", "gitlab-ci-local", "gitlab-ci.yml", ".gitlab-ci.yml", "https://gitlab.com/acme/billing.git",
+		"gitlab:acme/billing/job/", "gitlab:acme/billing/pipeline/", "https://gitlab.com/acme/billing/-/jobs/", gitlabPipeline, syscall.SIGINT},
+	{"buildkite", "buildkite-agent", "buildkite.yml", ".buildkite/pipeline.yml", "https://github.com/acme/cart.git",
+		"buildkite:acme/cart/42/job-WAY", "buildkite:cart/42", "https://buildkite.com/acme/cart/builds/42#job-", buildkiteJobs, syscall.SIGTERM},
+}
+
+// holder returns how the holder of a way begins.
+func (e engine) holder(way string) string {
+	if way == "several" {
+		return e.run
+	}
+	return strings.ReplaceAll(e.job, "WAY", way)
 }
 
 // only returns a recipe of which one way is left.
 func only(way, recipe string) string {
 	head, parts := waysOf(recipe)
 	return head + parts[way]
+}
+
+func githubWorkflow(r *repository) [][]string {
+	return [][]string{{"act", "push", "--platform", "ubuntu-latest=-self-hosted", "--no-cache-server", "--action-cache-path", filepath.Join(r.t.TempDir(), "act"),
+		"--env", "GITHUB_RUN_ID=4711", "--var", "CALL_ME_HOST=" + r.host, "--secret", "CALL_ME_API_KEY=" + testKey}}
+}
+
+func gitlabPipeline(r *repository) [][]string {
+	return [][]string{{"gitlab-ci-local", "--shell-executor-no-image", "--variable", "CALL_ME_HOST=" + r.host, "--variable", "CALL_ME_API_KEY=" + testKey}}
 }
 
 // buildkiteJobs has the agent read the pipeline, and returns a bootstrap for
@@ -265,6 +251,12 @@ func (r *repository) touch(name string) {
 	}
 }
 
+// isTested waits until test.sh is at work.
+func (r *repository) isTested() {
+	r.t.Helper()
+	eventually(r.t, "it is tested", func() bool { _, err := os.Stat(filepath.Join(r.target, "pids")); return err == nil })
+}
+
 func (r *repository) remove(name string) { os.Remove(filepath.Join(r.target, name)) }
 
 // leavesNothing waits until uat is free, nobody is in line, and no test runs.
@@ -292,7 +284,7 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 		t.Helper()
 		eventually(t, x.engine.name+" is in line", func() bool { _, line := d.uat(); return len(line) == 1 })
 		_, line := d.uat()
-		if !strings.HasPrefix(line[0].Holder, x.engine.holder["run"]) || !strings.HasPrefix(line[0].URL, x.engine.link) {
+		if !strings.HasPrefix(line[0].Holder, x.engine.holder("run")) || !strings.HasPrefix(line[0].URL, x.engine.link) {
 			t.Errorf("in line is %+v", line[0])
 		}
 		eventually(t, fmt.Sprintf("its log has %q", log), func() bool {
@@ -304,7 +296,7 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 	workflow := shop.start()
 	waits(workflow, "waiting for uat, next in line; held by somebody")
 	d.call("DELETE", "/maybe?environment=uat&id=12345678")
-	eventually(t, "the workflow has uat", func() bool { lease, _ := d.uat(); return lease != nil && lease.Holder == shop.engine.holder["run"] })
+	eventually(t, "the workflow has uat", func() bool { lease, _ := d.uat(); return lease != nil && lease.Holder == shop.engine.holder("run") })
 
 	pipeline := billing.start()
 	waits(pipeline, "waiting for uat, next in line; held by github:acme/shop/run/4711/run", "https://github.com/acme/shop/actions/runs/4711")
@@ -338,8 +330,8 @@ func TestEnginesEveryWayOfARecipeHoldsUATAndFreesIt(t *testing.T) {
 					r := e.repository(t, d, way, target)
 					r.touch("hold-" + e.name)
 					success := r.start()
-					eventually(t, "it is tested", func() bool { _, err := os.Stat(filepath.Join(target, "pids")); return err == nil })
-					if lease, _ := d.uat(); lease == nil || !strings.HasPrefix(lease.Holder, e.holder[way]) || !strings.HasPrefix(lease.URL, e.link) {
+					r.isTested()
+					if lease, _ := d.uat(); lease == nil || !strings.HasPrefix(lease.Holder, e.holder(way)) || !strings.HasPrefix(lease.URL, e.link) {
 						t.Errorf("uat is held by %+v", lease)
 					}
 					r.remove("hold-" + e.name)
@@ -368,7 +360,7 @@ func TestEnginesACancelledJobLeavesNothingBehind(t *testing.T) {
 				r := e.repository(t, d, "run", t.TempDir())
 				r.touch("hold-" + e.name)
 				x := r.start()
-				eventually(t, "it is tested", func() bool { _, err := os.Stat(filepath.Join(r.target, "pids")); return err == nil })
+				r.isTested()
 				x.cancel()
 				cancelled := time.Now()
 				eventually(t, "uat is free", func() bool { lease, _ := d.uat(); return lease == nil })
@@ -384,7 +376,7 @@ func TestEnginesACancelledJobLeavesNothingBehind(t *testing.T) {
 				r := e.repository(t, d, "request", t.TempDir())
 				r.touch("hold-" + e.name)
 				x := r.start()
-				eventually(t, "it is tested", func() bool { _, err := os.Stat(filepath.Join(r.target, "pids")); return err == nil })
+				r.isTested()
 				x.cancel()
 				x.wait()
 				r.remove("hold-" + e.name) // who kills a shell alone leaves its children
