@@ -56,6 +56,26 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 	})
 }
 
+// Trouble before the first answer is no place in the line, and takes nothing
+// away from what is said once there is one.
+func TestWhoHasHeardNothingIsNotToldOfALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		term, out, log := paper()
+		w := term.waiter(asking{environment: "uat", holder: "me"}, plainForm)
+		defer w.done()
+		w.troubled(errUnreachable)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !strings.HasSuffix(log.String(), "still waiting after 1m, the server has not answered yet\n") {
+			t.Errorf("the last line of\n%s", log)
+		}
+		w.waiting(refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}})
+		if out.String() != "waiting for free slot on environment: uat\n" || !strings.HasSuffix(log.String(), "you are next in line\n") {
+			t.Errorf("stdout %q, and\n%s", out, log)
+		}
+	})
+}
+
 func TestATerminalShowsOneLineInPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, out, screen := paper()

@@ -38,8 +38,8 @@ type waiter struct {
 	mu      sync.Mutex
 	started time.Time
 	said    time.Time
-	known   refusalJSON // the line, as last heard
-	live    bool        // the live line is on the screen
+	known   *refusalJSON // the line, as last heard; nil: the server has not said anything yet
+	live    bool         // the live line is on the screen
 }
 
 // waiter begins to listen. Call done at the end.
@@ -78,7 +78,7 @@ func (w *waiter) tick() {
 		case w.columns > 0:
 			w.draw()
 		case w.now().Sub(w.said) >= repeatTime:
-			w.line("still waiting after %s, %s; held by %s", spell(w.now().Sub(w.started)), inLine(w.known.Position), w.names())
+			w.line("still waiting after %s, %s", spell(w.now().Sub(w.started)), w.state())
 		}
 		w.mu.Unlock()
 	}
@@ -99,9 +99,17 @@ func (w *waiter) clear() {
 }
 
 func (w *waiter) draw() {
-	text := fmt.Sprintf("waiting %s for %s, %s; held by %s", spell(w.now().Sub(w.started)), w.asking.environment, inLine(w.known.Position), w.names())
+	text := fmt.Sprintf("waiting %s for %s, %s", spell(w.now().Sub(w.started)), w.asking.environment, w.state())
 	fmt.Fprint(w.err, "\r\x1b[K"+fit(printable(text), w.columns-1))
 	w.live = true
+}
+
+// state says what the server has told last.
+func (w *waiter) state() string {
+	if w.known == nil {
+		return "the server has not answered yet"
+	}
+	return fmt.Sprintf("%s; held by %s", inLine(w.known.Position), w.names())
 }
 
 func (w *waiter) names() string {
@@ -132,9 +140,9 @@ func (w *waiter) waiting(refused refusalJSON) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.known
-	w.known = refused
+	w.known = &refused
 	switch {
-	case w.said.IsZero():
+	case before == nil:
 		w.begin()
 	case w.form == runForm:
 		if w.columns == 0 && (before.Position != refused.Position || !sameLeases(before.HeldBy, refused.HeldBy)) {
