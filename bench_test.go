@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // turns is how often call-me and the floor take turns in one benchmark.
@@ -144,6 +146,79 @@ func serveFrom(b testing.TB, db string, log io.Writer) *contender {
 	return targetAt(b, "http://"+address+"/maybe?environment=")
 }
 
+// newBare serves the calls of 2019 as the floor does, but from a file too: one
+// goroutine commits to bbolt whatever has gathered, and nothing else is done.
+// It is what HTTP and the disk allow together, without a lock's rules, line,
+// history, checksums, keys, log and metrics.
+func newBare(b testing.TB) *contender {
+	type question struct {
+		name   string
+		method string
+		status chan int
+	}
+	db, err := bbolt.Open(tempDB(b), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		b.Fatal(err)
+	}
+	db.Update(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucket([]byte(leaseBucket))
+		return err
+	})
+	questions, held := make(chan question, 1024), map[string]bool{}
+	answer := func(q question, leases *bbolt.Bucket) int {
+		switch {
+		case q.method == http.MethodDelete:
+			delete(held, q.name)
+			leases.Delete([]byte(q.name))
+			return http.StatusNoContent
+		case held[q.name]:
+			return http.StatusForbidden
+		}
+		held[q.name] = true
+		leases.Put([]byte(q.name), make([]byte, 64))
+		return http.StatusCreated
+	}
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for first := range questions {
+			group := []question{first}
+			for range len(questions) {
+				group = append(group, <-questions)
+			}
+			status := make([]int, len(group))
+			err := db.Update(func(tx *bbolt.Tx) error {
+				for i, q := range group {
+					status[i] = answer(q, tx.Bucket([]byte(leaseBucket)))
+				}
+				return nil
+			})
+			if err != nil {
+				b.Error(err)
+			}
+			for i, q := range group {
+				q.status <- status[i]
+			}
+		}
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q := question{r.URL.Query().Get("environment"), r.Method, make(chan int, 1)}
+		questions <- q
+		w.WriteHeader(<-q.status)
+	})}
+	go h.Serve(l)
+	b.Cleanup(func() {
+		h.Close()
+		close(questions)
+		writer.Wait()
+		db.Close()
+	})
+	return targetAt(b, "http://"+l.Addr().String()+"/maybe?environment=")
+}
+
 // besideFloor measures n operations on call-me in turn with the floor, by so
 // many clients at once; each says what one does. Beside the usual ns/op, of
 // call-me, it reports the floor's, and call-me's share of the floor's speed.
@@ -151,8 +226,10 @@ func besideFloor(b *testing.B, clients int, operation func(b testing.TB, t *cont
 	compare(b, newFloor(b), newServed(b), clients, operation)
 }
 
-func compare(b *testing.B, floor, served *contender, clients int, operation func(b testing.TB, t *contender, client int)) {
-	for _, t := range []*contender{floor, served} { // connections are made, pools are filled
+// compare is besideFloor for servers that are there already, and for others
+// beside them, which it returns the time of.
+func compare(b *testing.B, floor, served *contender, clients int, operation func(b testing.TB, t *contender, client int), others ...*contender) (atOthers time.Duration) {
+	for _, t := range append(others, floor, served) { // connections are made, pools are filled
 		closedLoop(clients, 4*clients, func(client int) { operation(b, t, client) })
 	}
 	var atFloor, atServed, cpuFloor, cpuServed time.Duration
@@ -169,12 +246,16 @@ func compare(b *testing.B, floor, served *contender, clients int, operation func
 		b.StopTimer()
 		cpuFloor += c1 - c0
 		cpuServed += cpu() - c1
+		for _, t := range others {
+			atOthers += closedLoop(clients, n, func(client int) { operation(b, t, client) })
+		}
 	}
 	b.ReportMetric(float64(atFloor)/float64(b.N), "floor-ns/op")
 	b.ReportMetric(float64(atFloor)/float64(atServed), "share")
 	b.ReportMetric((served.commits(b)-commits)/float64(b.N), "commits/op")
 	b.ReportMetric(float64(cpuFloor)/float64(b.N), "floor-cpu-ns/op")
 	b.ReportMetric(float64(cpuServed)/float64(b.N), "cpu-ns/op")
+	return atOthers
 }
 
 // closedLoop lets so many clients do n operations together, each the next one
@@ -197,15 +278,18 @@ func closedLoop(clients, n int, operation func(client int)) time.Duration {
 
 var clientCounts = []int{1, 16, 64, 256}
 
-// A cycle is an acquire and a release, each client on its own environment.
+// cycle is an acquire and a release, each client on its own environment.
+func cycle(b testing.TB, t *contender, client int) {
+	name := fmt.Sprintf("environment-%d", client)
+	t.want(b, http.StatusCreated, http.MethodPost, name)
+	t.want(b, http.StatusNoContent, http.MethodDelete, name)
+}
+
 func BenchmarkCycle(b *testing.B) {
 	for _, clients := range clientCounts {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			besideFloor(b, clients, func(b testing.TB, t *contender, client int) {
-				name := fmt.Sprintf("environment-%d", client)
-				t.want(b, http.StatusCreated, http.MethodPost, name)
-				t.want(b, http.StatusNoContent, http.MethodDelete, name)
-			})
+			atBare := compare(b, newFloor(b), newServed(b), clients, cycle, newBare(b))
+			b.ReportMetric(float64(atBare)/float64(b.N), "bare-ns/op")
 		})
 	}
 }
@@ -247,11 +331,7 @@ func BenchmarkCycleAmongOthers(b *testing.B) {
 	for _, others := range []int{1, 100, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("environments=%d", others), func(b *testing.B) {
 			served := serveFrom(b, heldByOthers(b, others), io.Discard)
-			compare(b, newFloor(b), served, 16, func(b testing.TB, t *contender, client int) {
-				name := fmt.Sprintf("environment-%d", client)
-				t.want(b, http.StatusCreated, http.MethodPost, name)
-				t.want(b, http.StatusNoContent, http.MethodDelete, name)
-			})
+			compare(b, newFloor(b), served, 16, cycle)
 		})
 	}
 }

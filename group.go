@@ -25,7 +25,8 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	inOrder(calls)
-	g := &group{round: &round{now: now, next: k.next, past: k.past}, calls: calls, answers: make([]outcome, len(calls))}
+	g := &group{round: &round{now: now, next: k.next, past: k.past, changes: make([]change, 0, 2*len(calls))},
+		calls: calls, answers: make([]outcome, len(calls)), touched: make([]*environment, 0, len(calls))}
 	requests, _ := slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
 	for i, c := range calls[:requests] {
 		g.answers[i] = k.applyOne(g, c)

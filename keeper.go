@@ -294,10 +294,10 @@ func (k *keeper) commit(g *group) {
 	}
 	counter, dropped := k.last, slices.Clone(k.past.events[:g.drop])
 	k.submit(func() error {
-		var writes []write
+		writes := make([]write, 0, len(g.changes)+len(dropped))
 		for _, c := range g.changes {
 			if c.event == nil || !g.lean {
-				writes = append(writes, c.writes()...)
+				writes = c.addTo(writes)
 			}
 		}
 		for _, e := range dropped {

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -225,9 +224,13 @@ func visible(text string) string {
 // LogValue is what the log says of an event. It is put together when the line
 // is written.
 func (e event) LogValue() slog.Value {
-	texts := []slog.Attr{slog.String("environment", e.environment), slog.String("slot", e.slot), slog.String("holder", e.holder),
-		slog.String("request", nickname(e.id)), slog.String("by", e.by), slog.String("from", e.from)}
-	known := slices.DeleteFunc(texts, func(a slog.Attr) bool { return a.Value.String() == "" })
+	known := make([]slog.Attr, 0, 7)
+	for _, a := range [...]slog.Attr{slog.String("environment", e.environment), slog.String("slot", e.slot), slog.String("holder", e.holder),
+		slog.String("request", nickname(e.id)), slog.String("by", e.by), slog.String("from", e.from)} {
+		if a.Value.String() != "" {
+			known = append(known, a)
+		}
+	}
 	if e.fence != 0 {
 		known = append(known, slog.Uint64("fence", e.fence))
 	}

@@ -155,7 +155,9 @@ func TestScripts(t *testing.T) {
 }
 
 var times = []struct{ pattern, with string }{
-	{`\d{4}-\d\d-\d\d (\d\d:\d\d)`, "$1"}, // of a time that is not today's
+	{`\d{4}-\d\d-\d\d (\d\d:\d\d)`, "$1"},    // of a time that is not today's
+	{`[A-Z][a-z]{2} \d\d (\d\d:\d\d)`, "$1"}, // the same in a table,
+	{`   +`, "  "},                           // where it makes a column wider
 	{`\d\d:\d\d:\d\d`, "12:00:00"},
 	{`\b\d\d:\d\d \(`, "12:00 ("},
 	{`\b\d\d:\d\d( |$)`, "12:00$1"},

@@ -462,7 +462,7 @@ func TestTrustPower(t *testing.T) {
 			script = fmt.Sprint(chance.Uint64N(1 << 40))
 		}
 		if sessions%3 == 1 {
-			fault = []string{"-e", fmt.Sprintf("inject=fdatasync:error=EIO:when=%d", 4+chance.IntN(40))}
+			fault = []string{"-e", fmt.Sprintf("inject=fdatasync:error=EIO:when=%d", 5+chance.IntN(40))} // the first four make the file
 		}
 		b := traceSession(t, filepath.Join(folder, "session"), script, fault...)
 		more := 20

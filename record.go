@@ -203,22 +203,22 @@ func eventRecord(e *event) write {
 	return write{historyBucket, key, seal(historyBucket, key, e.code)}
 }
 
-// writes returns what the change means for the file; nothing for what is in
+// addTo appends what the change means for the file; nothing for what is in
 // memory only.
-func (c change) writes() []write {
+func (c change) addTo(writes []write) []write {
 	switch {
 	case c.event != nil:
-		return []write{eventRecord(c.event)}
+		return append(writes, eventRecord(c.event))
 	case c.newLease != nil:
-		return []write{leaseRecord(c.environment.name, c.newLease)}
+		return append(writes, leaseRecord(c.environment.name, c.newLease))
 	case c.oldLease != nil:
-		return []write{{leaseBucket, leaseKey(c.environment.name, c.oldLease.slot), nil}}
+		return append(writes, write{leaseBucket, leaseKey(c.environment.name, c.oldLease.slot), nil})
 	case c.newPlace != nil && c.newPlace.kept():
-		return []write{placeRecord(c.environment.name, c.newPlace)}
+		return append(writes, placeRecord(c.environment.name, c.newPlace))
 	case c.oldPlace != nil && c.oldPlace.kept():
-		return []write{{lineBucket, lineKey(c.environment.name, c.oldPlace.number), nil}}
+		return append(writes, write{lineBucket, lineKey(c.environment.name, c.oldPlace.number), nil})
 	}
-	return nil
+	return writes
 }
 
 // readLease, readPlace and readEvent undo leaseRecord, placeRecord and
