@@ -675,16 +675,33 @@ func reportTimes(b *testing.B, name string, times []time.Duration) {
 }
 
 // A commit is what one call waits for: one transaction of the store, with the
-// two records that a grant writes.
+// records that a grant writes, or a release that hands the slot to the next in
+// line.
 func BenchmarkCommit(b *testing.B) {
+	held := func(n uint64) write { return leaseRecord("uat", &lease{slot: "uat", fence: n, since: time.Now()}) }
+	happened := func(kind eventKind, n uint64) write {
+		return eventRecord(&event{number: n, kind: kind, at: time.Now(), environment: "uat", slot: "uat", fence: n})
+	}
+	b.Run("grant", func(b *testing.B) {
+		benchmarkCommit(b, func(n uint64) []write { return []write{held(n), happened(granted, n)} })
+	})
+	b.Run("hand-over", func(b *testing.B) {
+		benchmarkCommit(b, func(n uint64) []write {
+			ended, waits := held(n), placeRecord("uat", &place{number: n, request: request{id: "request-1"}, since: time.Now()})
+			left := placeRecord("uat", &place{number: n - 1})
+			ended.value, left.value = nil, nil
+			return []write{ended, happened(released, 2*n), left, waits, held(n), happened(granted, 2*n+1)}
+		})
+	})
+}
+
+func benchmarkCommit(b *testing.B, writes func(n uint64) []write) {
 	s := mustOpen(b, tempDB(b))
 	defer s.close()
 	var times []time.Duration
 	for n := uint64(1); b.Loop(); n++ {
-		l := &lease{slot: "uat", fence: n, since: time.Now()}
 		start := time.Now()
-		err := s.save(n, []write{leaseRecord("uat", l), eventRecord(&event{number: n, kind: granted, at: l.since, environment: "uat", slot: "uat", fence: n})})
-		if err != nil {
+		if err := s.save(n, writes(n)); err != nil {
 			b.Fatal(err)
 		}
 		times = append(times, time.Since(start))
