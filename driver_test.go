@@ -886,22 +886,62 @@ func attackable(t *testing.T) {
 	}
 }
 
+// rounds calls round with one seed after another until the budget is spent or
+// something is wrong; with -long as many at once as there are processors. It
+// returns the sums of what they have counted under these names.
+func rounds(t *testing.T, short time.Duration, names []string, round func(t *testing.T, seed uint64, left time.Duration) map[string]int) map[string]int {
+	lanes, end := 1, time.Now().Add(budget(short))
+	if long > 0 {
+		lanes = runtime.NumCPU()
+	}
+	var mu sync.Mutex
+	number, sums := uint64(0), map[string]int{}
+	for _, name := range names {
+		sums[name] = 0
+	}
+	one := func(t *testing.T) {
+		mu.Lock()
+		seed := *seed + number
+		number++
+		mu.Unlock()
+		counts := round(t, seed, time.Until(end))
+		mu.Lock()
+		defer mu.Unlock()
+		for _, name := range names {
+			sums[name] += counts[name]
+		}
+	}
+	t.Run("all", func(t *testing.T) { // until the parallel ones are done
+		for lane := range lanes {
+			t.Run(fmt.Sprint(lane), func(t *testing.T) {
+				t.Parallel()
+				for time.Now().Before(end) && !t.Failed() {
+					t.Run("", one)
+				}
+			})
+		}
+	})
+	return sums
+}
+
 // A server that is killed at random loses nothing that it has answered, gives
 // no slot twice, and keeps the line's order.
 func TestTrustCrashes(t *testing.T) {
 	attackable(t)
 	started := time.Now()
-	a := newAttack(t, binaryPath(), *seed)
-	for end := time.Now().Add(budget(8 * time.Second)); time.Now().Before(end) && !t.Failed(); {
-		a.era(min(3*time.Second, time.Until(end)), 24, false, func(stop <-chan struct{}) { a.crashAtRandom(50*time.Millisecond, stop) })
-		lost, double, outOfOrder := a.faults()
-		a.counts["lost"] += lost
-		a.counts["double"] += double
-		a.counts["out of order"] += outOfOrder
-		a.report(a.check())
-	}
-	record(t, "crashes", started, map[string]int{"crashes": a.counts["crashes"], "answered operations": a.counts["answered operations"],
-		"lost": a.counts["lost"], "double": a.counts["double"], "out of order": a.counts["out of order"]})
+	record(t, "crashes", started, rounds(t, 8*time.Second, []string{"crashes", "answered operations", "lost", "double", "out of order"},
+		func(t *testing.T, seed uint64, left time.Duration) map[string]int {
+			a := newAttack(t, binaryPath(), seed)
+			for end := time.Now().Add(min(left, time.Minute)); time.Now().Before(end) && !t.Failed(); {
+				a.era(min(3*time.Second, time.Until(end)), 24, false, func(stop <-chan struct{}) { a.crashAtRandom(50*time.Millisecond, stop) })
+				lost, double, outOfOrder := a.faults()
+				a.counts["lost"] += lost
+				a.counts["double"] += double
+				a.counts["out of order"] += outOfOrder
+				a.report(a.check())
+			}
+			return a.counts
+		}))
 }
 
 // strace returns what runs a command under strace with faults injected into
@@ -972,10 +1012,9 @@ func (a *attack) suffer(m menace) []verdict {
 func TestTrustLinearizability(t *testing.T) {
 	attackable(t)
 	started := time.Now()
-	counts := map[string]int{"operations": 0, "unanswered": 0, "crashes": 0, "undecided": 0, "violations": 0}
-	for round, end := uint64(0), time.Now().Add(budget(time.Second)); time.Now().Before(end) && !t.Failed(); round++ {
-		t.Run(fmt.Sprint(round), func(t *testing.T) {
-			a := newAttack(t, binaryPath(), *seed+round)
+	record(t, "linearizability", started, rounds(t, time.Second, []string{"operations", "unanswered", "crashes", "undecided", "violations"},
+		func(t *testing.T, seed uint64, _ time.Duration) map[string]int {
+			a := newAttack(t, binaryPath(), seed)
 			a.network = newBadNetwork(t, a.host, 150*time.Millisecond)
 			for _, m := range menaces(a.random) {
 				if a.report(a.suffer(m)); t.Failed() {
@@ -983,10 +1022,6 @@ func TestTrustLinearizability(t *testing.T) {
 					break
 				}
 			}
-			for name := range counts {
-				counts[name] += a.counts[name]
-			}
-		})
-	}
-	record(t, "linearizability", started, counts)
+			return a.counts
+		}))
 }
