@@ -63,20 +63,27 @@ func (t *contender) call(b testing.TB, method, query string) int {
 }
 
 // commits returns how many commits call-me has made so far.
-func (t *contender) commits(b testing.TB) (n float64) {
-	r, _ := http.NewRequest(http.MethodGet, strings.TrimSuffix(t.url, "/maybe?environment=")+"/metrics", nil)
+func (t *contender) commits(b testing.TB) float64 {
+	return scraped(b, strings.TrimSuffix(t.url, "/maybe?environment="), "callme_commit_seconds_count")
+}
+
+// scraped returns a value of /metrics; 0 where there is none of that name.
+func scraped(b testing.TB, base, name string) (value float64) {
+	r, _ := http.NewRequest(http.MethodGet, base+"/metrics", nil)
 	r.Header.Set("X-API-KEY", testKey)
-	answer, err := t.transport.RoundTrip(r)
+	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer answer.Body.Close()
-	text, _ := io.ReadAll(answer.Body)
-	_, after, found := strings.Cut(string(text), "\ncallme_commit_seconds_count ")
-	if _, err := fmt.Sscan(after, &n); !found || err != nil {
-		b.Fatalf("no count of commits: %v", err)
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		b.Fatalf("scraping: %s %v", answer.Status, err)
 	}
-	return n
+	if _, after, found := strings.Cut(string(text), "\n"+name+" "); found {
+		fmt.Sscan(after, &value)
+	}
+	return value
 }
 
 // want is call where only one answer is right.
@@ -592,24 +599,9 @@ func BenchmarkHandOver(b *testing.B) {
 	}
 }
 
-// waiting is how many the server says are in line.
-func (c *crowd) waiting() (n float64) {
-	r, _ := http.NewRequest(http.MethodGet, c.d.base+"/metrics", nil)
-	r.Header.Set("X-API-KEY", testKey)
-	answer, err := http.DefaultClient.Do(r)
-	if err != nil {
-		c.b.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, _ := io.ReadAll(answer.Body)
-	if _, after, found := strings.Cut(string(text), "callme_waiting{environment=\"uat\"} "); found {
-		fmt.Sscan(after, &n)
-	}
-	return n
-}
-
+// untilWaiting returns when the server says that so many are in line.
 func (c *crowd) untilWaiting(n float64) {
-	for c.waiting() != n {
+	for scraped(c.b, c.d.base, `callme_waiting{environment="uat"}`) != n {
 		time.Sleep(time.Millisecond)
 	}
 }
