@@ -17,6 +17,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -80,7 +81,7 @@ type step struct {
 	fence    uint64        // of who's lease, if that was ever seen
 	previous uint64        // the fence before that one
 	slot     string        // the same
-	ttl      time.Duration // renewID: 0: as it was
+	ttl      time.Duration // of the lease that it begins; renewID: 0: as it was
 	lasts    window        // what the step begins: how soon and how late its lease or place may end
 	started  window        // start: when
 	leases   []int         // look
@@ -131,6 +132,7 @@ type queued struct {
 	noID            bool
 	gone            bool // its caller may have left: it may end, or be granted and undone, at any time
 	slot            string
+	ttl             time.Duration // of the lease that it may become, where gone
 	fence, previous uint64
 	ends            window
 }
@@ -296,7 +298,7 @@ func (w *world) enter(s *step, lease, place int) *world {
 			return nil
 		}
 	}
-	after.line = append(after.line, queued{s.who, s.noID, s.noID && !s.known, s.slot, s.fence, s.previous, s.lasts})
+	after.line = append(after.line, queued{s.who, s.noID, s.noID && !s.known, s.slot, s.ttl, s.fence, s.previous, s.lasts})
 	return &after
 }
 
@@ -366,7 +368,7 @@ func (w *world) passTime(s *step) []*world {
 			if p.gone && place < all[i].free() {
 				v := *all[i]
 				v.line = slices.Delete(slices.Clone(v.line), place, place+1)
-				if granted := v.grant(&step{fence: p.fence, previous: p.previous, slot: p.slot, lasts: window{p.ends.from, forever}}, p.who); granted != nil {
+				if granted := v.grant(&step{fence: p.fence, previous: p.previous, slot: p.slot, ttl: p.ttl, lasts: window{p.ends.from, forever}}, p.who); granted != nil {
 					all = append(all, granted)
 				}
 			}
@@ -788,7 +790,7 @@ func (e entry) mayBeEclipsedBy(other entry) bool {
 // addPresence adds that a call enters the line, or keeps a place there, and
 // until when that lasts without another one.
 func (t *transcript) addPresence(e entry, s step) {
-	in := step{kind: enter, who: s.who, from: s.from, to: s.to, known: s.known, yes: true, noID: e.kind == askNoID, slot: s.slot, fence: s.fence, lasts: noWindow}
+	in := step{kind: enter, who: s.who, from: s.from, to: s.to, known: s.known, yes: true, noID: e.kind == askNoID, slot: s.slot, ttl: e.ttl, fence: s.fence, lasts: noWindow}
 	switch {
 	case in.noID && !s.known:
 		in.lasts = window{e.sent, forever}
@@ -815,5 +817,26 @@ func (t *transcript) readView(s *step, v environmentJSON) {
 	}
 	for _, p := range v.Line {
 		s.line = append(s.line, t.person(p.Holder).number)
+	}
+}
+
+// A lease of which nobody heard lives on through a restart, for its whole ttl
+// from then, and no longer.
+func TestTheOuterModelLetsAnUnheardLeaseEndAfterARestart(t *testing.T) {
+	const s = time.Second
+	seen := func(at time.Duration, holders ...string) entry {
+		e := entry{kind: look, sent: at, heard: at + s/100, status: 200, view: environmentJSON{Slots: []slotJSON{{}}}}
+		for _, h := range holders {
+			e.view.Slots[0].Lease = &leaseJSON{Holder: h, Slot: "a", Fence: 7}
+		}
+		return e
+	}
+	asked := entry{kind: askNoID, name: "lonely", wait: s / 5, ttl: s, sent: s / 10, heard: forever}
+	for free, right := range map[time.Duration]bool{3 * s / 2: false, 5 * s / 2: true} {
+		tr := transcript{slots: []string{"a"}, late: s / 10, restarts: []restart{{killed: s, started: s, ready: 11 * s / 10}},
+			entries: []entry{asked, seen(s/2, "lonely"), seen(6*s/5, "lonely"), seen(free)}}
+		if wrong := tr.judge(); (wrong == "") != right {
+			t.Errorf("free %v after the start: %q", free-s, wrong)
+		}
 	}
 }

@@ -255,7 +255,8 @@ func makeDaemon(t testing.TB, env ...string) *daemon {
 	}
 	port := freePort()
 	d := &daemon{t: t, host: fmt.Sprint("127.0.0.1:", port), log: &lockedBuffer{}}
-	d.stderr, d.http, d.base, d.key = d.log, http.DefaultClient, "http://"+d.host, testKey
+	d.stderr, d.base, d.key = d.log, "http://"+d.host, testKey
+	d.http = &http.Client{Transport: http.DefaultTransport, Timeout: 2 * time.Minute}
 	d.env = append(os.Environ(), "API_KEY="+testKey, fmt.Sprint("PORT=", port), "HOST="+d.host, "CALL_ME_DB="+tempDB(t),
 		"PATH="+binDir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	d.env = append(d.env, env...)
@@ -295,9 +296,24 @@ func (d *daemon) kill() {
 	d.cmd.Wait()
 }
 
+// mortal makes a command of the built binary that is killed after two minutes:
+// whoever waits for it for longer would wait until all tests are stopped.
+func mortal(t testing.TB, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, binaryPath(), args...)
+	cmd.Cancel = func() error {
+		if ctx.Err() == context.DeadlineExceeded {
+			t.Errorf("%v: still running after two minutes", args)
+		}
+		return cmd.Process.Kill()
+	}
+	return cmd
+}
+
 // client makes a command of the client, with what it prints.
 func (d *daemon) client(holder string, args ...string) (*exec.Cmd, *lockedBuffer) {
-	cmd, out := exec.Command(binaryPath(), args...), &lockedBuffer{}
+	cmd, out := mortal(d.t, args...), &lockedBuffer{}
 	cmd.Env = append(d.env[:len(d.env):len(d.env)], "CALL_ME_HOLDER="+holder)
 	cmd.Stdout, cmd.Stderr = out, out
 	return cmd, out

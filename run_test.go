@@ -39,7 +39,7 @@ func (d *daemon) run(t *testing.T, args ...string) *trial {
 func (d *daemon) runWith(t *testing.T, env []string, args ...string) *trial {
 	t.Helper()
 	r := &trial{t: t, d: d, out: &lockedBuffer{}, err: &lockedBuffer{}, ended: make(chan struct{}), folder: t.TempDir()}
-	r.cmd = exec.Command(binaryPath(), append([]string{"run", "uat"}, args...)...)
+	r.cmd = mortal(t, append([]string{"run", "uat"}, args...)...)
 	r.cmd.Env = append(append(d.env[:len(d.env):len(d.env)], "CALL_ME_HOLDER=runner"), env...)
 	r.cmd.Dir = r.folder
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.err
@@ -221,7 +221,7 @@ func TestTheCommandIsUntouched(t *testing.T) {
 	script := filepath.Join(t.TempDir(), "show")
 	os.WriteFile(script, []byte("#!/bin/sh\nfor a; do echo \"[$a]\"; done\ncat\necho to stderr >&2\nenv | grep ^CALL_ME | sort\n"), 0o755)
 	r := &trial{t: t, d: d, out: &lockedBuffer{}, err: &lockedBuffer{}}
-	cmd := exec.Command(binaryPath(), "run", "uat", "--", script, "a b", "", "$HOME", "--", "*", "--json", "it's")
+	cmd := mortal(t, "run", "uat", "--", script, "a b", "", "$HOME", "--", "*", "--json", "it's")
 	cmd.Env = append(d.env, "CALL_ME_HOLDER=run'ner", "CALL_ME_FENCE=1", "CALL_ME_SLOT=stale")
 	cmd.Stdin = strings.NewReader("from stdin\n")
 	cmd.Stdout, cmd.Stderr = r.out, r.err
