@@ -588,15 +588,24 @@ func BenchmarkHandOver(b *testing.B) {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			c := newCrowd(b, waiting)
 			var times, trips []time.Duration
+			spent, commits := c.commits()
 			for b.Loop() {
 				times = append(times, c.handOver())
 				trips = append(trips, c.trip())
 			}
+			spentThen, commitsThen := c.commits()
+			b.ReportMetric(1e3*(spentThen-spent)/(commitsThen-commits), "commit-mean-ms")
 			reportTimes(b, "handover", times)
 			reportTimes(b, "trip", trips)
 			b.ReportMetric(float64(c.d.memory())/1e6, "server-MB")
 		})
 	}
+}
+
+// commits returns for how many seconds the server has been busy with commits,
+// and with how many, by its own count.
+func (c *crowd) commits() (spent, n float64) {
+	return scraped(c.b, c.d.base, "callme_commit_seconds_sum"), scraped(c.b, c.d.base, "callme_commit_seconds_count")
 }
 
 // untilWaiting returns when the server says that so many are in line.

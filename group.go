@@ -11,13 +11,14 @@ import (
 // A group is one round on its way to the disk.
 type group struct {
 	*round
-	calls   []*call
-	answers []outcome // of calls; the zero outcome: none yet
-	touched []*environment
-	late    []*call // gave up while their slot was being granted
-	gaveUp  []*call // gave up while they were in line
-	drop    int     // events that the commit deletes
-	lean    bool    // there was no space: without history
+	calls    []*call
+	requests int       // where the requests begin among calls; releases and renewals stand before them
+	answers  []outcome // of calls; the zero outcome: none yet
+	touched  []*environment
+	late     []*call // gave up while their slot was being granted
+	gaveUp   []*call // gave up while they were in line
+	drop     int     // events that the commit deletes
+	lean     bool    // there was no space: without history
 }
 
 // apply runs the rules: renewals, releases, expiries, then requests.
@@ -27,8 +28,8 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	inOrder(calls)
 	g := &group{round: &round{now: now, next: k.next, past: k.past, changes: make([]change, 0, 2*len(calls))},
 		calls: calls, answers: make([]outcome, len(calls)), touched: make([]*environment, 0, len(calls))}
-	requests, _ := slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
-	for i, c := range calls[:requests] {
+	g.requests, _ = slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
+	for i, c := range calls[:g.requests] {
 		g.answers[i] = k.applyOne(g, c)
 	}
 	var due []*environment
@@ -43,8 +44,8 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	for _, e := range due {
 		k.agenda.addAll(e)
 	}
-	for i, c := range calls[requests:] {
-		g.answers[requests+i] = k.applyOne(g, c)
+	for i, c := range calls[g.requests:] {
+		g.answers[g.requests+i] = k.applyOne(g, c)
 	}
 	return g
 }
@@ -206,12 +207,20 @@ func (k *keeper) publish(g *group) {
 	}
 	k.past.publish(g.drop, now)
 	k.tellListeners(len(g.changes))
-	k.answerLine(g)
+	k.answerCalls(g, 0, g.requests)
+	k.answerLine(g) // after those who release: whoever is woken last runs first
 	for _, c := range g.gaveUp {
 		k.answer(c, outcome{err: errNoSlot, place: c.place})
 	}
-	for i, c := range g.calls {
-		o := g.answers[i]
+	k.answerCalls(g, g.requests, len(g.calls))
+	k.forgetIdle(g)
+}
+
+// answerCalls answers a part of the calls: those that are in line now are told
+// so, the others are done.
+func (k *keeper) answerCalls(g *group, from, to int) {
+	for i, c := range g.calls[from:to] {
+		o := g.answers[from+i]
 		if o.place == nil || o.lease != nil || o.err != nil {
 			k.answer(c, o)
 		} else if !c.answered {
@@ -221,7 +230,6 @@ func (k *keeper) publish(g *group) {
 			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)
 		}
 	}
-	k.forgetIdle(g)
 }
 
 // tellListeners wakes those who watch, and never waits for one.
