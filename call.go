@@ -44,7 +44,8 @@ type call struct {
 	claim       time.Duration
 	renewal     renewal
 	departure   departure
-	of          *call // callLeave, callGiveUp: whose
+	of          *call       // callLeave, callGiveUp: whose
+	hungUp      func() bool // whether the caller has left, where the context may not tell; nil: it does
 
 	reply chan answer // takes one answer, and before it perhaps one that is inLine; nil where nobody waits for it
 
@@ -151,7 +152,7 @@ func (k *keeper) stay(ctx context.Context, c *call, until time.Time) answer {
 
 // unlessGone takes a grant back that nobody will hear of.
 func (k *keeper) unlessGone(ctx context.Context, c *call, a answer) answer {
-	if ctx.Err() != nil && a.lease != nil && c.request.id == "" {
+	if a.lease != nil && c.request.id == "" && (ctx.Err() != nil || c.hungUp != nil && c.hungUp()) {
 		return k.gone(c)
 	}
 	return a

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -189,12 +190,14 @@ const (
 // An entrance is a connection as net/http sees it.
 type entrance struct {
 	net.Conn
-	door  *door
-	outer net.Conn // without TLS
-	leave func()
-	heard atomic.Bool
-	state atomic.Int32
-	since atomic.Int64 // that it is quiet, in nanoseconds after door.opened
+	door    *door
+	front   *front   // attends to it
+	unheard bool     // nobody reads from it while a call is answered
+	outer   net.Conn // without TLS
+	leave   func()
+	heard   atomic.Bool
+	state   atomic.Int32
+	since   atomic.Int64 // that it is quiet, in nanoseconds after door.opened
 }
 
 // begins is called when a call has shown its key. It reports whether the
@@ -211,8 +214,24 @@ func (e *entrance) ends() {
 	}
 }
 
+// hungUp reports whether the caller has closed the connection. Where somebody
+// reads from it meanwhile, and so notices by itself, it says no.
+func (e *entrance) hungUp() bool {
+	if e == nil || !e.unheard {
+		return false
+	}
+	outer, ok := e.outer.(syscall.Conn)
+	return ok && hasLeft(outer)
+}
+
 // entranceKey finds the entrance in the context of a call.
 type entranceKey struct{}
+
+// entranceFor returns what a call came in by; nil: not by a door.
+func entranceFor(r *http.Request) *entrance {
+	e, _ := r.Context().Value(entranceKey{}).(*entrance)
+	return e
+}
 
 // entranceOf returns what a connection came in by; nil: not by a door.
 func entranceOf(c net.Conn) *entrance {

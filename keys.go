@@ -140,7 +140,7 @@ func (s *server) keyed(h handler) handler {
 			if len(r.RequestURI) > maxURL {
 				return errLongURL
 			}
-			if e, _ := r.Context().Value(entranceKey{}).(*entrance); !e.begins() {
+			if !entranceFor(r).begins() {
 				return errGone
 			}
 			return h(w, r)

@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,9 +22,9 @@ type parked struct {
 	until time.Time
 	key   keySum
 	conn  net.Conn
-	early []byte       // what the caller has sent beyond the call
-	close bool         // the caller wants no further answer
-	back  *http.Server // takes the connection again
+	early []byte    // what the caller has sent beyond the call
+	close bool      // the caller wants no further answer
+	in    *entrance // of conn
 }
 
 // parkedRequest is what every parked call looks like to the log.
@@ -34,17 +33,17 @@ var parkedRequest = &http.Request{Method: http.MethodPost, URL: &url.URL{Path: "
 // park takes a waiting call over and reports whether it did: its handler then
 // returns, and the answer comes from here. Only HTTP/1.1 can be taken over.
 func (s *server) park(w http.ResponseWriter, r *http.Request, c *call, until time.Time) bool {
-	back, ok := r.Context().Value(http.ServerContextKey).(*http.Server)
-	if !ok || r.ProtoMajor != 1 || r.ProtoMinor == 0 {
+	in := entranceFor(r)
+	if in == nil || in.front == nil || r.ProtoMajor != 1 || r.ProtoMinor == 0 {
 		return false
 	}
-	s.parked.Add(1)
+	s.outside.Add(1)
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		s.parked.Done()
+		s.outside.Done()
 		return false
 	}
-	p := &parked{server: s, call: c, until: until, key: keySumOf(r), conn: conn, close: r.Close || len(r.TransferEncoding) > 0, back: back}
+	p := &parked{server: s, call: c, until: until, key: keySumOf(r), conn: conn, close: r.Close || len(r.TransferEncoding) > 0, in: in}
 	if n := buffered.Reader.Buffered(); n > 0 {
 		p.early, _ = buffered.Reader.Peek(n)
 	}
@@ -65,11 +64,11 @@ func (p *parked) wait() {
 	a := p.stay(ctx, p.call, p.until)
 	end() // the next call on this connection shows its own key
 	if errors.Is(a.err, errGone) || !p.answer(a) {
-		p.parked.Done()
+		p.outside.Done()
 		p.conn.Close()
 		return
 	}
-	p.parked.Done()
+	p.outside.Done()
 	p.goOn(next)
 }
 
@@ -90,22 +89,18 @@ func (p *parked) answer(a answer) bool {
 		p.refuse(w, parkedRequest, err)
 	}
 	p.metrics.answered(parkedRequest.URL.Path, parkedRequest.Method, w.code)
-	last := p.close || a.err != nil && statusOf(a.err) == http.StatusServiceUnavailable
-	w.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	whole := http.Response{StatusCode: w.code, ProtoMajor: 1, ProtoMinor: 1, Header: w.header, Close: last,
-		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body)}
 	var text bytes.Buffer
-	whole.Write(&text)
+	last := w.write(&text, p.close || a.err != nil && statusOf(a.err) == http.StatusServiceUnavailable)
 	p.conn.SetWriteDeadline(time.Now().Add(answerTime))
 	_, err := p.conn.Write(text.Bytes())
 	return err == nil && !last
 }
 
-// goOn gives the connection back as soon as the next call begins, so that
-// net/http sees it come in only then.
+// goOn lets the front attend to the connection again as soon as the next call
+// begins.
 func (p *parked) goOn(next <-chan []byte) {
 	p.conn.SetDeadline(time.Now().Add(idleTime))
-	entranceOf(p.conn).ends()
+	p.in.ends()
 	var begun []byte
 	select {
 	case begun = <-next:
@@ -116,40 +111,9 @@ func (p *parked) goOn(next <-chan []byte) {
 		return
 	}
 	p.conn.SetDeadline(time.Time{})
-	inner := p.conn
-	if before, ok := inner.(*begunConnection); ok { // all of that has been read
-		inner = before.Conn
-	}
-	err := p.back.Serve(&oneConnection{conn: &begunConnection{inner, begun}})
-	if err == http.ErrServerClosed {
-		p.conn.Close()
-	}
+	p.outside.Add(1)
+	p.in.front.attend(p.in, begun)
 }
-
-// A heldAnswer is an answer that is put together before it is sent.
-type heldAnswer struct {
-	header http.Header
-	code   int
-	body   bytes.Buffer
-}
-
-func (h *heldAnswer) Header() http.Header         { return h.header }
-func (h *heldAnswer) WriteHeader(code int)        { h.code = code }
-func (h *heldAnswer) Write(p []byte) (int, error) { return h.body.Write(p) }
-
-// oneConnection is a listener to which one connection comes, and no more.
-type oneConnection struct{ conn net.Conn }
-
-func (l *oneConnection) Accept() (net.Conn, error) {
-	c := l.conn
-	if l.conn = nil; c == nil {
-		return nil, io.EOF
-	}
-	return c, nil
-}
-
-func (l *oneConnection) Close() error   { return nil }
-func (l *oneConnection) Addr() net.Addr { return nil }
 
 // A begunConnection is one from which something has been read already.
 type begunConnection struct {

@@ -58,7 +58,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	stopReloading := s.reload(c, pair)
 	defer stopReloading()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB, "environments", strings.Join(c.Environments.names, ","))
-	return s.run(ctx, newDoor(listener, pair, maxConnections(), log))
+	return s.run(ctx, newFront(newDoor(listener, pair, maxConnections(), log), s))
 }
 
 // run serves until ctx ends, and closes the keeper.
@@ -81,7 +81,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	go func() {
 		defer close(ended)
 		if h.Shutdown(limited) == nil {
-			s.parked.Wait() // no more than answerTime
+			s.outside.Wait() // no more than answerTime
 		}
 	}()
 	s.keeper.close()

@@ -33,7 +33,7 @@ type server struct {
 	wrong      throttle
 	trusted    proxies
 	copying    sync.Mutex     // one copy of the file at a time
-	parked     sync.WaitGroup // calls that will be answered outside of net/http
+	outside    sync.WaitGroup // connections that are attended to, and calls that will be answered, outside of net/http
 }
 
 // routes is the whole API. A handler's error is answered as JSON.
@@ -45,12 +45,7 @@ func (s *server) routes() http.Handler {
 		}
 		mux.Handle(path, s.answering(path, s.keyed(notAllowed(methods))))
 	}
-	route("/maybe", map[string]handler{
-		http.MethodGet:    s.keyed(s.check),
-		http.MethodPost:   s.keyed(s.request),
-		http.MethodPut:    s.keyed(s.renew),
-		http.MethodDelete: s.keyed(s.release),
-	})
+	route(quickPath, s.maybe())
 	route("/environments", map[string]handler{http.MethodGet: s.keyed(s.environments)})
 	route("/history", map[string]handler{http.MethodGet: s.keyed(s.history)})
 	route("/events", map[string]handler{http.MethodGet: s.keyed(s.events)})
@@ -75,6 +70,16 @@ func (s *server) routes() http.Handler {
 			notFound.ServeHTTP(w, r)
 		}
 	}))
+}
+
+// maybe has the calls of the lock.
+func (s *server) maybe() map[string]handler {
+	return map[string]handler{
+		http.MethodGet:    s.keyed(s.check),
+		http.MethodPost:   s.keyed(s.request),
+		http.MethodPut:    s.keyed(s.renew),
+		http.MethodDelete: s.keyed(s.release),
+	}
 }
 
 // isTidy reports whether a path is one that a ServeMux takes as it is. It
@@ -169,7 +174,7 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	if err := cmp.Or(errRequest, errWait, errClaim); err != nil {
 		return err
 	}
-	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim}
+	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim, hungUp: entranceFor(r).hungUp}
 	until := time.Now().Add(wait)
 	a := s.keeper.enter(r.Context(), c)
 	if a.inLine {

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// quickScript has every kind of answer that a quick call can get, each line
+// "METHOD query" with a form where there is one.
+var quickScript = []string{
+	"GET environment=uat", "POST environment=uat", "GET environment=uat", "POST environment=uat", "DELETE environment=uat", "DELETE environment=uat",
+	"POST environment=uat&id=request-1&holder=ann&ttl=2h&reason=%C3%A9+%26&url=https://ci/1",
+	"POST environment=uat&id=request-1&holder=ann&ttl=2h&reason=%C3%A9+%26&url=https://ci/1",
+	"POST environment=uat&id=request-1&holder=bob", "POST environment=uat&id=request-2&holder=bob",
+	"POST environment=uat&id=request-2&wait=0s", "GET environment=uat&holder=ann", "PUT environment=uat&id=request-1", "PUT environment=uat&id=request-1&ttl=3h",
+	"PUT environment=uat&id=request-9", "DELETE environment=uat&holder=bob", "DELETE environment=uat", "DELETE environment=uat&id=request-2",
+	"DELETE environment=uat&id=request-1", "DELETE environment=uat&id=request-1", "POST environment=uat&id=request-1",
+	"POST environment=form holder=ann&ttl=1h", "PUT environment=form holder=ann", "DELETE environment=form holder=ann", "POST environment=form a;b",
+	"GET ", "GET environment=", "GET environment=%zz", "GET environment=a&environment=b", "POST enviroment=uat", "POST environment=uat&ttl=1ms",
+	"DELETE environment=uat&holder=ann&force=1", "DELETE environment=uat&force=perhaps", "GET environment=%0A", "GET environment=" + testKey,
+}
+
+// sendLine sends a line of quickScript and returns the bytes of the answer, but
+// for what is new each time.
+func sendLine(t *testing.T, c net.Conn, answers *bufio.Reader, line string, headers string) string {
+	t.Helper()
+	method, query, _ := strings.Cut(line, " ")
+	query, form, _ := strings.Cut(query, " ")
+	if form != "" {
+		headers += fmt.Sprintf("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", len(form))
+	}
+	fmt.Fprintf(c, "%s /maybe?%s HTTP/1.1\r\nHost: call-me\r\n%s\r\n%s", method, query, headers, form)
+	var all bytes.Buffer
+	answer, err := http.ReadResponse(bufio.NewReader(io.TeeReader(onlyBuffered{answers}, &all)), &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	io.Copy(io.Discard, answer.Body)
+	return changing.ReplaceAllString(all.String(), "$1 …")
+}
+
+var changing = regexp.MustCompile(`(Date:|Content-Length:|"fence":|"[a-z_]+":|at|since) ?("?\d{4}-\d\d-\d\dT[\d:.]+Z"?|\d+\.\d+|\d{10,}|\d{3}\b|\w{3}, \d\d [^\r]+)`)
+
+// onlyBuffered reads no further than what has arrived: one answer.
+type onlyBuffered struct{ *bufio.Reader }
+
+func (b onlyBuffered) Read(p []byte) (int, error) {
+	b.Peek(1)
+	return b.Reader.Read(p[:min(len(p), max(1, b.Buffered()))])
+}
+
+// A header that is not on the list of quick calls sends the same call through
+// net/http.
+func TestAQuickCallIsAnsweredAsByNetHTTP(t *testing.T) {
+	quick, slow := newSite(t, ""), newSite(t, "")
+	for name, headers := range map[string]string{
+		"with a key":  "X-API-KEY: " + testKey + "\r\n",
+		"a wrong one": "X-API-KEY: wrong\r\nUser-Agent: curl/8\r\nAccept: */*\r\n",
+		"none":        "Accept-Encoding: gzip\r\nConnection: keep-alive\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var one, other *rawLine
+			for _, line := range quickScript {
+				if one == nil || name != "with a key" { // else each call is the next one of its connection
+					one, other = quick.dial(), slow.dial()
+				}
+				got := sendLine(t, one, one.answer, line, headers)
+				want := sendLine(t, other, other.answer, line, headers+"X-Other: 1\r\n")
+				if got != want {
+					t.Errorf("%s:\n%q\nnet/http answers\n%q", line, got, want)
+				}
+				if strings.Contains(want, "Connection: close") {
+					if n, err := one.answer.Read(make([]byte, 1)); err != io.EOF {
+						t.Errorf("%s: the connection stays open: %d, %v", line, n, err)
+					}
+					one = nil
+				}
+			}
+		})
+	}
+}
+
+// One call may come in pieces, several in one, and one of another kind among
+// them.
+func TestAConnectionBringsCallsOfBothKindsInAnyPieces(t *testing.T) {
+	s := newSite(t, "")
+	call := func(method, path, more string) string {
+		return method + " " + path + " HTTP/1.1\r\nHost: call-me\r\nX-API-KEY: " + testKey + "\r\n" + more + "\r\n"
+	}
+	all := call("POST", "/maybe?environment=uat", "") + call("GET", "/maybe?environment=uat", "") +
+		call("DELETE", "/maybe?environment=uat", "") + call("GET", "/healthz", "") +
+		call("GET", "/maybe?environment=uat", "") + call("POST", "/maybe?environment=uat", "Content-Length: 0\r\n")
+	want := []int{201, 403, 204, 200, 200, 201}
+	for _, size := range []int{1, 7, 100, 1000, len(all)} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			l := s.dial()
+			go func() {
+				for rest := all; rest != ""; rest = rest[min(size, len(rest)):] {
+					io.WriteString(l, rest[:min(size, len(rest))])
+				}
+			}()
+			for _, status := range want {
+				l.want(status, "")
+			}
+			s.call("DELETE /maybe?environment=uat").want(t, 204, "")
+		})
+	}
+}
+
+// The end of the connection arrives right behind the call, before its commit
+// can be done.
+func TestAGrantToSomebodyWhoHasLeftIsTakenBack(t *testing.T) {
+	s := newSite(t, "")
+	for n := range 10 {
+		l := s.dial()
+		l.send("POST /maybe?environment=uat")
+		l.Close()
+		eventually(t, "the grant is taken back", func() bool {
+			happened := s.call("GET /history").body
+			return strings.Count(happened, `"granted"`) == n+1 && strings.Count(happened, `"released"`) == n+1
+		})
+		s.call("GET /maybe?environment=uat").want(t, 200, "")
+	}
+}
+
+func TestHungUpTellsWhoHasLeft(t *testing.T) {
+	if !noticesLeaving {
+		t.Skip("here net/http notices it")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for name, c := range map[string]struct {
+		do   func(*net.TCPConn)
+		left bool
+	}{
+		"who waits":              {func(*net.TCPConn) {}, false},
+		"who sends on":           {func(c *net.TCPConn) { c.Write([]byte("x")) }, false},
+		"who closes":             {func(c *net.TCPConn) { c.Close() }, true},
+		"who ends its direction": {func(c *net.TCPConn) { c.CloseWrite() }, true},
+		"who breaks off":         {func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			caller, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer caller.Close()
+			conn, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			e := &entrance{Conn: conn, outer: conn, unheard: true}
+			c.do(caller.(*net.TCPConn))
+			if c.left {
+				eventually(t, "it is noticed", e.hungUp)
+			}
+			if got := e.hungUp(); got != c.left {
+				t.Errorf("left: %v", got)
+			}
+			e.unheard = false
+			if e.hungUp() {
+				t.Error("it looks although somebody reads")
+			}
+		})
+	}
+}
+
+// What is taken for a quick call is one to net/http too, and says the same.
+func FuzzQuickCall(f *testing.F) {
+	for _, c := range hostileTable {
+		f.Add([]byte(expandHostile.Replace(c.send)))
+	}
+	for _, text := range []string{"POST /maybe?a=b#c HTTP/1.1\r\nHost: x\r\n\r\n", "GET /maybe HTTP/1.1\r\nhOST: [::1]:1\r\nx-api-key: a b \r\nCONTENT-length: 2\r\n\r\nab",
+		"PUT /maybe?? HTTP/1.1\r\nHost: x\r\nContent-Length: 00\r\nContent-Length: 0\r\n\r\n", "DELETE /maybe?a HTTP/1.1\r\nHost: x\r\nAccept: a\r\n b\r\n\r\n"} {
+		f.Add([]byte(text))
+	}
+	handlers := quickHandlers{}
+	for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
+		handlers[method] = quickHandler{method, http.NotFoundHandler()}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = b[:min(len(b), quickSize)]
+		var q quickCall
+		if q.read(b, handlers) != whole {
+			return
+		}
+		var got http.Request
+		got.URL, got.Header = &url.URL{Path: quickPath}, http.Header{"Content-Type": {"of the call before"}, keyHeader: {"too"}}
+		q.fill(&got, new(bytes.Reader))
+		body, _ := io.ReadAll(got.Body)
+		want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b[:q.size])))
+		if err != nil {
+			t.Fatalf("%q: %v", b, err)
+		}
+		wantBody, err := io.ReadAll(want.Body)
+		same := err == nil && got.Method == want.Method && got.URL.Path == want.URL.Path && got.URL.RawQuery == want.URL.RawQuery && got.ContentLength == want.ContentLength &&
+			bytes.Equal(body, wantBody) && want.ProtoAtLeast(1, 1) && !want.Close && len(want.TransferEncoding) == 0 && want.Host != "" &&
+			fmt.Sprint(got.Header[keyHeader], got.Header["Content-Type"]) == fmt.Sprint(want.Header[keyHeader], want.Header["Content-Type"])
+		if !same {
+			t.Errorf("%q is read as\n%+v %q\nand by net/http as\n%+v %q", b, &got, body, want, wantBody)
+		}
+		for header := range want.Header {
+			switch header {
+			case keyHeader, "Content-Type", "Content-Length", "Connection", "User-Agent", "Accept", "Accept-Encoding":
+			default:
+				t.Errorf("%q has a header of %q", b, header)
+			}
+		}
+		for n := range q.size {
+			if what := new(quickCall).read(b[:n], handlers); what == whole || what == other && n < q.size-len(body) {
+				t.Errorf("%q is %d, and the beginning of %q", b[:n], what, b)
+			}
+		}
+	})
+}
