@@ -5,15 +5,19 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
 	"net"
 	"net/http"
-	"strconv"
+	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	exposition "github.com/VictoriaMetrics/metrics"
 )
 
 // labelledEnvironments is how many environments have a label of their own;
@@ -23,35 +27,49 @@ const (
 	otherEnvironments    = "(others)"
 )
 
-// Buckets for how long people wait for a slot and hold it, in seconds.
-var durationBuckets = []float64{1, 5, 15, 60, 180, 600, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600}
+// metricHelp says what each metric of ours is.
+var metricHelp = map[string]string{
+	"callme_wait_seconds":          "Time from entering the line until the grant.",
+	"callme_hold_seconds":          "Time from the grant until the end of the lease.",
+	"callme_grants_total":          "Slots granted.",
+	"callme_leases_ended_total":    "Leases ended, by how: released, expired or forced.",
+	"callme_waits_ended_total":     "Requests that ended without a slot, by how: left or lapsed.",
+	"callme_commit_seconds":        "Time of one durable commit.",
+	"callme_commit_failures_total": "Commits that failed.",
+	"callme_refused_keys_total":    "Calls with a missing or wrong key.",
+	"callme_http_requests_total":   "HTTP requests answered.",
+	"callme_slots":                 "Slots, by state: free or held.",
+	"callme_waiting":               "Requests in line.",
+	"callme_longest_wait_seconds":  "Time that the first in line has waited so far; 0: nobody waits.",
+	"callme_healthy":               "1 while commits succeed.",
+}
+
+// Buckets for how long people wait for a slot and hold it, and for commits, in
+// seconds.
+var (
+	durationBuckets = []float64{1, 5, 15, 60, 180, 600, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600}
+	commitBuckets   = exposition.ExponentialBuckets(0.0001, 2.5, 12)
+)
 
 // metrics are what the server counts. The keeper counts from its one
 // goroutine, the handlers from theirs; everything here is safe for both.
 type metrics struct {
-	registry *prometheus.Registry
-	waited   *prometheus.HistogramVec
-	held     *prometheus.HistogramVec
-	granted  *prometheus.CounterVec
-	ended    *prometheus.CounterVec
-	gaveUp   *prometheus.CounterVec
-	commit   prometheus.Histogram
-	failed   prometheus.Counter
-	badKeys  prometheus.Counter
-	requests *prometheus.CounterVec
-	own      map[string]*environmentMetrics // of environments that have a label; the keeper's
-	others   *environmentMetrics            // of those that have none
+	set     *exposition.Set
+	commit  *exposition.PrometheusHistogram
+	failed  *exposition.Counter
+	badKeys *exposition.Counter
+	own     map[string]*environmentMetrics // of environments that have a label; the keeper's
+	others  *environmentMetrics            // of those that have none
 
 	mu       sync.RWMutex
-	counters map[answerKind]prometheus.Counter // of requests, as they were found first
+	counters map[answerKind]*exposition.Counter // of requests, as they were found first
 }
 
-// environmentMetrics are what is counted for one environment, looked up in
-// the registry once: a look-up costs more than the counting.
+// environmentMetrics are what is counted for one environment.
 type environmentMetrics struct {
-	waited, held prometheus.Observer
-	granted      prometheus.Counter
-	ended        [usedUp + 1]prometheus.Counter // by the kind of the event; nil: not counted
+	waited, held *exposition.PrometheusHistogram
+	granted      *exposition.Counter
+	ended        [usedUp + 1]*exposition.Counter // by the kind of the event; nil: not counted
 }
 
 // An answerKind is what answers are counted by.
@@ -61,30 +79,24 @@ type answerKind struct {
 }
 
 func newMetrics() *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		waited: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "callme_wait_seconds",
-			Help: "Time from entering the line until the grant.", Buckets: durationBuckets}, []string{"environment"}),
-		held: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "callme_hold_seconds",
-			Help: "Time from the grant until the end of the lease.", Buckets: durationBuckets}, []string{"environment"}),
-		granted: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_grants_total", Help: "Slots granted."}, []string{"environment"}),
-		ended: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_leases_ended_total",
-			Help: "Leases ended, by how: released, expired or forced."}, []string{"environment", "how"}),
-		gaveUp: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_waits_ended_total",
-			Help: "Requests that ended without a slot, by how: left or lapsed."}, []string{"environment", "how"}),
-		commit: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "callme_commit_seconds",
-			Help: "Time of one durable commit.", Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12)}),
-		failed:  prometheus.NewCounter(prometheus.CounterOpts{Name: "callme_commit_failures_total", Help: "Commits that failed."}),
-		badKeys: prometheus.NewCounter(prometheus.CounterOpts{Name: "callme_refused_keys_total", Help: "Calls with a missing or wrong key."}),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "callme_http_requests_total",
-			Help: "HTTP requests answered."}, []string{"route", "method", "code"}),
-		own:      map[string]*environmentMetrics{},
-		counters: map[answerKind]prometheus.Counter{},
-	}
-	m.registry.MustRegister(m.waited, m.held, m.granted, m.ended, m.gaveUp, m.commit, m.failed, m.badKeys, m.requests,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector())
-	return m
+	set := exposition.NewSet()
+	return &metrics{set: set, commit: set.NewPrometheusHistogramExt("callme_commit_seconds", commitBuckets),
+		failed: set.NewCounter("callme_commit_failures_total"), badKeys: set.NewCounter("callme_refused_keys_total"),
+		own: map[string]*environmentMetrics{}, counters: map[answerKind]*exposition.Counter{}}
 }
+
+// labelled returns the name of a metric with its labels: names and values in
+// turn, the names in their order.
+func labelled(metric string, labels ...string) string {
+	var b strings.Builder
+	b.WriteString(metric)
+	for i := 0; i < len(labels); i += 2 {
+		fmt.Fprintf(&b, "%c%s=\"%s\"", "{,"[min(i, 1)], labels[i], escapeLabel.Replace(labels[i+1]))
+	}
+	return b.String() + "}"
+}
+
+var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // of returns what is counted for the environment, while there are few.
 func (m *metrics) of(environment string) *environmentMetrics {
@@ -93,22 +105,28 @@ func (m *metrics) of(environment string) *environmentMetrics {
 	case own != nil:
 		return own
 	case len(m.own) < labelledEnvironments:
-		own = m.lookUp(environment)
+		own = m.make(environment)
 		m.own[environment] = own
 		return own
 	case m.others == nil:
-		m.others = m.lookUp(otherEnvironments)
+		m.others = m.make(otherEnvironments)
 	}
 	return m.others
 }
 
-func (m *metrics) lookUp(label string) *environmentMetrics {
-	e := &environmentMetrics{waited: m.waited.WithLabelValues(label), held: m.held.WithLabelValues(label), granted: m.granted.WithLabelValues(label)}
+// make begins to count for a label. An environment of that very name may have
+// it already.
+func (m *metrics) make(label string) *environmentMetrics {
+	histogram := func(name string) *exposition.PrometheusHistogram {
+		return m.set.GetOrCreatePrometheusHistogramExt(labelled(name, "environment", label), durationBuckets)
+	}
+	e := &environmentMetrics{waited: histogram("callme_wait_seconds"), held: histogram("callme_hold_seconds"),
+		granted: m.set.GetOrCreateCounter(labelled("callme_grants_total", "environment", label))}
 	for _, kind := range []eventKind{released, expired, forced} {
-		e.ended[kind] = m.ended.WithLabelValues(label, kind.String())
+		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_leases_ended_total", "environment", label, "how", kind.String()))
 	}
 	for _, kind := range []eventKind{left, lapsed} {
-		e.ended[kind] = m.gaveUp.WithLabelValues(label, kind.String())
+		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_waits_ended_total", "environment", label, "how", kind.String()))
 	}
 	return e
 }
@@ -119,10 +137,10 @@ func (m *metrics) count(e *event) {
 	switch e.kind {
 	case granted:
 		counted.granted.Inc()
-		counted.waited.Observe(e.waited.Seconds())
+		counted.waited.Update(e.waited.Seconds())
 	case released, expired, forced:
 		counted.ended[e.kind].Inc()
-		counted.held.Observe(e.held.Seconds())
+		counted.held.Update(e.held.Seconds())
 	case left, lapsed:
 		counted.ended[e.kind].Inc()
 	}
@@ -130,7 +148,7 @@ func (m *metrics) count(e *event) {
 
 // committed is told how long each commit took, and whether it failed.
 func (m *metrics) committed(took time.Duration, err error) {
-	m.commit.Observe(took.Seconds())
+	m.commit.Update(took.Seconds())
 	if err != nil {
 		m.failed.Inc()
 	}
@@ -148,7 +166,7 @@ func (m *metrics) answered(route, method string, code int) {
 	counter := m.counters[kind]
 	m.mu.RUnlock()
 	if counter == nil {
-		counter = m.requests.WithLabelValues(route, method, strconv.Itoa(code))
+		counter = m.set.GetOrCreateCounter(labelled("callme_http_requests_total", "code", fmt.Sprint(code), "method", method, "route", route))
 		m.mu.Lock()
 		m.counters[kind] = counter
 		m.mu.Unlock()
@@ -156,26 +174,13 @@ func (m *metrics) answered(route, method string, code int) {
 	counter.Inc()
 }
 
-// A stateCollector reads what is the case from the keeper when it is asked.
-type stateCollector struct {
+// The gauges show what is the case: they read it from the keeper when asked.
+type gauges struct {
 	keeper   *keeper
 	declared environments
 
 	mu     sync.Mutex
 	labels map[string]bool // environments that have a label
-}
-
-var (
-	slotsMetric = prometheus.NewDesc("callme_slots", "Slots, by state: free or held.", []string{"environment", "state"}, nil)
-	lineMetric  = prometheus.NewDesc("callme_waiting", "Requests in line.", []string{"environment"}, nil)
-	oldMetric   = prometheus.NewDesc("callme_longest_wait_seconds", "Time that the first in line has waited so far; 0: nobody waits.", []string{"environment"}, nil)
-	upMetric    = prometheus.NewDesc("callme_healthy", "1 while commits succeed.", nil, nil)
-)
-
-func (*stateCollector) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{slotsMetric, lineMetric, oldMetric, upMetric} {
-		c <- d
-	}
 }
 
 // A state is what the gauges tell of an environment, or of many.
@@ -190,45 +195,32 @@ func (s *state) add(slots, leases int, line []*place, now time.Time) {
 	}
 }
 
-// Collect copies nothing: with very many environments that would hold the
+// states copies nothing: with very many environments that would hold the
 // keeper up. Those without a label are summed up.
-func (s *stateCollector) Collect(c chan<- prometheus.Metric) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (g *gauges) states() map[string]*state {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	now, states := time.Now(), map[string]*state{}
-	for _, name := range s.declared.names { // some may have neither lease nor line
-		s.of(states, name).add(len(s.declared.of(name)), 0, nil, now)
+	for _, name := range g.declared.names { // some may have neither lease nor line
+		g.of(states, name).add(len(g.declared.of(name)), 0, nil, now)
 	}
-	s.keeper.each(func(e *environment) {
+	g.keeper.each(func(e *environment) {
 		declared := 0
-		if len(s.declared.names) > 0 { // counted above
+		if len(g.declared.names) > 0 { // counted above
 			declared = len(e.slots)
 		}
-		x := s.of(states, e.name)
+		x := g.of(states, e.name)
 		x.add(len(e.slots), len(e.leases), e.line, now)
 		x.free -= float64(declared)
 	})
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	for label, x := range states {
-		gauge(slotsMetric, x.free, label, "free")
-		gauge(slotsMetric, x.held, label, "held")
-		gauge(lineMetric, x.waiting, label)
-		gauge(oldMetric, x.oldest, label)
-	}
-	healthy := 0.0
-	if s.keeper.healthy.Load() {
-		healthy = 1
-	}
-	gauge(upMetric, healthy)
+	return states
 }
 
 // of returns the state that an environment counts for.
-func (s *stateCollector) of(states map[string]*state, name string) *state {
-	if !s.labels[name] {
-		if len(s.labels) < labelledEnvironments {
-			s.labels[name] = true
+func (g *gauges) of(states map[string]*state, name string) *state {
+	if !g.labels[name] {
+		if len(g.labels) < labelledEnvironments {
+			g.labels[name] = true
 		} else {
 			name = otherEnvironments
 		}
@@ -241,13 +233,52 @@ func (s *stateCollector) of(states map[string]*state, name string) *state {
 	return x
 }
 
+// write writes all gauges.
+func (g *gauges) write(w io.Writer) {
+	states := g.states()
+	names := slices.Sorted(maps.Keys(states))
+	family := func(metric string, values func(label string, x *state)) {
+		fmt.Fprintf(w, "# HELP %s\n# TYPE %[1]s gauge\n", metric)
+		for _, name := range names {
+			values(name, states[name])
+		}
+	}
+	family("callme_slots", func(label string, x *state) {
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", "environment", label, "state", "free"), x.free)
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", "environment", label, "state", "held"), x.held)
+	})
+	family("callme_waiting", func(label string, x *state) {
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_waiting", "environment", label), x.waiting)
+	})
+	family("callme_longest_wait_seconds", func(label string, x *state) {
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_longest_wait_seconds", "environment", label), x.oldest)
+	})
+	healthy := 0
+	if g.keeper.healthy.Load() {
+		healthy = 1
+	}
+	fmt.Fprintf(w, "# HELP callme_healthy\n# TYPE callme_healthy gauge\ncallme_healthy %d\n", healthy)
+}
+
+// helpLine is the line before each metric, without what it says.
+var helpLine = regexp.MustCompile(`(?m)^# HELP (\w+)$`)
+
 // metricsHandler answers the scrape.
 func (s *server) metricsHandler() handler {
-	s.metrics.registry.MustRegister(&stateCollector{keeper: s.keeper, declared: s.declared, labels: map[string]bool{}})
-	h := promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})
+	exposition.ExposeMetadata(true)
+	state := &gauges{keeper: s.keeper, declared: s.declared, labels: map[string]bool{}}
 	return func(w http.ResponseWriter, r *http.Request) error {
+		var all bytes.Buffer
+		s.metrics.set.WritePrometheus(&all)
+		state.write(&all)
+		exposition.WriteProcessMetrics(&all)
+		exposition.WriteFDMetrics(&all)
+		text := helpLine.ReplaceAllStringFunc(all.String(), func(line string) string {
+			return strings.TrimSpace(line + " " + metricHelp[strings.TrimPrefix(line, "# HELP ")])
+		})
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
-		h.ServeHTTP(w, r)
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		io.WriteString(w, text)
 		return nil
 	}
 }

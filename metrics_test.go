@@ -3,8 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"os"
 	"regexp"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,8 +48,14 @@ func TestMetricsTellWhatIsAndWhatWas(t *testing.T) {
 		}
 	}
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	problems = slices.DeleteFunc(problems, func(p promlint.Problem) bool { return !strings.HasPrefix(p.Metric, "callme_") }) // those of the process are the library's
 	if err != nil || len(problems) > 0 {
 		t.Errorf("promlint: %v, %v", problems, err)
+	}
+	for _, name := range []string{"process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total", "process_start_time_seconds", "go_goroutines", "go_memstats_alloc_bytes"} {
+		if runtime.GOOS == "linux" && !strings.Contains(text, "\n"+name+" ") {
+			t.Errorf("no %s", name)
+		}
 	}
 }
 
@@ -93,5 +102,27 @@ func TestTheExamplesUseMetricsThatExist(t *testing.T) {
 	dashboard, _ := os.ReadFile("examples/prometheus/dashboard.json")
 	if !json.Valid(dashboard) {
 		t.Error("the dashboard is no JSON")
+	}
+}
+
+// A name may have what would end a label, or the line.
+func TestLabelsAreQuoted(t *testing.T) {
+	s := newSite(t, "")
+	name := `a"b\c}{,d="e`
+	s.call("POST /maybe?environment=" + url.QueryEscape(name))
+	s.call("POST /maybe?environment=" + url.QueryEscape(otherEnvironments))
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(s.call("GET /metrics").body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range []string{"callme_grants_total", "callme_wait_seconds", "callme_slots"} {
+		var seen []string
+		for _, m := range families[family].GetMetric() {
+			seen = append(seen, m.GetLabel()[0].GetValue())
+		}
+		if !slices.Contains(seen, name) || !slices.Contains(seen, otherEnvironments) {
+			t.Errorf("%s is about %q", family, seen)
+		}
 	}
 }
