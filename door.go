@@ -190,14 +190,13 @@ const (
 // An entrance is a connection as net/http sees it.
 type entrance struct {
 	net.Conn
-	door    *door
-	front   *front   // attends to it
-	unheard bool     // nobody reads from it while a call is answered
-	outer   net.Conn // without TLS
-	leave   func()
-	heard   atomic.Bool
-	state   atomic.Int32
-	since   atomic.Int64 // that it is quiet, in nanoseconds after door.opened
+	door  *door
+	front *front   // attends to it
+	outer net.Conn // without TLS
+	leave func()
+	heard atomic.Bool
+	state atomic.Int32
+	since atomic.Int64 // that it is quiet, in nanoseconds after door.opened
 }
 
 // begins is called when a call has shown its key. It reports whether the
@@ -214,10 +213,10 @@ func (e *entrance) ends() {
 	}
 }
 
-// hungUp reports whether the caller has closed the connection. Where somebody
-// reads from it meanwhile, and so notices by itself, it says no.
+// hungUp reports whether the caller has closed the connection, as far as that
+// can be seen without reading from it.
 func (e *entrance) hungUp() bool {
-	if e == nil || !e.unheard {
+	if e == nil {
 		return false
 	}
 	outer, ok := e.outer.(syscall.Conn)

@@ -57,9 +57,11 @@ func (f *front) acceptAll() {
 			continue
 		}
 		e := c.(*entrance)
-		e.front = f
-		f.outside.Add(1)
-		go f.attend(e, nil)
+		if e.front = f; f.enters() {
+			go f.attend(e, nil)
+		} else {
+			e.Close()
+		}
 	}
 }
 
@@ -87,6 +89,24 @@ func (f *front) pass(c net.Conn, err error) bool {
 	}
 }
 
+// enters counts a connection that is to be attended to; false: it is too late.
+func (f *front) enters() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closing() {
+		return false
+	}
+	f.outside.Add(1)
+	return true
+}
+
+// forget ends the attention to a connection.
+func (f *front) forget(a *attendance) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.attended, a)
+}
+
 // Close lets nobody in any more. Connections that are attended to end as soon
 // as they have no call under way.
 func (f *front) Close() error {
@@ -109,8 +129,8 @@ func (f *front) closing() bool {
 }
 
 // attend answers the calls of a connection, of which something may have been
-// read already, until it has ended or is in other hands. The caller has counted
-// it in outside.
+// read already, until it has ended or is in other hands. It has been counted by
+// enters.
 func (f *front) attend(e *entrance, begun []byte) {
 	defer f.outside.Done()
 	if f.tls != nil || !noticesLeaving || len(begun) > quickSize {
@@ -118,19 +138,15 @@ func (f *front) attend(e *entrance, begun []byte) {
 		return
 	}
 	a := newAttendance(e, begun)
-	e.unheard = true
 	f.mu.Lock()
 	f.attended[a] = true
 	f.mu.Unlock()
 	end := a.answerAll(f)
-	f.mu.Lock()
-	delete(f.attended, a)
-	f.mu.Unlock()
+	f.forget(a)
 	switch end {
 	case isOver:
 		e.Close()
 	case isOther:
-		e.unheard = false
 		e.SetDeadline(time.Time{})
 		f.pass(&begunConnection{e, bytes.Clone(a.buffer[:a.read])}, nil)
 	}
@@ -198,7 +214,7 @@ func (a *attendance) answerAll(f *front) attendanceEnd {
 			return isOver
 		}
 		a.ends()
-		a.served = true
+		a.served, a.hurried = true, false
 		a.read = copy(a.buffer[:], a.unread)
 	}
 }
@@ -226,7 +242,6 @@ func (a *attendance) hear(f *front) error {
 
 // tell sends the answer, and reports whether the connection stays open.
 func (a *attendance) tell(last bool) bool {
-	a.outgoing.Reset()
 	last = a.answer.write(&a.outgoing, last)
 	if now := time.Now(); a.writeBy.Sub(now) < answerTime-deadlineSlack {
 		a.writeBy = now.Add(answerTime)
@@ -234,5 +249,6 @@ func (a *attendance) tell(last bool) bool {
 	}
 	_, err := a.Conn.Write(a.outgoing.Bytes()) // past retell: it is no answer of net/http
 	a.answer.reset()
+	empty(&a.outgoing)
 	return err == nil && !last
 }

@@ -17,10 +17,9 @@ func hasLeft(c syscall.Conn) (left bool) {
 	if err != nil {
 		return true
 	}
-	raw.Read(func(fd uintptr) bool {
+	err = raw.Control(func(fd uintptr) { // not Read: that does nothing after a deadline, and waits for whoever reads
 		n, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		left = err == nil && n == 0 || err != nil && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR)
-		return true
 	})
-	return left
+	return left || err != nil
 }

@@ -111,8 +111,11 @@ func (p *parked) goOn(next <-chan []byte) {
 		return
 	}
 	p.conn.SetDeadline(time.Time{})
-	p.outside.Add(1)
-	p.in.front.attend(p.in, begun)
+	if !p.in.front.enters() {
+		p.conn.Close()
+		return
+	}
+	p.in.front.attend(p.in, begun) // of what net/http had read before, nothing is left
 }
 
 // A begunConnection is one from which something has been read already.

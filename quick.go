@@ -22,7 +22,7 @@ import (
 
 const (
 	quickPath = "/maybe"
-	quickSize = 2 << 10 // bytes of a quick call at most, with its body
+	quickSize = 4 << 10 // bytes of a quick call at most, with its body
 )
 
 // quickHandlers are those of quickPath, by method.
@@ -197,10 +197,18 @@ func (h *heldAnswer) write(to *bytes.Buffer, last bool) bool {
 	return last || closes
 }
 
+// reset makes room for the next answer.
 func (h *heldAnswer) reset() {
 	clear(h.header)
 	h.code = 0
-	h.body.Reset()
+	empty(&h.body)
+}
+
+// empty keeps the memory of small answers only.
+func empty(b *bytes.Buffer) {
+	if b.Reset(); b.Cap() > 4*quickSize {
+		*b = bytes.Buffer{}
+	}
 }
 
 // A quickAnswer is that of an attendance.
@@ -217,7 +225,8 @@ func (*quickAnswer) SetWriteDeadline(time.Time) error { return nil }
 
 // Hijack gives the connection away.
 func (q *quickAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	q.taken, q.of.unheard = true, false
+	q.taken = true
+	q.of.front.forget(q.of) // before its deadlines are cleared: Close sets those of who is attended to
 	early := bytes.Clone(q.of.unread)
 	buffered := bufio.NewReaderSize(bytes.NewReader(early), len(early))
 	buffered.Peek(len(early))

@@ -10,7 +10,10 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // quickScript has every kind of answer that a quick call can get, each line
@@ -161,7 +164,8 @@ func TestHungUpTellsWhoHasLeft(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			e := &entrance{Conn: conn, outer: conn, unheard: true}
+			e := &entrance{Conn: conn, outer: conn}
+			conn.SetReadDeadline(time.Unix(1, 0)) // however long the answer has taken
 			c.do(caller.(*net.TCPConn))
 			if c.left {
 				eventually(t, "it is noticed", e.hungUp)
@@ -169,11 +173,81 @@ func TestHungUpTellsWhoHasLeft(t *testing.T) {
 			if got := e.hungUp(); got != c.left {
 				t.Errorf("left: %v", got)
 			}
-			e.unheard = false
-			if e.hungUp() {
-				t.Error("it looks although somebody reads")
-			}
 		})
+	}
+}
+
+// A pipeListener is one to which connections come that are made in memory, so
+// that their time can be a test's.
+type pipeListener chan net.Conn
+
+func (l pipeListener) Accept() (net.Conn, error) {
+	if c, open := <-l; open {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l pipeListener) Close() error   { close(l); return nil }
+func (l pipeListener) Addr() net.Addr { return nil }
+
+func TestAConnectionThatIsAttendedToHasItsTimes(t *testing.T) {
+	half := "GET /maybe?environment=uat HTTP/1.1\r\nHost: call-me\r\n"
+	rest := "X-API-KEY: " + testKey + "\r\n\r\n"
+	for name, c := range map[string]struct {
+		say  func(io.Writer)
+		want time.Duration // until it is cut off
+	}{
+		"who says nothing":            {func(io.Writer) {}, headerTime},
+		"who begins a call":           {func(w io.Writer) { io.WriteString(w, half) }, headerTime},
+		"who begins byte by byte":     {func(w io.Writer) { trickle(w, half) }, headerTime},
+		"who makes a call":            {func(w io.Writer) { io.WriteString(w, half+rest) }, idleTime},
+		"who begins a second one":     {func(w io.Writer) { io.WriteString(w, half+rest+half) }, headerTime},
+		"who begins one after a rest": {func(w io.Writer) { io.WriteString(w, half+rest); time.Sleep(time.Minute); io.WriteString(w, half) }, time.Minute + headerTime},
+		"who makes one after another": {func(w io.Writer) {
+			io.WriteString(w, half)
+			for range 600 {
+				time.Sleep(100 * time.Millisecond)
+				io.WriteString(w, rest+half)
+			}
+		}, time.Minute + headerTime},
+		"who makes one in a while": {func(w io.Writer) {
+			for range 10 {
+				io.WriteString(w, half+rest)
+				time.Sleep(idleTime - 2*deadlineSlack)
+			}
+		}, 10*(idleTime-2*deadlineSlack) + 2*deadlineSlack},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newRig(t, "")
+				s := &server{keeper: g.keeper, declared: g.declared, metrics: g.metrics, log: quietLog()}
+				s.keys.set([]string{testKey})
+				callers := make(pipeListener)
+				f := newFront(newDoor(callers, nil, 10, quietLog()), s)
+				ours, theirs := net.Pipe()
+				callers <- theirs
+				start := time.Now()
+				var saying sync.WaitGroup
+				saying.Go(func() { c.say(ours) })
+				answers, _ := io.ReadAll(ours)
+				if took := time.Since(start); took > c.want || took < c.want-deadlineSlack {
+					t.Errorf("cut off after %v, want %v; it was told %q", took, c.want, answers[:min(len(answers), 200)])
+				}
+				saying.Wait()
+				f.Close()
+				s.outside.Wait()
+				g.close()
+			})
+		})
+	}
+}
+
+// trickle sends a byte a second.
+func trickle(w io.Writer, text string) {
+	for i := range len(text) {
+		io.WriteString(w, text[i:i+1])
+		time.Sleep(time.Second)
 	}
 }
 
