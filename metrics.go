@@ -85,15 +85,17 @@ func newMetrics() *metrics {
 		own: map[string]*environmentMetrics{}, counters: map[answerKind]*exposition.Counter{}}
 }
 
-// labelled returns the name of a metric with its labels: names and values in
-// turn, the names in their order.
-func labelled(metric string, labels ...string) string {
-	var b strings.Builder
-	b.WriteString(metric)
-	for i := 0; i < len(labels); i += 2 {
-		fmt.Fprintf(&b, "%c%s=\"%s\"", "{,"[min(i, 1)], labels[i], escapeLabel.Replace(labels[i+1]))
+// A label is a name and a value.
+type label struct{ name, value string }
+
+// labelled returns the name of a metric with its labels, which are in the order
+// of their names.
+func labelled(metric string, labels ...label) string {
+	var all []string
+	for _, l := range labels {
+		all = append(all, l.name+`="`+escapeLabel.Replace(l.value)+`"`)
 	}
-	return b.String() + "}"
+	return metric + "{" + strings.Join(all, ",") + "}"
 }
 
 var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
@@ -114,19 +116,19 @@ func (m *metrics) of(environment string) *environmentMetrics {
 	return m.others
 }
 
-// make begins to count for a label. An environment of that very name may have
-// it already.
-func (m *metrics) make(label string) *environmentMetrics {
-	histogram := func(name string) *exposition.PrometheusHistogram {
-		return m.set.GetOrCreatePrometheusHistogramExt(labelled(name, "environment", label), durationBuckets)
+// make begins to count under a name. An environment of that very name may be
+// counted there already.
+func (m *metrics) make(name string) *environmentMetrics {
+	histogram := func(metric string) *exposition.PrometheusHistogram {
+		return m.set.GetOrCreatePrometheusHistogramExt(labelled(metric, label{"environment", name}), durationBuckets)
 	}
 	e := &environmentMetrics{waited: histogram("callme_wait_seconds"), held: histogram("callme_hold_seconds"),
-		granted: m.set.GetOrCreateCounter(labelled("callme_grants_total", "environment", label))}
+		granted: m.set.GetOrCreateCounter(labelled("callme_grants_total", label{"environment", name}))}
 	for _, kind := range []eventKind{released, expired, forced} {
-		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_leases_ended_total", "environment", label, "how", kind.String()))
+		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_leases_ended_total", label{"environment", name}, label{"how", kind.String()}))
 	}
 	for _, kind := range []eventKind{left, lapsed} {
-		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_waits_ended_total", "environment", label, "how", kind.String()))
+		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_waits_ended_total", label{"environment", name}, label{"how", kind.String()}))
 	}
 	return e
 }
@@ -166,7 +168,7 @@ func (m *metrics) answered(route, method string, code int) {
 	counter := m.counters[kind]
 	m.mu.RUnlock()
 	if counter == nil {
-		counter = m.set.GetOrCreateCounter(labelled("callme_http_requests_total", "code", fmt.Sprint(code), "method", method, "route", route))
+		counter = m.set.GetOrCreateCounter(labelled("callme_http_requests_total", label{"code", fmt.Sprint(code)}, label{"method", method}, label{"route", route}))
 		m.mu.Lock()
 		m.counters[kind] = counter
 		m.mu.Unlock()
@@ -237,21 +239,21 @@ func (g *gauges) of(states map[string]*state, name string) *state {
 func (g *gauges) write(w io.Writer) {
 	states := g.states()
 	names := slices.Sorted(maps.Keys(states))
-	family := func(metric string, values func(label string, x *state)) {
+	family := func(metric string, values func(name string, x *state)) {
 		fmt.Fprintf(w, "# HELP %s\n# TYPE %[1]s gauge\n", metric)
 		for _, name := range names {
 			values(name, states[name])
 		}
 	}
-	family("callme_slots", func(label string, x *state) {
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", "environment", label, "state", "free"), x.free)
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", "environment", label, "state", "held"), x.held)
+	family("callme_slots", func(name string, x *state) {
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", label{"environment", name}, label{"state", "free"}), x.free)
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", label{"environment", name}, label{"state", "held"}), x.held)
 	})
-	family("callme_waiting", func(label string, x *state) {
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_waiting", "environment", label), x.waiting)
+	family("callme_waiting", func(name string, x *state) {
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_waiting", label{"environment", name}), x.waiting)
 	})
-	family("callme_longest_wait_seconds", func(label string, x *state) {
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_longest_wait_seconds", "environment", label), x.oldest)
+	family("callme_longest_wait_seconds", func(name string, x *state) {
+		fmt.Fprintf(w, "%s %v\n", labelled("callme_longest_wait_seconds", label{"environment", name}), x.oldest)
 	})
 	healthy := 0
 	if g.keeper.healthy.Load() {
