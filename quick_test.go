@@ -251,7 +251,49 @@ func trickle(w io.Writer, text string) {
 	}
 }
 
-// What is taken for a quick call is one to net/http too, and says the same.
+// somewhere stands in for the handlers of quick calls.
+var somewhere = quickHandlers{"GET": {"GET", http.NotFoundHandler()}, "POST": {"POST", http.NotFoundHandler()},
+	"PUT": {"PUT", http.NotFoundHandler()}, "DELETE": {"DELETE", http.NotFoundHandler()}}
+
+// readAsByNetHTTP reports what is wrong with how the server reads a call by
+// itself: what it takes for a quick call must be one to net/http too, and say
+// the same. quick: it is one.
+func readAsByNetHTTP(b []byte) (quick bool, wrong error) {
+	b = b[:min(len(b), quickSize)]
+	var q quickCall
+	if q.read(b, somewhere) != whole {
+		return false, nil
+	}
+	got := http.Request{URL: &url.URL{Path: quickPath}, Header: http.Header{"Content-Type": {"of the call before"}, keyHeader: {"too"}}}
+	q.fill(&got, new(bytes.Reader))
+	body, _ := io.ReadAll(got.Body)
+	want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b[:q.size])))
+	if err != nil {
+		return true, fmt.Errorf("%q: %w", b, err)
+	}
+	wantBody, err := io.ReadAll(want.Body)
+	same := err == nil && got.Method == want.Method && got.URL.Path == want.URL.Path && got.URL.RawQuery == want.URL.RawQuery &&
+		got.ContentLength == want.ContentLength && bytes.Equal(body, wantBody) && want.ProtoAtLeast(1, 1) && !want.Close &&
+		len(want.TransferEncoding) == 0 && want.Host != "" &&
+		fmt.Sprint(got.Header[keyHeader], got.Header["Content-Type"]) == fmt.Sprint(want.Header[keyHeader], want.Header["Content-Type"])
+	if !same {
+		return true, fmt.Errorf("%q is read as\n%+v %q\nand by net/http as\n%+v %q", b, &got, body, want, wantBody)
+	}
+	for header := range want.Header {
+		switch header {
+		case keyHeader, "Content-Type", "Content-Length", "Connection", "User-Agent", "Accept", "Accept-Encoding":
+		default:
+			return true, fmt.Errorf("%q has a header of %q", b, header)
+		}
+	}
+	for n := range q.size {
+		if what := new(quickCall).read(b[:n], somewhere); what == whole || what == other && n < q.size-len(body) {
+			return true, fmt.Errorf("%q is %d, and the beginning of %q", b[:n], what, b)
+		}
+	}
+	return true, nil
+}
+
 func FuzzQuickCall(f *testing.F) {
 	for _, c := range hostileTable {
 		f.Add([]byte(expandHostile.Replace(c.send)))
@@ -260,42 +302,38 @@ func FuzzQuickCall(f *testing.F) {
 		"PUT /maybe?? HTTP/1.1\r\nHost: x\r\nContent-Length: 00\r\nContent-Length: 0\r\n\r\n", "DELETE /maybe?a HTTP/1.1\r\nHost: x\r\nAccept: a\r\n b\r\n\r\n"} {
 		f.Add([]byte(text))
 	}
-	handlers := quickHandlers{}
-	for _, method := range []string{"GET", "POST", "PUT", "DELETE"} {
-		handlers[method] = quickHandler{method, http.NotFoundHandler()}
-	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		b = b[:min(len(b), quickSize)]
-		var q quickCall
-		if q.read(b, handlers) != whole {
-			return
-		}
-		var got http.Request
-		got.URL, got.Header = &url.URL{Path: quickPath}, http.Header{"Content-Type": {"of the call before"}, keyHeader: {"too"}}
-		q.fill(&got, new(bytes.Reader))
-		body, _ := io.ReadAll(got.Body)
-		want, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b[:q.size])))
-		if err != nil {
-			t.Fatalf("%q: %v", b, err)
-		}
-		wantBody, err := io.ReadAll(want.Body)
-		same := err == nil && got.Method == want.Method && got.URL.Path == want.URL.Path && got.URL.RawQuery == want.URL.RawQuery && got.ContentLength == want.ContentLength &&
-			bytes.Equal(body, wantBody) && want.ProtoAtLeast(1, 1) && !want.Close && len(want.TransferEncoding) == 0 && want.Host != "" &&
-			fmt.Sprint(got.Header[keyHeader], got.Header["Content-Type"]) == fmt.Sprint(want.Header[keyHeader], want.Header["Content-Type"])
-		if !same {
-			t.Errorf("%q is read as\n%+v %q\nand by net/http as\n%+v %q", b, &got, body, want, wantBody)
-		}
-		for header := range want.Header {
-			switch header {
-			case keyHeader, "Content-Type", "Content-Length", "Connection", "User-Agent", "Accept", "Accept-Encoding":
-			default:
-				t.Errorf("%q has a header of %q", b, header)
-			}
-		}
-		for n := range q.size {
-			if what := new(quickCall).read(b[:n], handlers); what == whole || what == other && n < q.size-len(body) {
-				t.Errorf("%q is %d, and the beginning of %q", b[:n], what, b)
-			}
+		if _, err := readAsByNetHTTP(b); err != nil {
+			t.Error(err)
 		}
 	})
+}
+
+// text makes a call as it is sent, which could be a quick one but for what is
+// odd about it.
+func (m monkey) text() string {
+	end := func() string { return m.rarely("\r\n", "\n", "\r", "\r\n\r\n", "\r\n ", "", " \r\n", "\t\r\n") }
+	space := func() string { return m.rarely(" ", "  ", "\t", "") }
+	text := m.rarely(m.of("GET", "POST", "PUT", "DELETE"), "get", "HEAD", "FROB", "") + space() +
+		m.rarely("/maybe?", "/maybe", "/maybe?#", "/maybe??", "//maybe?", "*", "http://x/maybe?", "/MAYBE?", "/%6daybe?") + m.rarely("environment=uat", m.query()) + space() +
+		m.rarely("HTTP/1.1", "HTTP/1.0", "HTTP/2.0", "http/1.1", "HTTP/1.10", "") + end()
+	headers := []string{"Host:" + space() + m.rarely("call-me:8000", "[::1]", "a b", "", "\x80", "x/y")}
+	for range m.IntN(5) {
+		headers = append(headers, m.of("X-API-KEY", "x-api-key", "Content-Type", "User-Agent", "Accept", "Accept-Encoding", m.rarely("Accept", "Content-Length", "Host", "Transfer-Encoding",
+			"Connection", "Expect", "Origin", "Authorization", "Upgrade", "Content-Length ", " Accept", "X-Forwarded-For", "", "Trailer"))+
+			m.rarely(":", " :", "", "::")+space()+m.of("a", "gzip, br", "keep-alive", "close", "chunked", "0", "3", "+3", "100-continue", m.rarely("*/*", m.bytes(5), "a\r", "a\x00", "")))
+	}
+	m.Shuffle(len(headers), func(i, j int) { headers[i], headers[j] = headers[j], headers[i] })
+	for _, h := range headers {
+		text += h + end()
+	}
+	return text + "\r\n" + m.rarely("", "abc", "GET / HTTP/1.1\r\n\r\n")
+}
+
+// rarely is mostly the first.
+func (m monkey) rarely(mostly string, others ...string) string {
+	if m.IntN(12) > 0 {
+		return mostly
+	}
+	return m.of(others...)
 }
