@@ -187,7 +187,7 @@ const (
 	turnedOut        // none will be: it has made room
 )
 
-// An entrance is a connection as net/http sees it.
+// An entrance is a connection as the front and net/http see it.
 type entrance struct {
 	net.Conn
 	door  *door

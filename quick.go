@@ -1,9 +1,9 @@
 package main
 
 // Quick calls: those that the clients of call-me and of 2019 make all day, read
-// and answered without net/http, which takes more of the processor for such a
-// call than all else that the server does for it: a goroutine that listens while
-// it is answered, deadlines that come and go, headers of every kind.
+// and answered without net/http, which takes about as much of the processor for
+// such a call as all else that the server does for it: a goroutine that listens
+// while it is answered, deadlines that come and go, headers of every kind.
 //
 // What a quick call may look like is a short list. Whatever is not on it goes to
 // net/http from its first byte: so nothing here knows how to refuse, and all
