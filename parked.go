@@ -2,8 +2,9 @@ package main
 
 // Parked calls: callers who wait in line for minutes. net/http would keep
 // buffers and a goroutine with a deep stack for each, some 35 kB; so their
-// connections are taken out of its hands, or the front's, while they wait. Two goroutines that do little are left. After the answer the front
-// attends to the connection.
+// connections are taken out of its hands, or the front's, while they wait. Two
+// goroutines that do little are left. After the answer the front attends to the
+// connection.
 
 import (
 	"bytes"
