@@ -5,8 +5,9 @@ package main
 // The benchmarks: a real server, as call-me serve starts it, with its default
 // settings and its file on the disk, beside the floor: the same API in memory
 // on plain net/http, without any of what a lock needs. Both run in this
-// process, and the two take turns within each benchmark, so that a busy machine
-// is equally busy for both. docs/performance.md is made from them.
+// process, or both in processes of their own, and take turns within each
+// benchmark, so that a busy machine is equally busy for both.
+// docs/performance.md is made from them.
 
 import (
 	"bufio"
@@ -17,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,10 +38,11 @@ const turns = 10
 type contender struct {
 	url       string
 	transport *http.Transport
+	process   *os.Process // nil: this one
 }
 
-func targetAt(b testing.TB, url string) *contender {
-	t := &contender{url, &http.Transport{MaxIdleConnsPerHost: 20_000, DisableCompression: true}}
+func targetAt(b testing.TB, base string, process *os.Process) *contender {
+	t := &contender{base + "/maybe?environment=", &http.Transport{MaxIdleConnsPerHost: 20_000, DisableCompression: true}, process}
 	b.Cleanup(t.transport.CloseIdleConnections)
 	return t
 }
@@ -62,9 +65,54 @@ func (t *contender) call(b testing.TB, method, query string) int {
 	return answer.StatusCode
 }
 
-// commits returns how many commits call-me has made so far.
-func (t *contender) commits(b testing.TB) float64 {
-	return scraped(b, strings.TrimSuffix(t.url, "/maybe?environment="), "callme_commit_seconds_count")
+// What call-me has used so far. Where it runs in this process, only commits
+// can be told from what the load uses.
+type usage struct {
+	commits float64
+	cpu     time.Duration
+	allocs  float64 // allocations of memory
+	written int     // bytes that went to the disk, the log's among them
+}
+
+func (t *contender) used(b testing.TB) (u usage) {
+	base := strings.TrimSuffix(t.url, "/maybe?environment=")
+	u.commits = scraped(b, base, "callme_commit_seconds_count")
+	if t.process == nil {
+		return u
+	}
+	u.allocs = scraped(b, base, "go_memstats_mallocs_total")
+	var user, system int // ticks of 10 ms: sysconf(_SC_CLK_TCK) is 100 wherever Go runs
+	stat := procFile(b, t.process, "stat")
+	if _, err := fmt.Sscan(strings.Join(strings.Fields(stat[strings.LastIndexByte(stat, ')'):])[12:14], " "), &user, &system); err != nil {
+		b.Fatal(err)
+	}
+	u.cpu = time.Duration(user+system) * 10 * time.Millisecond
+	_, written, _ := strings.Cut(procFile(b, t.process, "io"), "\nwrite_bytes: ")
+	if _, err := fmt.Sscan(written, &u.written); err != nil {
+		b.Fatal(err)
+	}
+	return u
+}
+
+func procFile(b testing.TB, p *os.Process, name string) string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.Pid, name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return string(text)
+}
+
+// reportUsage reports what call-me has used since before, for each of n
+// operations.
+func (t *contender) reportUsage(b *testing.B, before usage, n int) {
+	now := t.used(b)
+	b.ReportMetric((now.commits-before.commits)/float64(n), "commits/op")
+	if t.process == nil {
+		return
+	}
+	b.ReportMetric(float64(now.cpu-before.cpu)/float64(n), "server-cpu-ns/op")
+	b.ReportMetric((now.allocs-before.allocs)/float64(n), "server-allocs/op")
+	b.ReportMetric(float64(now.written-before.written)/float64(n), "written-B/op")
 }
 
 // scraped returns a value of /metrics; 0 where there is none of that name.
@@ -93,11 +141,11 @@ func (t *contender) want(b testing.TB, status int, method, query string) {
 	}
 }
 
-// newFloor serves the 2019 calls from a map.
-func newFloor(b testing.TB) *contender {
+// floorHandler answers the calls of 2019 from a map.
+func floorHandler() http.HandlerFunc {
 	var mu sync.Mutex
 	held := map[string]bool{}
-	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return func(w http.ResponseWriter, r *http.Request) {
 		name, status := r.URL.Query().Get("environment"), http.StatusOK
 		mu.Lock()
 		switch {
@@ -111,14 +159,61 @@ func newFloor(b testing.TB) *contender {
 		}
 		mu.Unlock()
 		w.WriteHeader(status)
-	})}
+	}
+}
+
+func newFloor(b testing.TB) *contender { return newRival(b, floorHandler()) }
+
+// newRival serves something else than call-me in this process.
+func newRival(b testing.TB, h http.Handler) *contender {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	go h.Serve(l)
-	b.Cleanup(func() { h.Close() })
-	return targetAt(b, "http://"+l.Addr().String()+"/maybe?environment=")
+	s := &http.Server{Handler: h}
+	go s.Serve(l)
+	b.Cleanup(func() { s.Close() })
+	return targetAt(b, "http://"+l.Addr().String(), nil)
+}
+
+func init() { processes["rival"] = rivalProcess }
+
+// rivalProcess serves one of them in a process of its own. Its arguments: which
+// one, the address, and a file of bbolt.
+func rivalProcess() {
+	h := http.Handler(floorHandler())
+	if os.Args[1] == "bare" {
+		var err error
+		if h, _, err = bareHandler(os.Args[3]); err != nil {
+			panic(err)
+		}
+	}
+	panic(http.ListenAndServe(os.Args[2], h))
+}
+
+// newRivalApart starts such a process.
+func newRivalApart(b testing.TB, which string) *contender {
+	address := fmt.Sprint("127.0.0.1:", freePort())
+	cmd := exec.Command("rival", which, address, tempDB(b))
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	for until := time.Now().Add(10 * time.Second); ; {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			c.Close()
+			return targetAt(b, "http://"+address, cmd.Process)
+		}
+		if time.Now().After(until) {
+			b.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // newServed starts call-me as serve does, on a fresh file; its log goes to a
@@ -150,24 +245,37 @@ func serveFrom(b testing.TB, db string, log io.Writer) *contender {
 	if err := waitForServer(http.DefaultClient, "http://"+address); err != nil {
 		b.Fatal(err)
 	}
-	return targetAt(b, "http://"+address+"/maybe?environment=")
+	return targetAt(b, "http://"+address, nil)
 }
 
-// newBare serves the calls of 2019 as the floor does, but from a file too: one
-// goroutine commits to bbolt whatever has gathered, and nothing else is done.
-// It is what HTTP and the disk allow together, without a lock's rules, line,
+// newServedApart starts the built binary, whose log goes to a file.
+func newServedApart(b testing.TB, env ...string) (*contender, *daemon) {
+	d := makeDaemon(b, env...)
+	log, err := os.Create(filepath.Join(b.TempDir(), "log"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	d.stderr = log
+	d.start()
+	return targetAt(b, d.base, d.cmd.Process), d
+}
+
+// bareHandler answers the calls of 2019 as the floor does, but from a file too:
+// one goroutine commits to bbolt whatever has gathered, and nothing else is done.
+// It is what net/http and the disk allow together, without a lock's rules, line,
 // history, checksums, keys, log and metrics.
-func newBare(b testing.TB) *contender {
+func bareHandler(path string) (h http.Handler, stop func(), err error) {
 	type question struct {
 		name   string
 		method string
 		status chan int
 	}
-	db, err := bbolt.Open(tempDB(b), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
 	if err != nil {
-		b.Fatal(err)
+		return nil, nil, err
 	}
-	db.Update(func(tx *bbolt.Tx) error {
+	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucket([]byte(leaseBucket))
 		return err
 	})
@@ -200,30 +308,32 @@ func newBare(b testing.TB) *contender {
 				return nil
 			})
 			if err != nil {
-				b.Error(err)
+				panic(err)
 			}
 			for i, q := range group {
 				q.status <- status[i]
 			}
 		}
 	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	h := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q := question{r.URL.Query().Get("environment"), r.Method, make(chan int, 1)}
 		questions <- q
 		w.WriteHeader(<-q.status)
-	})}
-	go h.Serve(l)
-	b.Cleanup(func() {
-		h.Close()
+	})
+	return h, func() {
 		close(questions)
 		writer.Wait()
 		db.Close()
-	})
-	return targetAt(b, "http://"+l.Addr().String()+"/maybe?environment=")
+	}, err
+}
+
+func newBare(b testing.TB) *contender {
+	h, stop, err := bareHandler(tempDB(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(stop) // after the server has closed
+	return newRival(b, h)
 }
 
 // besideFloor measures n operations on call-me in turn with the floor, by so
@@ -240,7 +350,7 @@ func compare(b *testing.B, floor, served *contender, clients int, operation func
 		closedLoop(clients, 4*clients, func(client int) { operation(b, t, client) })
 	}
 	var atFloor, atServed, cpuFloor, cpuServed time.Duration
-	commits := served.commits(b)
+	before := served.used(b)
 	b.ResetTimer()
 	b.StopTimer()
 	for turn := range turns {
@@ -259,9 +369,11 @@ func compare(b *testing.B, floor, served *contender, clients int, operation func
 	}
 	b.ReportMetric(float64(atFloor)/float64(b.N), "floor-ns/op")
 	b.ReportMetric(float64(atFloor)/float64(atServed), "share")
-	b.ReportMetric((served.commits(b)-commits)/float64(b.N), "commits/op")
-	b.ReportMetric(float64(cpuFloor)/float64(b.N), "floor-cpu-ns/op")
-	b.ReportMetric(float64(cpuServed)/float64(b.N), "cpu-ns/op")
+	served.reportUsage(b, before, b.N)
+	if served.process == nil {
+		b.ReportMetric(float64(cpuFloor)/float64(b.N), "floor-cpu-ns/op")
+		b.ReportMetric(float64(cpuServed)/float64(b.N), "cpu-ns/op")
+	}
 	return atOthers
 }
 
@@ -296,6 +408,19 @@ func BenchmarkCycle(b *testing.B) {
 	for _, clients := range clientCounts {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
 			atBare := compare(b, newFloor(b), newServed(b), clients, cycle, newBare(b))
+			b.ReportMetric(float64(atBare)/float64(b.N), "bare-ns/op")
+		})
+	}
+}
+
+// The same where call-me, the floor and the bare server are processes of their
+// own: the load shares the processors with them, and nothing else.
+func BenchmarkCycleApart(b *testing.B) {
+	for _, clients := range clientCounts {
+		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
+			served, _ := newServedApart(b)
+			floor, bare := newRivalApart(b, "floor"), newRivalApart(b, "bare")
+			atBare := compare(b, floor, served, clients, cycle, bare)
 			b.ReportMetric(float64(atBare)/float64(b.N), "bare-ns/op")
 		})
 	}
@@ -337,8 +462,8 @@ func cpu() time.Duration {
 func BenchmarkCycleAmongOthers(b *testing.B) {
 	for _, others := range []int{1, 100, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("environments=%d", others), func(b *testing.B) {
-			served := serveFrom(b, heldByOthers(b, others), io.Discard)
-			compare(b, newFloor(b), served, 16, cycle)
+			served, _ := newServedApart(b, "CALL_ME_DB="+heldByOthers(b, others))
+			compare(b, newRivalApart(b, "floor"), served, 16, cycle)
 		})
 	}
 }
@@ -415,7 +540,7 @@ func BenchmarkCheckAmongStuck(b *testing.B) {
 			d := newDaemon(b)
 			d.manyLeases()
 			connected, cut := d.stick(min(stuck, manyStuck()))
-			t := targetAt(b, d.base+"/maybe?environment=")
+			t := targetAt(b, d.base, d.cmd.Process)
 			var checks, cycles []time.Duration
 			cutBefore, began := cut(), time.Now()
 			for b.Loop() {
@@ -482,6 +607,7 @@ func BenchmarkRequestCommand(b *testing.B) {
 // that it knows: whoever is at its head is next.
 type crowd struct {
 	b      testing.TB
+	served *contender
 	d      *daemon
 	holder *standing
 	line   []*standing
@@ -502,7 +628,8 @@ func (c *crowd) name() string {
 
 // newCrowd starts a server, takes the slot, and lets so many wait for it.
 func newCrowd(b testing.TB, waiting int) *crowd {
-	c := &crowd{b: b, d: newDaemon(b), line: make([]*standing, waiting)}
+	served, d := newServedApart(b)
+	c := &crowd{b: b, served: served, d: d, line: make([]*standing, waiting)}
 	c.holder = c.connect()
 	c.holder.ask(b, c.name(), "0s")
 	c.holder.hear(b, http.StatusCreated)
@@ -602,6 +729,38 @@ func BenchmarkHandOver(b *testing.B) {
 			reportTimes(b, "handover", times)
 			reportTimes(b, "trip", trips)
 			b.ReportMetric(float64(c.d.memory())/1e6, "server-MB")
+		})
+	}
+}
+
+// One operation must not cost more in a long line, nor beside one: getting into
+// the line and out of it again, and a cycle on another environment.
+func BenchmarkLine(b *testing.B) {
+	for _, waiting := range []int{1, 100, 10_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			c := newCrowd(b, waiting)
+			measure := func(b *testing.B, operation func()) {
+				for range 20 { // all of the line has come to rest
+					operation()
+				}
+				before := c.served.used(b)
+				for b.Loop() {
+					operation()
+				}
+				c.served.reportUsage(b, before, b.N)
+			}
+			b.Run("its-own", func(b *testing.B) {
+				w := c.connect()
+				measure(b, func() {
+					w.ask(b, c.name(), "0s")
+					w.hear(b, http.StatusForbidden)
+					w.send(b, http.MethodDelete, "id="+w.id)
+					w.hear(b, http.StatusNoContent)
+				})
+			})
+			b.Run("of-others", func(b *testing.B) {
+				measure(b, func() { cycle(b, c.served, 0) })
+			})
 		})
 	}
 }

@@ -25,8 +25,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(suite{m}, map[string]func(){"call-me": main, "session": sessionProcess})
+	testscript.Main(suite{m}, processes)
 }
+
+// processes are the programs that the test binary is, by the names under which
+// it is started.
+var processes = map[string]func(){"call-me": main, "session": sessionProcess}
 
 // suite runs the tests with variables that are known, and removes the built
 // binary at the end.
