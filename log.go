@@ -194,6 +194,9 @@ func fieldText(v slog.Value) (text string, isText bool) {
 	if v.Kind() == slog.KindString {
 		return v.String(), true
 	}
+	if v.Kind() != slog.KindAny {
+		return "", false
+	}
 	if err, isError := v.Any().(error); isError {
 		return err.Error(), true
 	}
