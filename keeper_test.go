@@ -36,6 +36,13 @@ func newRig(t *testing.T, declared string) *rig {
 		}
 	}
 	g.open()
+	t.Cleanup(func() {
+		select {
+		case <-g.keeper.stopped:
+		default:
+			t.Error("a keeper was left running: it may log when the test has ended")
+		}
+	})
 	return g
 }
 
@@ -901,7 +908,7 @@ func TestAWaiterWithoutAnIDWhoseTimeEndsWhileTheDiskIsBrokenLeavesNothing(t *tes
 // for space.
 func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	g := newRig(t, "")
-	defer func() { g.open2() }()
+	defer func() { g.store.close() }()
 	g.mustTake("holder", 0)
 	poll := func() *call {
 		return &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true, reply: make(chan answer, 1)}
