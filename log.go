@@ -191,14 +191,13 @@ func tidyJSON(_ []string, a slog.Attr) slog.Attr {
 }
 
 func fieldText(v slog.Value) (text string, isText bool) {
-	if v.Kind() == slog.KindString {
+	switch v.Kind() {
+	case slog.KindString:
 		return v.String(), true
-	}
-	if v.Kind() != slog.KindAny {
-		return "", false
-	}
-	if err, isError := v.Any().(error); isError {
-		return err.Error(), true
+	case slog.KindAny:
+		if err, isError := v.Any().(error); isError {
+			return err.Error(), true
+		}
 	}
 	return "", false
 }
