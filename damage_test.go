@@ -84,6 +84,9 @@ var damages = []damage{
 	}},
 	{"a page over another", func(b, _ []byte, r *rand.Rand) []byte { copy(onePage(b, r), slices.Clone(onePage(b, r))); return b }},
 	{"a page as it was before", func(b, before []byte, r *rand.Rand) []byte {
+		if before == nil {
+			return b
+		}
 		at := (2 + r.IntN(min(len(b), len(before))/damagePage-2)) * damagePage
 		copy(b[at:at+damagePage], before[at:])
 		return b
@@ -102,10 +105,13 @@ var damages = []damage{
 
 // soundFiles are what is damaged: nearly empty; with pages that were freed
 // and used again; large, with branch pages. Each with its records, and as it
-// was some commits before.
+// was some commits before. And one that a killed server left, with groups in
+// its journal. If the last of these is as it was before, it was never saved:
+// so there is no before.
 func soundFiles(t *testing.T) (files [][3][]byte) {
 	t.Helper()
-	for _, commits := range [][]int{{1, 2}, {10, 40, 20, 60, 5, 80, 100, 90}, {100, 700, 400, 800, 1200}} {
+	for i, commits := range [][]int{{1, 2}, {10, 40, 20, 60, 5, 80, 100, 90}, {100, 700, 400, 800, 1200}, {1, 1200, 10, 1, 50, 30}} {
+		killed := i == 3
 		path := tempDB(t)
 		s := mustOpen(t, path)
 		var before []byte
@@ -128,10 +134,11 @@ func soundFiles(t *testing.T) (files [][3][]byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.close()
-		now, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
+		now := asKilled(t, s)
+		if s.close(); killed {
+			before = nil
+		} else {
+			now = asKilled(t, s)
 		}
 		files = append(files, [3][]byte{now, before, []byte(want)})
 	}
@@ -203,7 +210,7 @@ func TestTrustDamage(t *testing.T) {
 			}
 			tried++
 			got, err, hung := readDamaged(t, path)
-			if now, _ := os.ReadFile(path); !bytes.Equal(now, b) {
+			if now, _ := os.ReadFile(path); !bytes.Equal(now, b) && (err != nil || f[1] != nil) { // what closing settles is no change of the records
 				t.Errorf("%s: the file was changed", d.name)
 			}
 			var broke runtime.Error

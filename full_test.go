@@ -1,6 +1,7 @@
 package main
 
-// A disk that is really full: the real server on a file system of 200 kB.
+// A disk that is really full: the real server on a file system of 200 kB,
+// which has no space for a journal, and on one of 2 MB.
 
 import (
 	"encoding/json"
@@ -81,8 +82,14 @@ func (d *daemon) wantStatus(want int, method, path string, parameters ...string)
 	return body
 }
 
-func TestOnADiskOf200kReleasesWorkAndItRecoversByItself(t *testing.T) {
-	d, path := startOnSmallDisk(t, "200k")
+func TestOnAFullDiskReleasesWorkAndItRecoversByItself(t *testing.T) {
+	for _, size := range []string{"200k", "2m"} {
+		t.Run(size, func(t *testing.T) { testFullDisk(t, size) })
+	}
+}
+
+func testFullDisk(t *testing.T, size string) {
+	d, path := startOnSmallDisk(t, size)
 	reason := strings.Repeat("r", 1000)
 	d.wantStatus(201, "POST", "/maybe", "environment", "uat", "id", "holder-1", "ttl", "1h")
 	d.wantStatus(403, "POST", "/maybe", "environment", "uat", "id", "waiter-1", "wait", "0s")
@@ -92,7 +99,7 @@ func TestOnADiskOf200kReleasesWorkAndItRecoversByItself(t *testing.T) {
 		waiting <- fmt.Sprint(status, " ", body)
 	}()
 	held := 0
-	for ; held < 1000; held++ {
+	for ; held < 5000; held++ {
 		status, body := d.plain("POST", "/maybe", "environment", fmt.Sprint("env", held), "id", "filling-it", "reason", reason)
 		if status == 503 {
 			break
@@ -101,7 +108,7 @@ func TestOnADiskOf200kReleasesWorkAndItRecoversByItself(t *testing.T) {
 			t.Fatalf("request %d: %d %s", held, status, body)
 		}
 	}
-	if held < 10 || held == 1000 {
+	if held < 10 || held == 5000 {
 		t.Fatalf("the disk was full after %d requests", held)
 	}
 	for range 3 {

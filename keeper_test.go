@@ -666,11 +666,20 @@ func (g *rig) open2() {
 	g.open()
 }
 
-// A writer of our own holds bbolt's lock: the disk is slow, the rest is not.
+// fillJournal lets the next group find no room in the journal: bbolt must
+// store it. The question to the keeper makes the committer see it.
+func (g *rig) fillJournal() {
+	g.extend("nobody")
+	g.store.journal.next = journalSectors
+}
+
+// A writer of our own holds bbolt's lock, and the journal is full: the disk is
+// slow, the rest is not.
 func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
 	g := newRig(t, "")
 	defer g.close()
 	g.mustTake("holder", 400*time.Millisecond)
+	g.fillJournal()
 	slow, err := g.store.db.Begin(true)
 	if err != nil {
 		t.Fatal(err)

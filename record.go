@@ -20,6 +20,7 @@ const (
 	leaseBucket   = "leases"  // environment \0 slot -> lease
 	lineBucket    = "line"    // environment \0 number -> place
 	historyBucket = "history" // number -> event
+	journalBucket = "journal" // "sectors" -> what was saved last, see journal.go
 	reserveBucket = "reserve" // number -> bytes that mean nothing, see store.go
 )
 
@@ -33,14 +34,16 @@ type write struct {
 }
 
 // format is the version of what is described here. A file of a later one is
-// refused.
-const format = 1
+// refused, one of an earlier one is written anew: 1 had no journal, 0 is that
+// of 2019.
+const format = 2
 
 // A header describes the whole file.
 type header struct {
 	format  uint64
 	counter uint64 // the largest number given so far
 	sum     uint64 // of all records' checksums, modulo 2^64: a lost record shows
+	settled uint64 // the number of the last group of the journal that is among the records
 }
 
 var errDamaged = errors.New("the file is damaged")
@@ -86,6 +89,20 @@ func (c *coder) text(s *string) {
 		c.err, c.bytes = errDamaged, nil
 	default:
 		*s, c.bytes = string(c.bytes[:n]), c.bytes[n:]
+	}
+}
+
+// blob is a text whose bytes, when read, stay those of the coder.
+func (c *coder) blob(b *[]byte) {
+	n := uint64(len(*b))
+	c.number(&n)
+	switch {
+	case !c.reading:
+		c.bytes = append(c.bytes, *b...)
+	case n > uint64(len(c.bytes)):
+		c.err, c.bytes = errDamaged, nil
+	default:
+		*b, c.bytes = c.bytes[:n:n], c.bytes[n:]
 	}
 }
 
@@ -148,6 +165,7 @@ func (h *header) code(c *coder) {
 	c.number(&h.format)
 	c.number(&h.counter)
 	c.number(&h.sum)
+	c.number(&h.settled)
 }
 
 // seal makes the value of a record: the checksum over bucket, key and fields,

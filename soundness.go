@@ -231,6 +231,21 @@ func (f *soundFile) bucket(value []byte, depth int) error {
 	return f.leaf(inline, nil, nil, depth+1)
 }
 
+// onlyValue returns where in the file the value of a bucket stands that has no
+// other, and its size. Root is the bucket's page.
+func onlyValue(file io.ReaderAt, pageSize, root uint64) (offset int64, size int, err error) {
+	b := make([]byte, boltHeader+boltElement)
+	if _, err := file.ReadAt(b, int64(root*pageSize)); err != nil {
+		return 0, 0, err
+	}
+	if native.Uint16(b[8:]) != boltLeaf || native.Uint16(b[10:]) != 1 {
+		return 0, 0, unsound("page %d is not one leaf of one value", root)
+	}
+	element := b[boltHeader:]
+	from := boltHeader + int64(native.Uint32(element[4:])) + int64(native.Uint32(element[8:]))
+	return int64(root*pageSize) + from, int(native.Uint32(element[12:])), nil
+}
+
 // piece cuts size bytes out of a page, which begin pos+skip bytes after at.
 func piece(b []byte, at int, pos, skip, size uint32) ([]byte, error) {
 	from := uint64(at) + uint64(pos) + uint64(skip)

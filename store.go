@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -42,7 +44,12 @@ const (
 	reservePiece = 900
 )
 
-var stateKey = []byte("state") // of metaBucket
+// settlePiece is how many writes of the journal are settled at once on a full
+// disk, where each may need a page or two.
+const settlePiece = 8
+
+// The keys of metaBucket and journalBucket.
+var stateKey, sectorsKey = []byte("state"), []byte("sectors")
 
 // bucket2019 is where the call-me of 2019 kept its locks: name -> "locked".
 const bucket2019 = "environments"
@@ -52,8 +59,11 @@ type store struct {
 	path     string
 	db       *bbolt.DB
 	header   header
-	reserved bool // the reserve is in the file
-	broken   bool // bbolt panicked: its locks may be held for ever, so it is never called again
+	journal  *journal
+	pending  []write // what the journal holds
+	reserved bool    // the reserve is in the file
+	doubtful bool    // a save has failed: what the system shows of the file cannot be trusted
+	broken   bool    // bbolt panicked: its locks may be held for ever, so it is never called again
 }
 
 // openStore opens the database at path, and makes it where there is none. It
@@ -85,11 +95,17 @@ func openStore(path string) (s *store, err error) {
 	if err := inspect(path); err != nil {
 		return nil, err
 	}
-	if s.db, err = openBolt(path); err != nil {
+	db, file, err := openBolt(path)
+	if err != nil {
 		return nil, err
 	}
-	if err := guard(s.readHeader); err != nil {
-		s.db.Close()
+	s.db = db
+	err = guard(s.readHeader)
+	if err == nil {
+		err = s.readJournal(file)
+	}
+	if err != nil {
+		db.Close()
 		return nil, err
 	}
 	s.sweep()
@@ -145,8 +161,7 @@ func inspect(path string) error {
 
 // openBolt opens an existing file for writing. When the file was replaced
 // while we waited for its lock, it begins anew.
-func openBolt(path string) (*bbolt.DB, error) {
-	var file *os.File
+func openBolt(path string) (db *bbolt.DB, file *os.File, err error) {
 	openFile := func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag&^os.O_CREATE, mode)
 		file = f
@@ -155,15 +170,15 @@ func openBolt(path string) (*bbolt.DB, error) {
 	for {
 		db, err := open(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		locked, err := file.Stat()
 		if err != nil {
 			db.Close()
-			return nil, err
+			return nil, nil, err
 		}
 		if named, err := os.Stat(path); err == nil && os.SameFile(locked, named) {
-			return db, nil
+			return db, file, nil
 		}
 		db.Close()
 	}
@@ -210,18 +225,68 @@ func (s *store) readHeader() error {
 		if err := unseal(metaBucket, stateKey, meta.Get(stateKey), s.header.code); err != nil {
 			return err
 		}
-		if s.header.format != format {
+		buckets := []string{leaseBucket, lineBucket, historyBucket, reserveBucket, journalBucket}
+		switch {
+		case s.header.format > format:
 			return fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it", s.header.format, format)
+		case s.old():
+			buckets = recordBuckets
 		}
-		for _, name := range append(recordBuckets, reserveBucket) {
+		for _, name := range buckets {
 			if tx.Bucket([]byte(name)) == nil {
 				return fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
 			}
 		}
-		key, _ := tx.Bucket([]byte(reserveBucket)).Cursor().First()
-		s.reserved = key != nil
+		if reserve := tx.Bucket([]byte(reserveBucket)); reserve != nil {
+			key, _ := reserve.Cursor().First()
+			s.reserved = key != nil
+		}
 		return nil
 	})
+}
+
+// findJournal returns the journal of an open database.
+func findJournal(db *bbolt.DB, file *os.File) (*journal, error) {
+	j := &journal{file: file}
+	err := guard(func() error {
+		return db.View(func(tx *bbolt.Tx) error {
+			b := tx.Bucket([]byte(journalBucket))
+			value := b.Get(sectorsKey)
+			if value == nil {
+				return nil
+			}
+			from, size, err := onlyValue(file, uint64(db.Info().PageSize), uint64(b.Root()))
+			if err == nil && size != len(value) {
+				err = unsound("its journal is not where it should be")
+			}
+			j.offset = (from + journalSector - 1) / journalSector * journalSector
+			j.sectors = size/journalSector - 1 // one for the way to the first
+			return err
+		})
+	})
+	return j, err
+}
+
+// readJournal takes up what the journal holds. A server that was killed may
+// have written it and not synced it: only after a sync may it be told.
+func (s *store) readJournal(file *os.File) error {
+	if s.old() {
+		return nil
+	}
+	j, err := findJournal(s.db, file)
+	if err != nil {
+		return err
+	}
+	groups, err := j.read(s.header.settled)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		s.header.counter = g.counter
+		s.pending = append(s.pending, g.writes...)
+	}
+	s.journal = j
+	return s.db.Sync()
 }
 
 // load calls each for every record, bucket by bucket in the order of the
@@ -236,13 +301,32 @@ func (s *store) load(each func(bucket string, key, value []byte) error) error {
 			}
 			sum := uint64(0)
 			for _, name := range recordBuckets {
+				pending := latest(slices.DeleteFunc(slices.Clone(s.pending), func(w write) bool { return w.bucket != name }))
+				givePending := func(before []byte) error { // nil: all that is left
+					for len(pending) > 0 && (before == nil || bytes.Compare(pending[0].key, before) < 0) {
+						w := pending[0]
+						if pending = pending[1:]; w.value == nil {
+							continue
+						}
+						if err := each(name, w.key, w.value); err != nil {
+							return err
+						}
+					}
+					return nil
+				}
 				err := tx.Bucket([]byte(name)).ForEach(func(key, value []byte) error {
 					if len(value) < checksumSize {
 						return fmt.Errorf("%w: %s %q", errDamaged, name, key)
 					}
 					sum += checksumOf(value)
+					if err := givePending(key); err != nil || len(pending) > 0 && bytes.Equal(pending[0].key, key) {
+						return err
+					}
 					return each(name, key, value)
 				})
+				if err == nil {
+					err = givePending(nil)
+				}
 				if err != nil {
 					return err
 				}
@@ -270,26 +354,53 @@ func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) e
 	})
 }
 
-// old reports that the file has the form of 2019, and must be written anew
+// old reports that the file has an earlier form, and must be written anew
 // before anything can be saved.
-func (s *store) old() bool { return s.header.format == 0 }
+func (s *store) old() bool { return s.header.format < format }
 
-// save stores the writes and the counter in one transaction, and returns nil
-// once they are on the disk. After errNoSpace nothing was stored. After any
-// other error it is unknown what is on the disk, and what the system shows of
-// it cannot be trusted: call rewrite before the next save.
+// save stores the writes and the counter, and returns nil once they are on the
+// disk: in the journal, or, when that is full, with all that it holds, where
+// they belong. After errNoSpace nothing was stored. After any other error it
+// is unknown what is on the disk, and what the system shows of it cannot be
+// trusted: call rewrite before the next save.
 func (s *store) save(counter uint64, writes []write) error {
+	if s.broken {
+		return errDamaged
+	}
+	fits, err := s.journal.add(entries{counter, writes})
+	switch {
+	case err == nil && !fits, err != nil && isFull(err):
+		return s.settle(counter, writes)
+	case err == nil:
+		err = s.db.Sync()
+	}
+	if err != nil {
+		s.doubtful = true
+		return fmt.Errorf("saving: %w", err)
+	}
+	s.header.counter = counter
+	s.pending = append(s.pending, writes...)
+	return nil
+}
+
+// settle stores what the journal holds, the writes and the counter in one
+// transaction, and empties the journal. Its errors are those of save.
+func (s *store) settle(counter uint64, writes []write) error {
 	h := s.header
-	h.counter = counter
-	err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, writes) })
+	h.counter, h.settled = counter, s.journal.group
+	all := latest(slices.Concat(s.pending, writes))
+	err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, all) })
 	if err == nil {
-		s.header = h
+		s.header, s.pending = h, nil
+		s.journal.reset()
 	}
 	return err
 }
 
 // saveTight saves on a full disk: writes that take more away than they add.
-// It uses the reserve up.
+// It uses the reserve up, for what the journal holds too: piece by piece, so
+// that what one piece frees serves the next. The journal counts as settled
+// only with the last one; until then its writes would be done once more.
 func (s *store) saveTight(counter uint64, writes []write) error {
 	if s.reserved {
 		if err := s.update(dropReserve); err != nil {
@@ -297,21 +408,48 @@ func (s *store) saveTight(counter uint64, writes []write) error {
 		}
 		s.reserved = false
 	}
-	return s.save(counter, writes)
+	s.pending = latest(s.pending)
+	for len(s.pending) > settlePiece {
+		h, piece := s.header, s.pending[:settlePiece]
+		if err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, piece) }); err != nil {
+			return err
+		}
+		s.header, s.pending = h, s.pending[settlePiece:]
+	}
+	return s.settle(counter, writes)
+}
+
+// latest returns the last write to each key, in the order of the keys.
+func latest(writes []write) []write {
+	sorted := slices.Clone(writes)
+	slices.SortStableFunc(sorted, compareKeys)
+	last := sorted[:0]
+	for i, w := range sorted {
+		if i+1 == len(sorted) || compareKeys(w, sorted[i+1]) != 0 {
+			last = append(last, w)
+		}
+	}
+	return last
+}
+
+func compareKeys(a, b write) int {
+	return cmp.Or(strings.Compare(a.bucket, b.bucket), bytes.Compare(a.key, b.key))
 }
 
 // reserve sets space aside again. Its error is errNoSpace while there is
 // none, or as with save.
 func (s *store) reserve() error {
-	err := s.update(putReserve)
+	err := s.update(func(tx *bbolt.Tx) error { return putReserve(tx, s.journal.sectors) })
 	s.reserved = s.reserved || err == nil
 	return err
 }
 
-func putReserve(tx *bbolt.Tx) error {
+// putReserve sets aside what a transaction needs, and a place for all that a
+// journal holds, in pages that are half full.
+func putReserve(tx *bbolt.Tx, sectors int) error {
 	b := tx.Bucket([]byte(reserveBucket))
 	b.FillPercent = 1
-	for i := range reserveSize / reservePiece {
+	for i := range (reserveSize + 2*sectors*journalSector) / reservePiece {
 		if err := b.Put(binary.BigEndian.AppendUint16(nil, uint16(i)), make([]byte, reservePiece)); err != nil {
 			return err
 		}
@@ -344,6 +482,7 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	case isFull(err):
 		return fmt.Errorf("%w: %v", errNoSpace, err)
 	}
+	s.doubtful = true
 	return fmt.Errorf("saving: %w", err)
 }
 
@@ -402,19 +541,28 @@ func (s *store) rewrite(counter uint64, records []write) error {
 }
 
 // replace builds a file aside, publishes it under the store's path, and takes
-// it in place of the one that was open. The lock on it is never let go.
+// it in place of the one that was open. The lock on it is never let go. On a
+// disk that is too small for a journal the file has none.
 func (s *store) replace(h header, records []write, publish func(from, to string) error) error {
+	err := s.replaceWith(journalSectors, h, records, publish)
+	if err != nil && isFull(err) {
+		err = s.replaceWith(0, h, records, publish)
+	}
+	return err
+}
+
+func (s *store) replaceWith(sectors int, h header, records []write, publish func(from, to string) error) error {
 	aside, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
 	if err != nil {
 		return err
 	}
 	aside.Close()
 	defer os.Remove(aside.Name())
-	db, err := openBolt(aside.Name())
+	db, file, err := openBolt(aside.Name())
 	if err != nil {
 		return err
 	}
-	err = guard(func() error { return fill(db, &h, records) })
+	j, err := fill(db, file, sectors, &h, records)
 	if err == nil {
 		err = publish(aside.Name(), s.path)
 	}
@@ -425,38 +573,54 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	if s.db != nil && !s.broken {
 		s.db.Close()
 	}
-	s.db, s.header, s.reserved, s.broken = db, h, true, false
+	s.db, s.header, s.journal, s.pending = db, h, j, nil
+	s.reserved, s.doubtful, s.broken = true, false, false
 	return syncFolder(s.path)
 }
 
 // writeCopy fills the empty file at path with a database of exactly these
 // records, and makes it durable.
 func writeCopy(path string, counter uint64, records []write) error {
-	db, err := openBolt(path)
+	db, file, err := openBolt(path)
 	if err != nil {
 		return err
 	}
-	err = guard(func() error { return fill(db, &header{format: format, counter: counter}, records) })
+	_, err = fill(db, file, journalSectors, &header{format: format, counter: counter}, records)
 	return errors.Join(err, db.Close())
 }
 
-// fill makes the buckets of a new file and stores the records.
-func fill(db *bbolt.DB, h *header, records []write) error {
-	err := db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range append([]string{metaBucket, reserveBucket}, recordBuckets...) {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+// fill makes the buckets of a new file, stores the records, and returns the
+// journal, which is empty.
+func fill(db *bbolt.DB, file *os.File, sectors int, h *header, records []write) (*journal, error) {
+	err := guard(func() error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			for _, name := range append([]string{metaBucket, journalBucket, reserveBucket}, recordBuckets...) {
+				if _, err := tx.CreateBucket([]byte(name)); err != nil {
+					return err
+				}
+			}
+			if sectors > 0 {
+				if err := tx.Bucket([]byte(journalBucket)).Put(sectorsKey, make([]byte, (sectors+1)*journalSector)); err != nil {
+					return err
+				}
+			}
+			if err := putReserve(tx, sectors); err != nil {
 				return err
 			}
-		}
-		if err := putReserve(tx); err != nil {
-			return err
-		}
-		return put(tx, h, records)
+			return put(tx, h, records)
+		})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return db.Sync()
+	j, err := findJournal(db, file)
+	if err == nil {
+		err = j.format()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return j, db.Sync()
 }
 
 // syncFolder makes a new name durable. Windows cannot, and need not.
@@ -472,10 +636,20 @@ func syncFolder(path string) error {
 	return nil
 }
 
-// close lets go of the file.
+// close settles what the journal holds and lets go of the file. What cannot
+// be settled stays in the journal.
 func (s *store) close() error {
 	if s.broken {
 		return nil
 	}
-	return s.db.Close()
+	var err error
+	if len(s.pending) > 0 && !s.doubtful {
+		if err = s.settle(s.header.counter, nil); errors.Is(err, errNoSpace) {
+			err = nil
+		}
+	}
+	if s.broken {
+		return err
+	}
+	return errors.Join(err, s.db.Close())
 }

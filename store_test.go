@@ -144,6 +144,7 @@ func TestALostRecordIsNoticed(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
 	s.save(1, sampleWrites(3))
+	s.settle(1, nil)
 	s.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(leaseBucket))
 		key, _ := b.Cursor().First()
@@ -232,7 +233,7 @@ func TestAFileThatIsNotOursIsRefusedAndLeftAsItIs(t *testing.T) {
 	newer := func(path string) {
 		s := mustOpen(t, path)
 		s.header.format = format + 1
-		s.save(1, nil)
+		s.settle(1, nil)
 		s.close()
 	}
 	for name, c := range map[string]struct {
@@ -327,7 +328,7 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 	folder := fastFolder(t)
 	for round := range 20 {
 		s := mustOpen(t, filepath.Join(folder, fmt.Sprint(round)))
-		s.db.MaxSize = 128 << 10
+		s.db.MaxSize = 3 << 20
 		var held []write
 		for i, err := 0, error(nil); !errors.Is(err, errNoSpace); i++ {
 			name := fmt.Sprint("env", i)
