@@ -19,11 +19,14 @@ import (
 )
 
 const (
-	journalSector  = 512                  // bytes
-	journalSectors = 512                  // of a new journal; none where the disk has no space for it
-	journalHead    = checksumSize + 8 + 2 // the group's number, and the bytes that follow, twice, plus one in its last sector
-	journalSpace   = journalSector - journalHead
+	journalSector = 512                  // bytes
+	journalHead   = checksumSize + 8 + 2 // the group's number; the bytes that follow, twice, plus one in its last sector
+	journalSpace  = journalSector - journalHead
 )
+
+// journalSectors is how many sectors a new journal has; none where the disk
+// has no space for it. Tests that wait for it to be full take fewer.
+var journalSectors = 512
 
 // A journal writes groups behind one another. A group has the number after
 // that of the one before, also when that one could not be written.
