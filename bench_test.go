@@ -716,20 +716,50 @@ func BenchmarkHandOver(b *testing.B) {
 	for _, waiting := range []int{1, 64, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			c := newCrowd(b, waiting)
-			var times, trips []time.Duration
+			bolt := plainBolt(b)
+			var times, trips, bolts []time.Duration
 			spent, commits := c.commits()
 			for b.Loop() {
 				times = append(times, c.handOver())
 				trips = append(trips, c.trip())
+				bolts = append(bolts, bolt())
 			}
 			spentThen, commitsThen := c.commits()
 			commit := 1e3 * (spentThen - spent) / (commitsThen - commits)
 			b.ReportMetric(commit, "commit-mean-ms")
 			b.ReportMetric(meanMS(times)/(commit+meanMS(trips)), "times-both")
+			b.ReportMetric(meanMS(bolts), "bbolt-mean-ms")
+			b.ReportMetric(meanMS(times)/(meanMS(bolts)+meanMS(trips)), "times-bbolt")
 			reportTimes(b, "handover", times)
 			reportTimes(b, "trip", trips)
 			b.ReportMetric(float64(c.d.memory())/1e6, "server-MB")
 		})
+	}
+}
+
+// plainBolt returns a function that commits one small record to a bbolt file
+// of its own, and says how long that took.
+func plainBolt(b *testing.B) func() time.Duration {
+	db, err := bbolt.Open(filepath.Join(b.TempDir(), "plain.db"), 0o600, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { db.Close() })
+	n := uint64(0)
+	return func() time.Duration {
+		start := time.Now()
+		err := db.Update(func(tx *bbolt.Tx) error {
+			bucket, err := tx.CreateBucketIfNotExists([]byte(leaseBucket))
+			if err != nil {
+				return err
+			}
+			n++
+			return bucket.Put(leaseKey("uat", "uat"), fmt.Appendf(make([]byte, 100), "%d", n))
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(start)
 	}
 }
 
@@ -846,34 +876,44 @@ func reportTimes(b *testing.B, name string, times []time.Duration) {
 	b.ReportMetric(float64(times[len(times)*99/100])/1e6, name+"-p99-ms")
 }
 
-// A commit is what one call waits for: one transaction of the store, with the
-// records that a grant writes, or a release that hands the slot to the next in
-// line.
+// A commit is what one call waits for: the records that a grant writes, or a
+// release that hands the slot to the next in line. They go into the journal;
+// settled, to where they belong. A full journal is settled at once.
 func BenchmarkCommit(b *testing.B) {
 	held := func(n uint64) write { return leaseRecord("uat", &lease{slot: "uat", fence: n, since: time.Now()}) }
 	happened := func(kind eventKind, n uint64) write {
 		return eventRecord(&event{number: n, kind: kind, at: time.Now(), environment: "uat", slot: "uat", fence: n})
 	}
-	b.Run("grant", func(b *testing.B) {
-		benchmarkCommit(b, func(n uint64) []write { return []write{held(n), happened(granted, n)} })
-	})
-	b.Run("hand-over", func(b *testing.B) {
-		benchmarkCommit(b, func(n uint64) []write {
-			ended, waits := held(n), placeRecord("uat", &place{number: n, request: request{id: "request-1"}, since: time.Now()})
-			left := placeRecord("uat", &place{number: n - 1})
-			ended.value, left.value = nil, nil
-			return []write{ended, happened(released, 2*n), left, waits, held(n), happened(granted, 2*n+1)}
-		})
+	grant := func(n uint64) []write { return []write{held(n), happened(granted, n)} }
+	handOver := func(n uint64) []write {
+		ended, waits := held(n), placeRecord("uat", &place{number: n, request: request{id: "request-1"}, since: time.Now()})
+		left := placeRecord("uat", &place{number: n - 1})
+		ended.value, left.value = nil, nil
+		return []write{ended, happened(released, 2*n), left, waits, held(n), happened(granted, 2*n+1)}
+	}
+	b.Run("grant", func(b *testing.B) { benchmarkCommit(b, (*store).save, grant) })
+	b.Run("hand-over", func(b *testing.B) { benchmarkCommit(b, (*store).save, handOver) })
+	b.Run("grant-settled", func(b *testing.B) { benchmarkCommit(b, (*store).settle, grant) })
+	b.Run("hand-over-settled", func(b *testing.B) { benchmarkCommit(b, (*store).settle, handOver) })
+	b.Run("full-journal-settled", func(b *testing.B) {
+		grants := func(n uint64) (all []write) {
+			for i := range uint64(500) {
+				all = append(all, grant(500*n+i)...)
+			}
+			return all
+		}
+		benchmarkCommit(b, (*store).settle, grants)
 	})
 }
 
-func benchmarkCommit(b *testing.B, writes func(n uint64) []write) {
+func benchmarkCommit(b *testing.B, save func(s *store, counter uint64, writes []write) error, writes func(n uint64) []write) {
 	s := mustOpen(b, tempDB(b))
 	defer s.close()
 	var times []time.Duration
 	for n := uint64(1); b.Loop(); n++ {
+		saved := writes(n)
 		start := time.Now()
-		if err := s.save(n, writes(n)); err != nil {
+		if err := save(s, n, saved); err != nil {
 			b.Fatal(err)
 		}
 		times = append(times, time.Since(start))
