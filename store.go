@@ -8,7 +8,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -302,6 +301,7 @@ func (s *store) load(each func(bucket string, key, value []byte) error) error {
 			sum := uint64(0)
 			for _, name := range recordBuckets {
 				pending := latest(slices.DeleteFunc(slices.Clone(s.pending), func(w write) bool { return w.bucket != name }))
+				slices.SortFunc(pending, func(a, b write) int { return bytes.Compare(a.key, b.key) })
 				givePending := func(before []byte) error { // nil: all that is left
 					for len(pending) > 0 && (before == nil || bytes.Compare(pending[0].key, before) < 0) {
 						w := pending[0]
@@ -419,21 +419,20 @@ func (s *store) saveTight(counter uint64, writes []write) error {
 	return s.settle(counter, writes)
 }
 
-// latest returns the last write to each key, in the order of the keys.
+// latest returns the last write to each key, in the order in which they came.
 func latest(writes []write) []write {
-	sorted := slices.Clone(writes)
-	slices.SortStableFunc(sorted, compareKeys)
-	last := sorted[:0]
-	for i, w := range sorted {
-		if i+1 == len(sorted) || compareKeys(w, sorted[i+1]) != 0 {
+	last := make([]write, 0, len(writes))
+	seen := make(map[string]bool, len(writes))
+	var name []byte
+	for _, w := range slices.Backward(writes) {
+		name = append(append(append(name[:0], w.bucket...), 0), w.key...)
+		if !seen[string(name)] {
+			seen[string(name)] = true
 			last = append(last, w)
 		}
 	}
+	slices.Reverse(last)
 	return last
-}
-
-func compareKeys(a, b write) int {
-	return cmp.Or(strings.Compare(a.bucket, b.bucket), bytes.Compare(a.key, b.key))
 }
 
 // reserve sets space aside again. Its error is errNoSpace while there is
