@@ -158,8 +158,8 @@ func readDamaged(t *testing.T, path string) (records string, err error, hangs bo
 			done <- result{"", err}
 			return
 		}
-		defer s.close()
 		records, err := contents(t, s)
+		s.close()
 		done <- result{records, err}
 	}()
 	select {

@@ -36,6 +36,7 @@ type journal struct {
 	sectors int    // how many there are; with none it is always full
 	group   uint64 // the number of the last group
 	next    int    // the sector that follows it
+	closed  bool   // nothing is written into it: there would be no room to settle it in
 	payload coder
 	buffer  []byte
 }
@@ -89,7 +90,7 @@ func (j *journal) add(e entries) (bool, error) {
 	j.payload.bytes = j.payload.bytes[:0]
 	e.code(&j.payload)
 	payload := j.payload.bytes
-	if n := max(1, (len(payload)+journalSpace-1)/journalSpace); n > j.sectors-j.next {
+	if n := max(1, (len(payload)+journalSpace-1)/journalSpace); j.closed || n > j.sectors-j.next {
 		return false, nil
 	}
 	j.group++
@@ -141,13 +142,14 @@ func (j *journal) format() error {
 
 // read returns the groups after the settled one, and goes on behind them. A
 // last group that is there in part only was never answered, and is left out.
-// The error is errDamaged, or the file's.
+// They are written once more, for the next sync: a server that was killed may
+// not have synced them, or in vain. The error is errDamaged, or the file's.
 func (j *journal) read(settled uint64) (groups []entries, err error) {
+	j.group, j.next = settled, 0
 	b := make([]byte, j.sectors*journalSector)
 	if _, err := j.file.ReadAt(b, j.offset); err != nil {
 		return nil, err
 	}
-	j.group, j.next = settled, 0
 	var payload []byte
 	newest := uint64(0)
 	for at := range j.sectors {
@@ -177,5 +179,15 @@ func (j *journal) read(settled uint64) (groups []entries, err error) {
 	case newest > j.group: // parts of it may not be mixed with another group of its number
 		j.group, j.next = newest, j.sectors
 	}
-	return groups, nil
+	return groups, writeBack(j.file, j.offset, b[:j.next*journalSector])
+}
+
+// writeBack writes what was just read. After a sync that failed the system
+// takes it to be on the disk, where it may not be.
+func writeBack(file io.WriterAt, offset int64, b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	_, err := file.WriteAt(b, offset)
+	return err
 }

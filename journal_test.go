@@ -234,6 +234,21 @@ func TestADamagedJournalIsRefused(t *testing.T) {
 		copy(strip(b, at), strip(blank, at))
 		refused(fmt.Sprint("sector as it was before: ", at), b)
 	}
+	for at := int(s.journal.offset) / damagePage * damagePage * 8; at < int(s.journal.offset)*8; at++ { // the head of its page
+		b := slices.Clone(whole)
+		b[at/8] ^= 1 << (at % 8)
+		want, _ := contents(t, s)
+		got, err := openBytes(t, folder, b)
+		if err != nil && !errors.Is(err, errDamaged) {
+			t.Errorf("bit %d before the journal: %v", at, err)
+		}
+		if err == nil {
+			if records, err := contents(t, got); err != nil || records != want {
+				t.Errorf("bit %d before the journal: %v, %d bytes of records, want %d", at, err, len(records), len(want))
+			}
+			got.close()
+		}
+	}
 	b := slices.Clone(whole)
 	copy(strip(b, 3), strip(whole, 4))
 	refused("a sector over another", b)
@@ -264,6 +279,73 @@ func TestAGroupThatDoesNotFitIsSavedInItsPlace(t *testing.T) {
 	}
 }
 
+// A record is damaged, which only loading shows: closing must not settle
+// anything into such a file.
+func TestAFileThatIsRefusedWhenItIsLoadedIsLeftAsItIs(t *testing.T) {
+	s := mustOpen(t, tempDB(t))
+	defer s.close()
+	s.save(1, sampleWrites(3))
+	s.settle(1, nil)
+	s.save(2, sampleWrites(4)[9:])
+	b := asKilled(t, s)
+	at := bytes.Index(b, []byte("request-1"))
+	for at >= 0 { // in pages of bbolt; the journal has it no more
+		b[at]++
+		at = bytes.Index(b, []byte("request-1"))
+	}
+	damaged, err := openBytes(t, t.TempDir(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := contents(t, damaged); !errors.Is(err, errDamaged) {
+		t.Errorf("reading it: %v", err)
+	}
+	damaged.close()
+	if now, _ := os.ReadFile(damaged.path); !bytes.Equal(now, b) {
+		t.Error("the file was changed")
+	}
+}
+
+// What is in the journal needs a place set aside. With less of it nothing goes
+// into the journal, until the next start finds space.
+func TestWithALittleReserveTheJournalIsClosed(t *testing.T) {
+	g := newRig(t, "")
+	defer func() { g.close() }()
+	g.mustTake("a", 0)
+	g.keeper.close()
+	s := g.store
+	if err := s.saveTight(1<<50, nil); err != nil || s.reserved || !s.journal.closed {
+		t.Fatalf("without a reserve: %v, %+v", err, s.journal)
+	}
+	info, _ := os.Stat(s.path)
+	s.db.MaxSize = int(info.Size())
+	filler := sampleWrites(1300)
+	for i := 0; s.update(func(tx *bbolt.Tx) error { return putFiller(tx, filler[i:i+100]) }) == nil; i += 100 {
+	}
+	if err := s.reserve(); err != nil || !s.reserved || !s.journal.closed {
+		t.Fatalf("with a small one: %v, %+v", err, s.journal)
+	}
+	if err := s.save(1<<50+1, nil); err != nil || s.journal.next != 0 {
+		t.Errorf("%v, %d sectors of the journal are in use", err, s.journal.next)
+	}
+	s.close()
+	g.open()
+	if s := g.store; s.journal.closed || s.journal.sectors == 0 {
+		t.Errorf("after the start: %+v", s.journal)
+	}
+	if a := g.take("x", 0); !errors.Is(a.err, errNoSlot) {
+		t.Errorf("after the start: %+v", a)
+	}
+}
+
+func putFiller(tx *bbolt.Tx, writes []write) error {
+	b, err := tx.CreateBucketIfNotExists([]byte("filler"))
+	for i := 0; i < len(writes) && err == nil; i++ {
+		err = b.Put(append([]byte(writes[i].bucket), writes[i].key...), make([]byte, 1000))
+	}
+	return err
+}
+
 // A file of format 1: no journal, and a header without its last field.
 func TestAFileWithoutAJournalIsTakenOver(t *testing.T) {
 	path := tempDB(t)
@@ -292,6 +374,23 @@ func TestAFileWithoutAJournalIsTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	db.Close()
+	b, _ := os.ReadFile(path)
+	full, err := openBytes(t, t.TempDir(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := full.upgrade(); err != nil { // as where there is no space for a new file
+		t.Fatal(err)
+	}
+	if err := full.save(8, sampleWrites(1)); err != nil {
+		t.Fatal(err)
+	}
+	full.close()
+	full = mustOpen(t, full.path)
+	if got, err := contents(t, full); err != nil || strings.Count(got, "\n") != 4 || full.old() || full.header.counter != 8 {
+		t.Errorf("%v, %+v\n%s", err, full.header, got)
+	}
+	full.close()
 	g := &rig{t: t, path: path, maxWaiters: 10}
 	g.open()
 	if a := g.take("x", 0); !errors.Is(a.err, errNoSlot) {

@@ -126,8 +126,11 @@ func (k *keeper) load(now time.Time) error {
 	for _, e := range k.environments {
 		k.agenda.addAll(e)
 	}
-	if k.store.old() {
+	switch {
+	case k.store.old():
 		return k.store.rewrite(k.last, k.records())
+	case k.store.lacks():
+		return k.store.regain(k.last, k.records())
 	}
 	return nil
 }

@@ -43,6 +43,7 @@ type header struct {
 	format  uint64
 	counter uint64 // the largest number given so far
 	sum     uint64 // of all records' checksums, modulo 2^64: a lost record shows
+	sectors uint64 // of the journal
 	settled uint64 // the number of the last group of the journal that is among the records
 }
 
@@ -165,6 +166,7 @@ func (h *header) code(c *coder) {
 	c.number(&h.format)
 	c.number(&h.counter)
 	c.number(&h.sum)
+	c.number(&h.sectors)
 	c.number(&h.settled)
 }
 

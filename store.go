@@ -43,8 +43,8 @@ const (
 	reservePiece = 900
 )
 
-// settlePiece is how many writes of the journal are settled at once on a full
-// disk, where each may need a page or two.
+// settlePiece is how many writes of the journal are settled at once on a disk
+// that is too full for more: each may need a page or two.
 const settlePiece = 8
 
 // The keys of metaBucket and journalBucket.
@@ -60,8 +60,8 @@ type store struct {
 	header   header
 	journal  *journal
 	pending  []write // what the journal holds
-	reserved bool    // the reserve is in the file
-	doubtful bool    // a save has failed: what the system shows of the file cannot be trusted
+	reserved bool    // the reserve is in the file, or a part that is enough without a journal
+	doubtful bool    // reading or a save has failed: what the system shows of the file cannot be trusted
 	broken   bool    // bbolt panicked: its locks may be held for ever, so it is never called again
 }
 
@@ -101,7 +101,10 @@ func openStore(path string) (s *store, err error) {
 	s.db = db
 	err = guard(s.readHeader)
 	if err == nil {
-		err = s.readJournal(file)
+		err = guard(func() error { return s.readJournal(file) })
+	}
+	if err == nil {
+		err = syncFolder(path) // a server that was killed may not have done so
 	}
 	if err != nil {
 		db.Close()
@@ -218,8 +221,10 @@ func (s *store) readHeader() error {
 		case meta == nil && tx.Bucket([]byte(bucket2019)) != nil:
 			s.header = header{} // format 0
 			return nil
-		case meta == nil:
+		case meta == nil && tx.Bucket([]byte(leaseBucket)) == nil:
 			return errors.New("this bbolt file is not call-me's")
+		case meta == nil:
+			return fmt.Errorf("%w: bucket %q is missing", errDamaged, metaBucket)
 		}
 		if err := unseal(metaBucket, stateKey, meta.Get(stateKey), s.header.code); err != nil {
 			return err
@@ -236,43 +241,44 @@ func (s *store) readHeader() error {
 				return fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
 			}
 		}
-		if reserve := tx.Bucket([]byte(reserveBucket)); reserve != nil {
-			key, _ := reserve.Cursor().First()
-			s.reserved = key != nil
-		}
 		return nil
 	})
 }
 
-// findJournal returns the journal of an open database.
-func findJournal(db *bbolt.DB, file *os.File) (*journal, error) {
-	j := &journal{file: file}
-	err := guard(func() error {
-		return db.View(func(tx *bbolt.Tx) error {
-			b := tx.Bucket([]byte(journalBucket))
-			value := b.Get(sectorsKey)
-			if value == nil {
-				return nil
-			}
-			from, size, err := onlyValue(file, uint64(db.Info().PageSize), uint64(b.Root()))
-			if err == nil && size != len(value) {
-				err = unsound("its journal is not where it should be")
-			}
-			j.offset = (from + journalSector - 1) / journalSector * journalSector
-			j.sectors = size/journalSector - 1 // one for the way to the first
-			return err
-		})
+// findJournal returns the journal of an open database, which has so many
+// sectors. Its size is known from the header, which has a checksum, as the
+// page in which it stands has none.
+func findJournal(db *bbolt.DB, file *os.File, sectors uint64) (*journal, error) {
+	j := &journal{file: file, sectors: int(sectors)}
+	err := db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(journalBucket))
+		value := b.Get(sectorsKey)
+		if sectors == 0 && value == nil {
+			return nil
+		}
+		from, size, err := onlyValue(file, uint64(db.Info().PageSize), uint64(b.Root()))
+		if err == nil && (sectors == 0 || size != len(value) || size != journalSize(sectors)) {
+			err = unsound("its journal has %d bytes", len(value))
+		}
+		j.offset = (from + journalSector - 1) / journalSector * journalSector
+		return err
 	})
 	return j, err
 }
 
-// readJournal takes up what the journal holds. A server that was killed may
-// have written it and not synced it: only after a sync may it be told.
+// journalSize is how many bytes a journal has: a sector more than it uses, as
+// they may not begin where one does.
+func journalSize(sectors uint64) int { return int(sectors+1) * journalSector }
+
+// readJournal takes up what the journal holds, and what is set aside for it.
+// What a server left that was killed, it may not have synced, or in vain: it
+// may be told only after a sync that works. Of bbolt's pages that is true only
+// for those that it syncs last.
 func (s *store) readJournal(file *os.File) error {
 	if s.old() {
 		return nil
 	}
-	j, err := findJournal(s.db, file)
+	j, err := findJournal(s.db, file, s.header.sectors)
 	if err != nil {
 		return err
 	}
@@ -285,7 +291,26 @@ func (s *store) readJournal(file *os.File) error {
 		s.pending = append(s.pending, g.writes...)
 	}
 	s.journal = j
+	s.lookAtReserve()
+	meta := make([]byte, 2*s.db.Info().PageSize)
+	if _, err := file.ReadAt(meta, 0); err != nil {
+		return err
+	}
+	if err := writeBack(file, 0, meta); err != nil {
+		return err
+	}
 	return s.db.Sync()
+}
+
+// lookAtReserve notes how much is set aside: with less than the journal needs
+// nothing more goes into it.
+func (s *store) lookAtReserve() {
+	s.db.View(func(tx *bbolt.Tx) error {
+		key, _ := tx.Bucket([]byte(reserveBucket)).Cursor().Last()
+		s.reserved = key != nil
+		s.journal.closed = key == nil || int(binary.BigEndian.Uint16(key))+1 < reservePieces(s.journal.sectors)
+		return nil
+	})
 }
 
 // load calls each for every record, bucket by bucket in the order of the
@@ -338,6 +363,7 @@ func (s *store) load(each func(bucket string, key, value []byte) error) error {
 		})
 	})
 	if err != nil {
+		s.doubtful = true
 		return fmt.Errorf("reading database %q: %w", s.path, err)
 	}
 	return nil
@@ -398,25 +424,37 @@ func (s *store) settle(counter uint64, writes []write) error {
 }
 
 // saveTight saves on a full disk: writes that take more away than they add.
-// It uses the reserve up, for what the journal holds too: piece by piece, so
-// that what one piece frees serves the next. The journal counts as settled
-// only with the last one; until then its writes would be done once more.
+// It uses the reserve up, for what the journal holds too.
 func (s *store) saveTight(counter uint64, writes []write) error {
 	if s.reserved {
 		if err := s.update(dropReserve); err != nil {
 			return err
 		}
-		s.reserved = false
+		s.reserved, s.journal.closed = false, true
 	}
-	s.pending = latest(s.pending)
-	for len(s.pending) > settlePiece {
-		h, piece := s.header, s.pending[:settlePiece]
-		if err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, piece) }); err != nil {
-			return err
-		}
-		s.header, s.pending = h, s.pending[settlePiece:]
+	if err := s.settleInPieces(); err != nil {
+		return err
 	}
 	return s.settle(counter, writes)
+}
+
+// settleInPieces moves what the journal holds to where it belongs, so that
+// what one piece frees serves the next. The journal counts as settled only
+// with the next settle; until then its writes would be done once more.
+func (s *store) settleInPieces() error {
+	s.pending = latest(s.pending)
+	for size := len(s.pending); len(s.pending) > 0; {
+		h, piece := s.header, s.pending[:min(size, len(s.pending))]
+		switch err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, piece) }); {
+		case errors.Is(err, errNoSpace) && size > settlePiece:
+			size = max(size/4, settlePiece)
+		case err != nil:
+			return err
+		default:
+			s.header, s.pending = h, s.pending[len(piece):]
+		}
+	}
+	return nil
 }
 
 // latest returns the last write to each key, in the order in which they came.
@@ -435,12 +473,31 @@ func latest(writes []write) []write {
 	return last
 }
 
-// reserve sets space aside again. Its error is errNoSpace while there is
-// none, or as with save.
+// reserve sets space aside again: for the journal too, or, where that does not
+// fit, without it, and then the journal stays closed. Its error is errNoSpace
+// while there is none, or as with save.
 func (s *store) reserve() error {
-	err := s.update(func(tx *bbolt.Tx) error { return putReserve(tx, s.journal.sectors) })
-	s.reserved = s.reserved || err == nil
+	if err := s.settleInPieces(); err != nil {
+		return err
+	}
+	put := func(sectors int) error {
+		return s.update(func(tx *bbolt.Tx) error { return putReserve(tx, sectors) })
+	}
+	err := errNoSpace
+	if !s.reserved { // else it would need its space twice
+		err = put(s.journal.sectors)
+	}
+	if errors.Is(err, errNoSpace) {
+		err = put(0)
+	}
+	if err == nil {
+		s.lookAtReserve()
+	}
 	return err
+}
+
+func reservePieces(sectors int) int {
+	return (reserveSize + 2*sectors*journalSector) / reservePiece
 }
 
 // putReserve sets aside what a transaction needs, and a place for all that a
@@ -448,7 +505,7 @@ func (s *store) reserve() error {
 func putReserve(tx *bbolt.Tx, sectors int) error {
 	b := tx.Bucket([]byte(reserveBucket))
 	b.FillPercent = 1
-	for i := range (reserveSize + 2*sectors*journalSector) / reservePiece {
+	for i := range reservePieces(sectors) {
 		if err := b.Put(binary.BigEndian.AppendUint16(nil, uint16(i)), make([]byte, reservePiece)); err != nil {
 			return err
 		}
@@ -531,9 +588,44 @@ func put(tx *bbolt.Tx, h *header, writes []write) (err error) {
 }
 
 // rewrite replaces the file by a new one with exactly these records. The old
-// one stays as it is when that fails.
+// one stays as it is when that fails; only one of format 1, on a full disk, is
+// changed instead.
 func (s *store) rewrite(counter uint64, records []write) error {
-	if err := s.replace(header{format: format, counter: counter}, records, os.Rename); err != nil {
+	err := s.replace(header{format: format, counter: counter}, records, os.Rename)
+	if err != nil && isFull(err) && s.header.format == 1 {
+		err = s.upgrade()
+	}
+	if err != nil {
+		return fmt.Errorf("writing database %q anew: %w", s.path, err)
+	}
+	return nil
+}
+
+// upgrade makes a file of format 1 one of today's, without a journal.
+func (s *store) upgrade() error {
+	h := s.header
+	h.format = format
+	err := s.update(func(tx *bbolt.Tx) error {
+		if _, err := tx.CreateBucketIfNotExists([]byte(journalBucket)); err != nil {
+			return err
+		}
+		return put(tx, &h, nil)
+	})
+	if err == nil {
+		s.header, s.journal = h, &journal{}
+		s.lookAtReserve()
+	}
+	return err
+}
+
+// lacks reports that the file has no journal, or must not use it, because the
+// disk has once been too small or too full.
+func (s *store) lacks() bool { return s.reserved && (s.journal.sectors == 0 || s.journal.closed) }
+
+// regain gives the file what it lacks, if there is space for it now.
+func (s *store) regain(counter uint64, records []write) error {
+	err := s.replaceWith(journalSectors, header{format: format, counter: counter}, records, os.Rename)
+	if err != nil && !isFull(err) {
 		return fmt.Errorf("writing database %q anew: %w", s.path, err)
 	}
 	return nil
@@ -580,17 +672,29 @@ func (s *store) replaceWith(sectors int, h header, records []write, publish func
 // writeCopy fills the empty file at path with a database of exactly these
 // records, and makes it durable.
 func writeCopy(path string, counter uint64, records []write) error {
+	err := writeCopyWith(journalSectors, path, counter, records)
+	if err != nil && isFull(err) {
+		if err := os.Truncate(path, 0); err != nil {
+			return err
+		}
+		err = writeCopyWith(0, path, counter, records)
+	}
+	return err
+}
+
+func writeCopyWith(sectors int, path string, counter uint64, records []write) error {
 	db, file, err := openBolt(path)
 	if err != nil {
 		return err
 	}
-	_, err = fill(db, file, journalSectors, &header{format: format, counter: counter}, records)
+	_, err = fill(db, file, sectors, &header{format: format, counter: counter}, records)
 	return errors.Join(err, db.Close())
 }
 
 // fill makes the buckets of a new file, stores the records, and returns the
 // journal, which is empty.
 func fill(db *bbolt.DB, file *os.File, sectors int, h *header, records []write) (*journal, error) {
+	h.sectors = uint64(sectors)
 	err := guard(func() error {
 		return db.Update(func(tx *bbolt.Tx) error {
 			for _, name := range append([]string{metaBucket, journalBucket, reserveBucket}, recordBuckets...) {
@@ -599,7 +703,7 @@ func fill(db *bbolt.DB, file *os.File, sectors int, h *header, records []write) 
 				}
 			}
 			if sectors > 0 {
-				if err := tx.Bucket([]byte(journalBucket)).Put(sectorsKey, make([]byte, (sectors+1)*journalSector)); err != nil {
+				if err := tx.Bucket([]byte(journalBucket)).Put(sectorsKey, make([]byte, journalSize(h.sectors))); err != nil {
 					return err
 				}
 			}
@@ -612,7 +716,7 @@ func fill(db *bbolt.DB, file *os.File, sectors int, h *header, records []write) 
 	if err != nil {
 		return nil, err
 	}
-	j, err := findJournal(db, file)
+	j, err := findJournal(db, file, h.sectors)
 	if err == nil {
 		err = j.format()
 	}
