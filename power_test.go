@@ -131,6 +131,8 @@ func (d *tracedDisk) apply(l tracedCall) {
 		return
 	}
 	switch l.call {
+	case "exit":
+		d.open, d.folders = map[string]*tracedFile{}, map[string]bool{}
 	case "openat":
 		d.openat(l.args[1], fmt.Sprint(l.result), strings.Contains(l.args[2], "O_CREAT"))
 	case "close":
@@ -148,6 +150,7 @@ func (d *tracedDisk) apply(l tracedCall) {
 		if f := d.open[l.args[0]]; f != nil {
 			for _, w := range f.pending {
 				f.sure = w.whole(f.sure)
+				f.doubted = w.coverAll(f.doubted)
 			}
 			f.pending = nil
 		}
@@ -207,6 +210,25 @@ func (w fileWrite) whole(b []byte) []byte {
 	}
 	copy(b[w.offset:], w.data)
 	return b
+}
+
+// coverAll takes out of older writes what this one, which is now sure, has
+// written over: it will never be on the disk any more.
+func (w fileWrite) coverAll(older []fileWrite) (left []fileWrite) {
+	for _, o := range older {
+		from, to := max(w.offset, o.offset), min(w.offset+len(w.data), o.offset+len(o.data))
+		switch {
+		case w.size >= 0 || o.size >= 0 || from >= to:
+			left = append(left, o)
+			continue
+		case o.offset < from:
+			left = append(left, fileWrite{o.offset, o.data[:from-o.offset], -1})
+		}
+		if end := o.offset + len(o.data); to < end {
+			left = append(left, fileWrite{to, o.data[to-o.offset:], -1})
+		}
+	}
+	return left
 }
 
 // torn is a part of the write: some of its sectors.
@@ -351,21 +373,33 @@ type blackout struct {
 
 var stepMark = regexp.MustCompile(`^(open|step (\d+)) `)
 
-// traceSession records a session, with a fault or without.
-func traceSession(t *testing.T, folder, script string, more ...string) *blackout {
+// traceSession records a session, of one process or of several: each may have
+// a fault, and when that kills it, the next goes on.
+func traceSession(t *testing.T, folder, script string, faults ...[]string) *blackout {
 	t.Helper()
 	os.RemoveAll(folder)
 	path := filepath.Join(folder, "db", "call-me.db")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	trace := filepath.Join(folder, "trace")
-	r := runSession(t, path, script, 0, append([]string{"-o", trace, "-xx", "-s", "100000000",
-		"-e", "trace=openat,close,write,pwrite64,fdatasync,fsync,ftruncate,linkat,renameat,unlinkat"}, more...)...)
-	if !r.done {
-		t.Fatalf("the session did not end: %+v", r)
+	b := &blackout{folder: filepath.Dir(path)}
+	steps, starts, done := 0, 0, false
+	for i := 0; !done && i < len(faults); i++ {
+		trace := filepath.Join(folder, fmt.Sprint("trace", i))
+		r := runSession(t, path, script, steps, append([]string{"-o", trace, "-xx", "-s", "100000000",
+			"-e", "trace=openat,close,write,pwrite64,fdatasync,fsync,ftruncate,linkat,renameat,unlinkat"}, faults[i]...)...)
+		if r.failed != "" {
+			t.Fatalf("process %d of %q: %s", i, faults, r.failed)
+		}
+		if r.told {
+			starts++
+		}
+		steps, done = steps+len(r.steps), r.done
+		b.lines = append(append(b.lines, readTrace(t, trace)...), tracedCall{call: "exit", args: []string{""}})
 	}
-	b := &blackout{lines: readTrace(t, trace), folder: filepath.Dir(path)}
+	if !done {
+		t.Fatalf("the session did not end: %q", faults)
+	}
 	// What was answered is what the file said at that moment.
 	d := b.disk()
 	read := filepath.Join(folder, "read")
@@ -385,8 +419,8 @@ func traceSession(t *testing.T, folder, script string, more ...string) *blackout
 		}
 		b.states = append(b.states, state)
 	}
-	if len(b.states) != len(sessionScript(script))+1 {
-		t.Fatalf("%d states of %d steps", len(b.states), len(sessionScript(script)))
+	if len(b.states) != len(sessionScript(script))+starts {
+		t.Fatalf("%d states of %d steps and %d starts", len(b.states), len(sessionScript(script)), starts)
 	}
 	if real, err := os.ReadFile(path); err != nil || !bytes.Equal(real, d.files[path].now()) {
 		t.Fatalf("the trace does not give the file that there is: %v", err)
@@ -444,8 +478,9 @@ func (b *blackout) each(t *testing.T, folder string, more int, chance *rand.Rand
 	}
 }
 
-// The first session is the fixed script, the next ones are made up, and every
-// third has a sync that fails.
+// The first session is the fixed script, the next ones are made up. Of three,
+// one has a sync that fails, and in one such a process is killed before it has
+// written the file anew, or while it gives a new file its name, once or more.
 func TestTrustPower(t *testing.T) {
 	if raceDetector {
 		t.Skip("the session is another process")
@@ -457,14 +492,24 @@ func TestTrustPower(t *testing.T) {
 	o, sessions := outages{}, 0
 	goOn := func() bool { return time.Since(started) < spend && o.lost+o.unreadable == 0 }
 	for ; goOn(); sessions++ {
-		script, fault := "fixed", []string{}
+		script, faults := "fixed", [][]string{}
 		if sessions > 0 {
 			script = fmt.Sprint(chance.Uint64N(1 << 40))
 		}
-		if sessions%3 == 1 {
-			fault = []string{"-e", fmt.Sprintf("inject=fdatasync:error=EIO:when=%d", 5+chance.IntN(40))} // the first four make the file
+		failing := func(from int) string {
+			return fmt.Sprintf("inject=fdatasync:error=EIO:when=%d", from+chance.IntN(30))
 		}
-		b := traceSession(t, filepath.Join(folder, "session"), script, fault...)
+		switch {
+		case sessions%3 == 1:
+			faults = append(faults, []string{"-e", failing(5)}) // the first four make the file
+		case sessions%3 == 2 && chance.IntN(4) == 0:
+			faults = append(faults, []string{"-e", fmt.Sprint("inject=fsync:signal=SIGKILL:when=", 1+chance.IntN(2))})
+		case sessions%3 == 2:
+			for from := 5; len(faults) == 0 || len(faults) < 3 && chance.IntN(2) == 0; from = 2 { // the first one takes up the file
+				faults = append(faults, []string{"-e", failing(from), "-e", "inject=renameat:signal=SIGKILL:when=1"})
+			}
+		}
+		b := traceSession(t, filepath.Join(folder, "session"), script, append(faults, nil)...)
 		more := 20
 		if long == 0 {
 			more = 1
