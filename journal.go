@@ -132,7 +132,7 @@ func sectorChecksum(at int, sector []byte) uint64 {
 
 // format fills a new strip with sectors of no group.
 func (j *journal) format() error {
-	var b []byte
+	b := make([]byte, 0, j.sectors*journalSector)
 	for at := range j.sectors {
 		b = appendSector(b, at, 0, nil, true)
 	}

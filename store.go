@@ -505,8 +505,9 @@ func reservePieces(sectors int) int {
 func putReserve(tx *bbolt.Tx, sectors int) error {
 	b := tx.Bucket([]byte(reserveBucket))
 	b.FillPercent = 1
+	piece := make([]byte, reservePiece)
 	for i := range reservePieces(sectors) {
-		if err := b.Put(binary.BigEndian.AppendUint16(nil, uint16(i)), make([]byte, reservePiece)); err != nil {
+		if err := b.Put(binary.BigEndian.AppendUint16(nil, uint16(i)), piece); err != nil {
 			return err
 		}
 	}
