@@ -59,6 +59,7 @@ type keeper struct {
 	ticked       bool
 	group        *group  // being committed
 	working      bool    // the committer is
+	writes       []write // the committer's, while it is working: memory for those of a group
 	broken       bool    // the file must be written anew before anything is saved
 	deferred     []*call // until it is
 	tight        bool    // the disk is full: nothing new is taken in until the reserve is back
@@ -297,7 +298,7 @@ func (k *keeper) commit(g *group) {
 	}
 	counter, dropped := k.last, slices.Clone(k.past.events[:g.drop])
 	k.submit(func() error {
-		writes := make([]write, 0, len(g.changes)+len(dropped))
+		writes := k.writes
 		for _, c := range g.changes {
 			if c.event == nil || !g.lean {
 				writes = c.addTo(writes)
@@ -309,6 +310,7 @@ func (k *keeper) commit(g *group) {
 		start := time.Now()
 		err := save(counter, writes)
 		k.metrics.committed(time.Since(start), err)
+		k.writes = emptied(writes)
 		return err
 	})
 }

@@ -47,6 +47,10 @@ const (
 // that is too full for more: each may need a page or two.
 const settlePiece = 8
 
+// mostKept is for how many writes memory is kept until the next settle: a
+// journal that is full holds about a quarter of it.
+const mostKept = 1 << 14
+
 // The keys of metaBucket and journalBucket.
 var stateKey, sectorsKey = []byte("state"), []byte("sectors")
 
@@ -59,10 +63,12 @@ type store struct {
 	db       *bbolt.DB
 	header   header
 	journal  *journal
-	pending  []write // what the journal holds
-	reserved bool    // the reserve is in the file, or a part that is enough without a journal
-	doubtful bool    // reading or a save has failed: what the system shows of the file cannot be trusted
-	broken   bool    // bbolt panicked: its locks may be held for ever, so it is never called again
+	pending  []write         // what the journal holds
+	settling []write         // memory for what a settle stores
+	seen     map[string]bool // memory for latest
+	reserved bool            // the reserve is in the file, or a part that is enough without a journal
+	doubtful bool            // reading or a save has failed: what the system shows of the file cannot be trusted
+	broken   bool            // bbolt panicked: its locks may be held for ever, so it is never called again
 }
 
 // openStore opens the database at path, and makes it where there is none. It
@@ -94,7 +100,7 @@ func openStore(path string) (s *store, err error) {
 	if err := inspect(path); err != nil {
 		return nil, err
 	}
-	db, file, err := openBolt(path)
+	db, file, err := openBolt(path, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -161,16 +167,17 @@ func inspect(path string) error {
 	return guard(func() error { return checkSound(file, info.Size()) })
 }
 
-// openBolt opens an existing file for writing. When the file was replaced
-// while we waited for its lock, it begins anew.
-func openBolt(path string) (db *bbolt.DB, file *os.File, err error) {
+// openBolt opens an existing file for writing, and maps at least so many bytes
+// of it. When the file was replaced while we waited for its lock, it begins
+// anew.
+func openBolt(path string, size int) (db *bbolt.DB, file *os.File, err error) {
 	openFile := func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag&^os.O_CREATE, mode)
 		file = f
 		return f, err
 	}
 	for {
-		db, err := open(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
+		db, err := open(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, InitialMmapSize: size, OpenFile: openFile})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -325,7 +332,7 @@ func (s *store) load(each func(bucket string, key, value []byte) error) error {
 			}
 			sum := uint64(0)
 			for _, name := range recordBuckets {
-				pending := latest(slices.DeleteFunc(slices.Clone(s.pending), func(w write) bool { return w.bucket != name }))
+				pending := s.latest(slices.DeleteFunc(slices.Clone(s.pending), func(w write) bool { return w.bucket != name }))
 				slices.SortFunc(pending, func(a, b write) int { return bytes.Compare(a.key, b.key) })
 				givePending := func(before []byte) error { // nil: all that is left
 					for len(pending) > 0 && (before == nil || bytes.Compare(pending[0].key, before) < 0) {
@@ -414,10 +421,11 @@ func (s *store) save(counter uint64, writes []write) error {
 func (s *store) settle(counter uint64, writes []write) error {
 	h := s.header
 	h.counter, h.settled = counter, s.journal.group
-	all := latest(slices.Concat(s.pending, writes))
-	err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, all) })
+	s.settling = append(append(s.settling, s.pending...), writes...)
+	err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, s.latest(s.settling)) })
+	s.settling = emptied(s.settling)
 	if err == nil {
-		s.header, s.pending = h, nil
+		s.header, s.pending = h, emptied(s.pending)
 		s.journal.reset()
 	}
 	return err
@@ -442,7 +450,7 @@ func (s *store) saveTight(counter uint64, writes []write) error {
 // what one piece frees serves the next. The journal counts as settled only
 // with the next settle; until then its writes would be done once more.
 func (s *store) settleInPieces() error {
-	s.pending = latest(s.pending)
+	s.pending = s.latest(s.pending)
 	for size := len(s.pending); len(s.pending) > 0; {
 		h, piece := s.header, s.pending[:min(size, len(s.pending))]
 		switch err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, piece) }); {
@@ -457,20 +465,33 @@ func (s *store) settleInPieces() error {
 	return nil
 }
 
-// latest returns the last write to each key, in the order in which they came.
-func latest(writes []write) []write {
-	last := make([]write, 0, len(writes))
-	seen := make(map[string]bool, len(writes))
+// latest moves the last write to each key to the end of the list, in the order
+// in which they came, and returns these.
+func (s *store) latest(writes []write) []write {
+	if len(s.seen) > mostKept || s.seen == nil {
+		s.seen = map[string]bool{}
+	}
+	clear(s.seen)
 	var name []byte
+	first := len(writes)
 	for _, w := range slices.Backward(writes) {
 		name = append(append(append(name[:0], w.bucket...), 0), w.key...)
-		if !seen[string(name)] {
-			seen[string(name)] = true
-			last = append(last, w)
+		if !s.seen[string(name)] {
+			s.seen[string(name)] = true
+			first--
+			writes[first] = w
 		}
 	}
-	slices.Reverse(last)
-	return last
+	return writes[first:]
+}
+
+// emptied empties a list, and keeps its memory unless it is much.
+func emptied(writes []write) []write {
+	if cap(writes) > mostKept {
+		return nil
+	}
+	clear(writes)
+	return writes[:0]
 }
 
 // reserve sets space aside again: for the journal too, or, where that does not
@@ -570,16 +591,18 @@ func put(tx *bbolt.Tx, h *header, writes []write) (err error) {
 				newest, _ = b.Cursor().Last()
 			}
 		}
+		var before []byte
 		if w.bucket == historyBucket && bytes.Compare(w.key, newest) > 0 {
 			newest = w.key
-		} else if before := b.Get(w.key); before != nil {
+		} else if before = b.Get(w.key); before != nil {
 			h.sum -= checksumOf(before)
 		}
-		if w.value == nil {
-			err = b.Delete(w.key)
-		} else {
+		switch {
+		case w.value != nil:
 			h.sum += checksumOf(w.value)
 			err = b.Put(w.key, w.value)
+		case before != nil:
+			err = b.Delete(w.key)
 		}
 		if err != nil {
 			return err
@@ -650,7 +673,7 @@ func (s *store) replaceWith(sectors int, h header, records []write, publish func
 	}
 	aside.Close()
 	defer os.Remove(aside.Name())
-	db, file, err := openBolt(aside.Name())
+	db, file, err := openBolt(aside.Name(), emptySize(sectors))
 	if err != nil {
 		return err
 	}
@@ -684,12 +707,18 @@ func writeCopy(path string, counter uint64, records []write) error {
 }
 
 func writeCopyWith(sectors int, path string, counter uint64, records []write) error {
-	db, file, err := openBolt(path)
+	db, file, err := openBolt(path, emptySize(sectors))
 	if err != nil {
 		return err
 	}
 	_, err = fill(db, file, sectors, &header{format: format, counter: counter}, records)
 	return errors.Join(err, db.Close())
+}
+
+// emptySize is about how many bytes a file without records has. bbolt maps a
+// new file anew each time it has doubled, and copies what is going to be in it.
+func emptySize(sectors int) int {
+	return reservePieces(sectors)*1024 + journalSize(uint64(sectors)) + 64<<10
 }
 
 // fill makes the buckets of a new file, stores the records, and returns the
