@@ -46,12 +46,19 @@ func FuzzQuery(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		q, err := parseQuery(text)
+		whole, errWhole := url.ParseQuery(text)
+		if (err == nil) != (errWhole == nil) {
+			t.Fatalf("%q: %v; net/url says %v", text, err, errWhole)
+		}
 		if err != nil || q.check() != nil {
 			return
 		}
-		for name, values := range q {
-			if len(values) != 1 {
-				t.Errorf("%q: %q is there %d times", text, name, len(values))
+		if len(q) != len(whole) {
+			t.Errorf("%q: %d parameters, net/url finds %d", text, len(q), len(whole))
+		}
+		for name, values := range whole {
+			if value, found := q.find(name); !found || len(values) != 1 || value != values[0] {
+				t.Errorf("%q: %q is %q; net/url says %q", text, name, value, values)
 			}
 		}
 		if a, err := q.request("", 0); err == nil {
@@ -73,7 +80,7 @@ func FuzzDuration(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		q := query{"ttl": {text}, "wait": {text}}
+		q := query{{"ttl", text}, {"wait", text}}
 		if d, found, err := q.ttl("ttl"); err == nil && found && d != 0 && (d < minTTL || d > maxTTL) {
 			t.Errorf("%q is a ttl of %v", text, d)
 		} else if err == nil && found && d == 0 && strings.ContainsAny(text, "-123456789") {

@@ -55,23 +55,29 @@ func maxConnections() int { return max(10, openFiles()-50) }
 // mean something to it.
 var parameters = []string{"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force", "since", "limit", "before"}
 
-// A query is what one call has sent: each name at most once.
-type query url.Values
+// A query is what one call has sent, in no order.
+type query []parameter
+
+type parameter struct{ name, value string }
 
 // get returns what was sent under a name; empty: nothing.
 func (q query) get(name string) string {
-	if values := q[name]; len(values) > 0 {
-		return values[0]
+	value, _ := q.find(name)
+	return value
+}
+
+func (q query) find(name string) (value string, found bool) {
+	for _, p := range q {
+		if p.name == name {
+			return p.value, true
+		}
 	}
-	return ""
+	return "", false
 }
 
 // plain reports whether the call sends what the call-me of 2019 knew: it is
 // answered as in 2019.
-func (q query) plain() bool {
-	_, found := q["environment"]
-	return found && len(q) == 1
-}
+func (q query) plain() bool { return len(q) == 1 && q[0].name == "environment" }
 
 // readQuery reads the URL's query and a form in the body, up to its end: only
 // then does the server notice a caller who leaves. A body that is no form is
@@ -94,9 +100,7 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 		if err != nil {
 			return nil, err
 		}
-		for name, values := range form {
-			q[name] = append(q[name], values...)
-		}
+		q = append(q, form...)
 	}
 	if key, _ := sentKey(r); q.tells(key) {
 		return nil, fmt.Errorf("%w: the key is sent in its header, and nowhere else", errMalformed)
@@ -110,12 +114,7 @@ func (q query) tells(key string) bool {
 	if len(key) < shortKey {
 		return false
 	}
-	for name, values := range q {
-		if name == key || slices.Contains(values, key) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(q, func(p parameter) bool { return p.name == key || p.value == key })
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -140,12 +139,23 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
+// parseQuery reads parameters. The calls of 2019 have one, in which nothing is
+// encoded: there is nothing to parse in them.
 func parseQuery(encoded string) (query, error) {
+	if name, value, _ := strings.Cut(encoded, "="); name != "" && !strings.ContainsAny(encoded, "&;%+") {
+		return query{{name, value}}, nil
+	}
 	values, err := url.ParseQuery(encoded)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errMalformed, err)
 	}
-	return query(values), nil
+	q := make(query, 0, len(values))
+	for name, all := range values {
+		for _, value := range all {
+			q = append(q, parameter{name, value})
+		}
+	}
+	return q, nil
 }
 
 func parseForm(body []byte, contentType string) (query, error) {
@@ -177,20 +187,21 @@ func parseMultipart(body []byte, boundary string) (query, error) {
 		case part.FormName() == "":
 			return nil, fmt.Errorf("%w: a part has no name", errMalformed)
 		}
-		q[part.FormName()] = append(q[part.FormName()], string(value))
+		q = append(q, parameter{part.FormName(), string(value)})
 	}
 }
 
-// check reports names that are repeated or unknown.
+// check sorts the parameters, and reports names that are repeated or unknown.
 func (q query) check() error {
-	for name, values := range q {
-		if len(values) > 1 {
+	slices.SortFunc(q, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
+	for i := 1; i < len(q); i++ {
+		if name := q[i].name; name == q[i-1].name {
 			return fmt.Errorf("%w: parameter %q is repeated", errMalformed, shorten(name, maxEnvironment))
 		}
 	}
-	for name := range q {
-		if !slices.Contains(parameters, name) {
-			return fmt.Errorf("%w: %q is unknown%s", errParameter, shorten(name, maxEnvironment), didYouMean(name, parameters))
+	for _, p := range q {
+		if !slices.Contains(parameters, p.name) {
+			return fmt.Errorf("%w: %q is unknown%s", errParameter, shorten(p.name, maxEnvironment), didYouMean(p.name, parameters))
 		}
 	}
 	return nil
@@ -239,8 +250,7 @@ func (q query) selector(defaultHolder string) (selector, error) {
 	if s.id == "" && s.holder == "" {
 		s.holder = defaultHolder
 	}
-	if _, found := q["fence"]; found { // an empty one would mean any lease
-		text := q.get("fence")
+	if text, found := q.find("fence"); found { // an empty one would mean any lease
 		fence, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || fence == 0 {
 			return s, fmt.Errorf("%w: fence must be a number that a grant told", errParameter)
@@ -316,10 +326,11 @@ func (q query) wait() (d time.Duration, found bool, err error) {
 
 // force reports whether the lease is to be ended whoever holds it.
 func (q query) force() (bool, error) {
-	if _, found := q["force"]; !found {
+	text, found := q.find("force")
+	if !found {
 		return false, nil
 	}
-	force, err := strconv.ParseBool(q.get("force"))
+	force, err := strconv.ParseBool(text)
 	if err != nil {
 		return false, fmt.Errorf("%w: force must be 1 or 0", errParameter)
 	}

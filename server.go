@@ -262,7 +262,7 @@ func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
 	}
 	all := environmentsJSON{Environments: []environmentJSON{}}
 	views := []view{}
-	if _, one := q["environment"]; one {
+	if _, one := q.find("environment"); one {
 		name, err := q.environment()
 		if err != nil {
 			return err
