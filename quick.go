@@ -141,8 +141,8 @@ func (q *quickCall) readHeader(line []byte) bool {
 
 // fill makes the request that net/http would have made of it.
 func (q *quickCall) fill(r *http.Request, body *bytes.Reader) {
-	r.Method, r.URL.RawQuery = q.handler.method, string(q.query)
-	r.RequestURI = quickPath + "?" + r.URL.RawQuery
+	r.Method, r.RequestURI = q.handler.method, quickPath+"?"+string(q.query)
+	r.URL.RawQuery = r.RequestURI[len(quickPath)+1:]
 	setHeader(r.Header, keyHeader, q.key)
 	setHeader(r.Header, "Content-Type", q.contentType)
 	r.Body, r.ContentLength = http.NoBody, int64(len(q.body))
