@@ -21,7 +21,7 @@ const (
 	lineBucket    = "line"    // environment \0 number -> place
 	historyBucket = "history" // number -> event
 	journalBucket = "journal" // "sectors" -> what was saved last, see journal.go
-	reserveBucket = "reserve" // number -> bytes that mean nothing, see store.go
+	reserveBucket = "reserve" // number -> bytes that mean nothing, see storefull.go
 )
 
 // recordBuckets are the ones whose values the header's sum covers.

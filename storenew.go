@@ -1,0 +1,200 @@
+package main
+
+// Making a file: it is written aside, whole, and then takes its name.
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"go.etcd.io/bbolt"
+)
+
+// sweep removes what a server left aside that was killed while it wrote the
+// file anew. We hold the lock: nobody is writing one.
+func (s *store) sweep() {
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), globQuote(filepath.Base(s.path))+".*.tmp"))
+	for _, name := range left {
+		os.Remove(name)
+	}
+}
+
+func globQuote(name string) string {
+	return strings.NewReplacer("*", "\\*", "?", "\\?", "[", "\\[", "\\", "\\\\").Replace(name)
+}
+
+// create makes a new file. It is complete, synced and locked before publish
+// gives it its name: a power failure leaves the whole file or none. Of two
+// servers that do this at once, link lets only one succeed.
+func (s *store) create(publish func(from, to string) error) error {
+	err := s.replace(header{format: format}, nil, publish)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return errInUse
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // no links on this file system
+		return s.replace(header{format: format}, nil, os.Rename)
+	}
+	return err
+}
+
+// rewrite replaces the file by a new one with exactly these records. The old
+// one stays as it is when that fails; only one of format 1, on a full disk, is
+// changed instead.
+func (s *store) rewrite(counter uint64, records []write) error {
+	err := s.replace(header{format: format, counter: counter}, records, os.Rename)
+	if err != nil && isFull(err) && s.header.format == 1 {
+		err = s.upgrade()
+	}
+	if err != nil {
+		return fmt.Errorf("writing database %q anew: %w", s.path, err)
+	}
+	return nil
+}
+
+// upgrade makes a file of format 1 one of today's, without a journal.
+func (s *store) upgrade() error {
+	h := s.header
+	h.format = format
+	err := s.update(func(tx *bbolt.Tx) error {
+		if _, err := tx.CreateBucketIfNotExists([]byte(journalBucket)); err != nil {
+			return err
+		}
+		return put(tx, &h, nil)
+	})
+	if err == nil {
+		s.header, s.journal = h, &journal{}
+		s.lookAtReserve()
+	}
+	return err
+}
+
+// lacks reports that the file has no journal, or must not use it, because the
+// disk has once been too small or too full.
+func (s *store) lacks() bool { return s.reserved && (s.journal.sectors == 0 || s.journal.closed) }
+
+// regain gives the file what it lacks, if there is space for it now.
+func (s *store) regain(counter uint64, records []write) error {
+	err := s.replaceWith(journalSectors, header{format: format, counter: counter}, records, os.Rename)
+	if err != nil && !isFull(err) {
+		return fmt.Errorf("writing database %q anew: %w", s.path, err)
+	}
+	return nil
+}
+
+// replace builds a file aside, publishes it under the store's path, and takes
+// it in place of the one that was open. The lock on it is never let go. On a
+// disk that is too small for a journal the file has none.
+func (s *store) replace(h header, records []write, publish func(from, to string) error) error {
+	err := s.replaceWith(journalSectors, h, records, publish)
+	if err != nil && isFull(err) {
+		err = s.replaceWith(0, h, records, publish)
+	}
+	return err
+}
+
+func (s *store) replaceWith(sectors int, h header, records []write, publish func(from, to string) error) error {
+	aside, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	aside.Close()
+	defer os.Remove(aside.Name())
+	db, file, err := openBolt(aside.Name(), emptySize(sectors))
+	if err != nil {
+		return err
+	}
+	j, err := fill(db, file, sectors, &h, records)
+	if err == nil {
+		err = publish(aside.Name(), s.path)
+	}
+	if err != nil {
+		db.Close()
+		return err
+	}
+	if s.db != nil && !s.broken {
+		s.db.Close()
+	}
+	s.db, s.header, s.journal, s.pending = db, h, j, nil
+	s.reserved, s.doubtful, s.broken = true, false, false
+	return syncFolder(s.path)
+}
+
+// writeCopy fills the empty file at path with a database of exactly these
+// records, and makes it durable.
+func writeCopy(path string, counter uint64, records []write) error {
+	err := writeCopyWith(journalSectors, path, counter, records)
+	if err != nil && isFull(err) {
+		if err := os.Truncate(path, 0); err != nil {
+			return err
+		}
+		err = writeCopyWith(0, path, counter, records)
+	}
+	return err
+}
+
+func writeCopyWith(sectors int, path string, counter uint64, records []write) error {
+	db, file, err := openBolt(path, emptySize(sectors))
+	if err != nil {
+		return err
+	}
+	_, err = fill(db, file, sectors, &header{format: format, counter: counter}, records)
+	return errors.Join(err, db.Close())
+}
+
+// emptySize is about how many bytes a file without records has. bbolt maps a
+// new file anew each time it has doubled, and copies what is going to be in it.
+func emptySize(sectors int) int {
+	return reservePieces(sectors)*1024 + journalSize(uint64(sectors)) + 64<<10
+}
+
+// fill makes the buckets of a new file, stores the records, and returns the
+// journal, which is empty.
+func fill(db *bbolt.DB, file *os.File, sectors int, h *header, records []write) (*journal, error) {
+	h.sectors = uint64(sectors)
+	err := guard(func() error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			for _, name := range append([]string{metaBucket, journalBucket, reserveBucket}, recordBuckets...) {
+				if _, err := tx.CreateBucket([]byte(name)); err != nil {
+					return err
+				}
+			}
+			if sectors > 0 {
+				if err := tx.Bucket([]byte(journalBucket)).Put(sectorsKey, make([]byte, journalSize(h.sectors))); err != nil {
+					return err
+				}
+			}
+			if err := putReserve(tx, sectors); err != nil {
+				return err
+			}
+			return put(tx, h, records)
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	j, err := findJournal(db, file, h.sectors)
+	if err == nil {
+		err = j.format()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return j, db.Sync()
+}
+
+// syncFolder makes a new name durable. Windows cannot, and need not.
+func syncFolder(path string) error {
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err := folder.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) && os.PathSeparator == '/' {
+		return err
+	}
+	return nil
+}
