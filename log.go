@@ -174,7 +174,7 @@ func (h logHandler) WithGroup(name string) slog.Handler {
 func (b *backlog) tidied(r slog.Record) slog.Record {
 	t := slog.NewRecord(r.Time, r.Level, b.tidy(r.Message), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
-		if e := eventOf(a.Value); e != nil { // as tidyAttr would, without a group in between
+		if e := eventOf(a); e != nil { // as tidyAttr would, without a group in between
 			e.tell(func(a slog.Attr) { t.AddAttrs(b.tidyAttr(a)) })
 		} else {
 			t.AddAttrs(b.tidyAttr(a))
@@ -184,11 +184,11 @@ func (b *backlog) tidied(r slog.Record) slog.Record {
 	return t
 }
 
-func eventOf(v slog.Value) *event {
-	if v.Kind() != slog.KindLogValuer {
+func eventOf(a slog.Attr) *event {
+	if a.Key != "" || a.Value.Kind() != slog.KindLogValuer {
 		return nil
 	}
-	e, _ := v.Any().(*event)
+	e, _ := a.Value.Any().(*event)
 	return e
 }
 
