@@ -2,15 +2,18 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"weak"
 
 	"go.etcd.io/bbolt"
 )
@@ -276,6 +279,44 @@ func TestAGroupThatDoesNotFitIsSavedInItsPlace(t *testing.T) {
 	defer again.close()
 	if got, err := contents(t, again); err != nil || strings.Count(got, "\n") != 9003 || again.header.counter != 3 {
 		t.Errorf("%v, %d records", err, strings.Count(got, "\n"))
+	}
+}
+
+// The lists of a store keep their memory, but not what was in them.
+func TestWhatIsSettledIsNotKeptInMemory(t *testing.T) {
+	for name, settle := range map[string]func(s *store) error{
+		"settled":        func(s *store) error { return s.settle(2, nil) },
+		"tight":          func(s *store) error { return s.saveTight(2, nil) },
+		"a large one":    func(s *store) error { return s.settle(2, sampleWrites(mostKept)[3:]) },
+		"written anew":   func(s *store) error { return s.rewrite(2, nil) },
+		"space regained": func(s *store) error { return cmp.Or(s.saveTight(2, nil), s.reserve()) },
+	} {
+		s := mustOpen(t, tempDB(t))
+		writes := sampleWrites(1)
+		var values []weak.Pointer[byte]
+		for _, w := range writes {
+			values = append(values, weak.Make(&w.value[0]))
+		}
+		err := s.save(1, writes)
+		writes = nil
+		runtime.GC()
+		if err != nil || values[0].Value() == nil {
+			t.Fatalf("%s: %v; what is not settled is gone", name, err)
+		}
+		if err := settle(s); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		runtime.GC()
+		for i, v := range values {
+			if v.Value() != nil {
+				t.Errorf("%s: value %d is kept", name, i)
+			}
+		}
+		if len(s.seen) > 0 {
+			t.Errorf("%s: %d keys are kept", name, len(s.seen))
+		}
+		runtime.KeepAlive(s)
+		s.close()
 	}
 }
 

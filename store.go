@@ -25,8 +25,8 @@ var (
 	errInUse   = errors.New("in use by another server")
 )
 
-// mostKept is for how many writes memory is kept until the next settle: a
-// journal that is full holds about a quarter of it.
+// mostKept is for how many writes lists keep their memory. A full journal holds
+// a few thousand.
 const mostKept = 1 << 14
 
 // The keys of metaBucket and journalBucket.
@@ -163,10 +163,9 @@ func (s *store) settle(counter uint64, writes []write) error {
 // latest moves the last write to each key to the end of the list, in the order
 // in which they came, and returns these.
 func (s *store) latest(writes []write) []write {
-	if len(s.seen) > mostKept || s.seen == nil {
+	if s.seen == nil {
 		s.seen = map[string]bool{}
 	}
-	clear(s.seen)
 	var name []byte
 	first := len(writes)
 	for _, w := range slices.Backward(writes) {
@@ -177,6 +176,10 @@ func (s *store) latest(writes []write) []write {
 			writes[first] = w
 		}
 	}
+	if len(s.seen) > mostKept {
+		s.seen = nil
+	}
+	clear(s.seen)
 	return writes[first:]
 }
 

@@ -57,6 +57,7 @@ func (s *store) settleInPieces() error {
 			s.header, s.pending = h, s.pending[len(piece):]
 		}
 	}
+	s.pending = nil // and what they were in
 	return nil
 }
 

@@ -148,7 +148,7 @@ func writeCopyWith(sectors int, path string, counter uint64, records []write) er
 // emptySize is about how many bytes a file without records has. bbolt maps a
 // new file anew each time it has doubled, and copies what is going to be in it.
 func emptySize(sectors int) int {
-	return reservePieces(sectors)*1024 + journalSize(uint64(sectors)) + 64<<10
+	return reservePieces(sectors)*1024 + journalSize(uint64(sectors)) + 32<<10
 }
 
 // fill makes the buckets of a new file, stores the records, and returns the
