@@ -19,9 +19,10 @@ import (
 // adds what it is by default.
 func configFlags(names ...string) []cli.Flag {
 	var flags []cli.Flag
+	all := settings(&clientConfig{})
 	for _, name := range names {
 		name, preset, hasPreset := strings.Cut(name, "=")
-		for _, s := range settings(&clientConfig{}) {
+		for _, s := range all {
 			if s.flag != name {
 				continue
 			}

@@ -85,13 +85,14 @@ func newApp(t *terminal) *cli.App {
 		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
 			statusCommand(t), historyCommand(t), backupCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
 	}
+	ofClient := variables(&clientConfig{})
 	for _, command := range app.Commands {
 		command.OnUsageError = usageProblem
 		command.HideHelpCommand = true
 		command.CustomHelpTemplate = helpTemplate
 		command.BashComplete = complete
 		if strings.Contains(command.ArgsUsage, "ENV") {
-			command.UsageText = variables(&clientConfig{})
+			command.UsageText = ofClient
 		}
 	}
 	return app

@@ -41,6 +41,7 @@ type soundFile struct {
 	pageSize uint64
 	high     uint64 // pages from here on are not in use
 	seen     []bool // by page
+	spare    [][]byte
 }
 
 type boltMetaPage struct {
@@ -111,24 +112,37 @@ func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	if id < 2 || id >= f.high {
 		return nil, 0, unsound("a reference to page %d of %d", id, f.high)
 	}
-	head := make([]byte, boltHeader)
-	if _, err := f.file.ReadAt(head, int64(id*f.pageSize)); err != nil {
+	if n := len(f.spare); n > 0 {
+		b, f.spare = f.spare[n-1], f.spare[:n-1]
+	} else {
+		b = make([]byte, f.pageSize)
+	}
+	if _, err := f.file.ReadAt(b, int64(id*f.pageSize)); err != nil {
 		return nil, 0, unsound("page %d: %v", id, err)
 	}
-	pages := uint64(native.Uint32(head[12:])) + 1
-	if native.Uint64(head) != id || pages > f.high-id {
-		return nil, 0, unsound("page %d says that it is page %d with %d pages", id, native.Uint64(head), pages)
+	pages := uint64(native.Uint32(b[12:])) + 1
+	if native.Uint64(b) != id || pages > f.high-id {
+		return nil, 0, unsound("page %d says that it is page %d with %d pages", id, native.Uint64(b), pages)
 	}
 	for i := id; i < id+pages; i++ {
 		if err := f.see(i); err != nil {
 			return nil, 0, err
 		}
 	}
-	b = make([]byte, pages*f.pageSize)
-	if _, err := f.file.ReadAt(b, int64(id*f.pageSize)); err != nil {
-		return nil, 0, unsound("page %d: %v", id, err)
+	if pages > 1 {
+		b = append(make([]byte, 0, pages*f.pageSize), b...)[:pages*f.pageSize]
+		if _, err := f.file.ReadAt(b[f.pageSize:], int64((id+1)*f.pageSize)); err != nil {
+			return nil, 0, unsound("page %d: %v", id, err)
+		}
 	}
 	return b, native.Uint16(b[8:]), nil
+}
+
+// done takes back what page has returned, for the next one.
+func (f *soundFile) done(b []byte) {
+	if uint64(len(b)) == f.pageSize {
+		f.spare = append(f.spare, b)
+	}
 }
 
 func (f *soundFile) see(id uint64) error {
@@ -150,6 +164,7 @@ func (f *soundFile) tree(id uint64, first, limit []byte, depth int) error {
 	if err != nil {
 		return err
 	}
+	defer f.done(b)
 	switch flags {
 	case boltLeaf:
 		return f.leaf(b, first, limit, depth)
@@ -165,15 +180,16 @@ func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 		return unsound("a branch page of %d elements", count)
 	}
 	keys := make([][]byte, count, count+1)
-	var err error
+	order := keyOrder{first: first, limit: limit}
 	for i := range keys {
 		at := boltHeader + i*boltElement
+		var err error
 		if keys[i], err = piece(b, at, native.Uint32(b[at:]), 0, native.Uint32(b[at+4:])); err != nil {
 			return err
 		}
-	}
-	if err := ordered(keys, first, limit); err != nil {
-		return err
+		if err := order.add(keys[i]); err != nil {
+			return err
+		}
 	}
 	keys = append(keys, limit)
 	for i := range count {
@@ -189,12 +205,18 @@ func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	if boltHeader+count*boltElement > len(b) {
 		return unsound("a leaf page of %d elements", count)
 	}
-	keys := make([][]byte, count)
-	for i := range keys {
+	if count == 0 && first != nil {
+		return unsound("an empty page that has a key")
+	}
+	order := keyOrder{first: first, limit: limit}
+	for i := range count {
 		at := boltHeader + i*boltElement
 		flags, pos, ksize, vsize := native.Uint32(b[at:]), native.Uint32(b[at+4:]), native.Uint32(b[at+8:]), native.Uint32(b[at+12:])
-		var err error
-		if keys[i], err = piece(b, at, pos, 0, ksize); err != nil {
+		key, err := piece(b, at, pos, 0, ksize)
+		if err == nil {
+			err = order.add(key)
+		}
+		if err != nil {
 			return err
 		}
 		value, err := piece(b, at, pos, ksize, vsize)
@@ -210,7 +232,7 @@ func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 			}
 		}
 	}
-	return ordered(keys, first, limit)
+	return nil
 }
 
 // bucket walks the bucket that a leaf element describes: a root page of its
@@ -255,15 +277,17 @@ func piece(b []byte, at int, pos, skip, size uint32) ([]byte, error) {
 	return b[from : from+uint64(size)], nil
 }
 
-func ordered(keys [][]byte, first, limit []byte) error {
-	if first != nil && (len(keys) == 0 || !bytes.Equal(keys[0], first)) {
+// keyOrder looks at the keys of a page, one after the other.
+type keyOrder struct{ first, last, limit []byte }
+
+func (o *keyOrder) add(key []byte) error {
+	if o.last == nil && o.first != nil && !bytes.Equal(key, o.first) {
 		return unsound("a page that does not begin with the key by which it is known")
 	}
-	for i, key := range keys {
-		if len(key) == 0 || i > 0 && bytes.Compare(keys[i-1], key) >= 0 || limit != nil && bytes.Compare(key, limit) >= 0 {
-			return unsound("keys are out of order")
-		}
+	if bytes.Compare(o.last, key) >= 0 || o.limit != nil && bytes.Compare(key, o.limit) >= 0 {
+		return unsound("keys are out of order")
 	}
+	o.last = key
 	return nil
 }
 
