@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -219,6 +220,7 @@ type daemon struct {
 	key    string
 
 	wrapper []string // a command that starts the server
+	flags   []string // of serve
 }
 
 // lockedBuffer collects what a process says.
@@ -283,7 +285,7 @@ func makeDaemon(t testing.TB, env ...string) *daemon {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	argv := append(d.wrapper[:len(d.wrapper):len(d.wrapper)], binaryPath(), "serve")
+	argv := slices.Concat(d.wrapper, []string{binaryPath(), "serve"}, d.flags)
 	d.cmd = exec.Command(argv[0], argv[1:]...)
 	d.cmd.Env, d.cmd.Stderr = d.env, d.stderr
 	if err := d.cmd.Start(); err != nil {

@@ -11,13 +11,18 @@ import (
 	"html/template"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 )
 
 //go:embed page.html page.css page.js openapi.yaml
 var files embed.FS
 
-var pageTemplate = template.Must(template.New("page.html").ParseFS(files, "page.html"))
+// pageTemplate is parsed when the page is first asked for: the clients of this
+// program, and most servers at first, have no page to show.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page.html").ParseFS(files, "page.html"))
+})
 
 // What the page shows at the most: a browser is no database.
 const (
@@ -111,7 +116,7 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 	}
 	thinBars(d.Environments)
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, d); err != nil {
+	if err := pageTemplate().Execute(&b, d); err != nil {
 		return err
 	}
 	return writePage(w, "text/html; charset=utf-8", b.Bytes())
