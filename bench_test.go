@@ -593,7 +593,7 @@ func BenchmarkStart(b *testing.B) {
 				b.StartTimer()
 				d.start()
 			}
-			time.Sleep(time.Second) // what the start has left is given back soon after it
+			time.Sleep(time.Second) // until it is at rest
 			b.ReportMetric(float64(d.memory())/1e6, "idle-MB")
 		})
 	}

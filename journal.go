@@ -132,12 +132,18 @@ func sectorChecksum(at int, sector []byte) uint64 {
 
 // format fills a new strip with sectors of no group.
 func (j *journal) format() error {
-	b := make([]byte, 0, j.sectors*journalSector)
-	for at := range j.sectors {
-		b = appendSector(b, at, 0, nil, true)
+	const atOnce = 64
+	b := make([]byte, 0, atOnce*journalSector)
+	for at := 0; at < j.sectors; {
+		first := at
+		for b = b[:0]; at < min(first+atOnce, j.sectors); at++ {
+			b = appendSector(b, at, 0, nil, true)
+		}
+		if _, err := j.file.WriteAt(b, j.offset+int64(first)*journalSector); err != nil {
+			return err
+		}
 	}
-	_, err := j.file.WriteAt(b, j.offset)
-	return err
+	return nil
 }
 
 // read returns the groups after the settled one, and goes on behind them. A

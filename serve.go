@@ -14,7 +14,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -58,7 +57,6 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	s.useKeys(keys)
 	stopReloading := s.reload(c, pair)
 	defer stopReloading()
-	go debug.FreeOSMemory() // the checks of the file, and making a new one, have left some MB
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB, "environments", strings.Join(c.Environments.names, ","))
 	return s.run(ctx, newFront(newDoor(listener, pair, maxConnections(), log), s))
 }
