@@ -18,10 +18,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-func main() {
-	recordNoAllocations()
-	os.Exit(execute(os.Args, newTerminal()))
-}
+func main() { os.Exit(execute(os.Args, newTerminal())) }
 
 // execute is the program: it returns the exit code.
 func execute(args []string, t *terminal) int {

@@ -180,14 +180,11 @@ func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 		return unsound("a branch page of %d elements", count)
 	}
 	keys := make([][]byte, count, count+1)
-	order := keyOrder{first: first, limit: limit}
+	elements := newElements(b, count, first, limit)
 	for i := range keys {
 		at := boltHeader + i*boltElement
 		var err error
-		if keys[i], err = piece(b, at, native.Uint32(b[at:]), 0, native.Uint32(b[at+4:])); err != nil {
-			return err
-		}
-		if err := order.add(keys[i]); err != nil {
+		if keys[i], _, err = elements.next(at, native.Uint32(b[at:]), native.Uint32(b[at+4:]), 0); err != nil {
 			return err
 		}
 	}
@@ -208,18 +205,11 @@ func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	if count == 0 && first != nil {
 		return unsound("an empty page that has a key")
 	}
-	order := keyOrder{first: first, limit: limit}
+	elements := newElements(b, count, first, limit)
 	for i := range count {
 		at := boltHeader + i*boltElement
 		flags, pos, ksize, vsize := native.Uint32(b[at:]), native.Uint32(b[at+4:]), native.Uint32(b[at+8:]), native.Uint32(b[at+12:])
-		key, err := piece(b, at, pos, 0, ksize)
-		if err == nil {
-			err = order.add(key)
-		}
-		if err != nil {
-			return err
-		}
-		value, err := piece(b, at, pos, ksize, vsize)
+		_, value, err := elements.next(at, pos, ksize, vsize)
 		if err != nil {
 			return err
 		}
@@ -268,27 +258,36 @@ func onlyValue(file io.ReaderAt, pageSize, root uint64) (offset int64, size int,
 	return int64(root*pageSize) + from, int(native.Uint32(element[12:])), nil
 }
 
-// piece cuts size bytes out of a page, which begin pos+skip bytes after at.
-func piece(b []byte, at int, pos, skip, size uint32) ([]byte, error) {
-	from := uint64(at) + uint64(pos) + uint64(skip)
-	if from+uint64(size) > uint64(len(b)) {
-		return nil, unsound("a key or value outside of its page")
-	}
-	return b[from : from+uint64(size)], nil
+// elements are those of one page, looked at one after the other. They stand
+// behind one another, as bbolt writes them: where they share bytes, buckets
+// within buckets would be walked again and again.
+type elements struct {
+	page               []byte
+	end                uint64 // of the last one, or of what describes them
+	first, last, limit []byte // keys
 }
 
-// keyOrder looks at the keys of a page, one after the other.
-type keyOrder struct{ first, last, limit []byte }
+func newElements(page []byte, count int, first, limit []byte) *elements {
+	return &elements{page: page, end: uint64(boltHeader + count*boltElement), first: first, limit: limit}
+}
 
-func (o *keyOrder) add(key []byte) error {
-	if o.last == nil && o.first != nil && !bytes.Equal(key, o.first) {
-		return unsound("a page that does not begin with the key by which it is known")
+// next returns the key and the value which begin pos bytes after at.
+func (e *elements) next(at int, pos, ksize, vsize uint32) (key, value []byte, err error) {
+	from := uint64(at) + uint64(pos)
+	to := from + uint64(ksize) + uint64(vsize)
+	if from < e.end || to > uint64(len(e.page)) {
+		return nil, nil, unsound("an element outside of its page, or within another")
 	}
-	if bytes.Compare(o.last, key) >= 0 || o.limit != nil && bytes.Compare(key, o.limit) >= 0 {
-		return unsound("keys are out of order")
+	e.end = to
+	key, value = e.page[from:from+uint64(ksize)], e.page[from+uint64(ksize):to]
+	if e.last == nil && e.first != nil && !bytes.Equal(key, e.first) {
+		return nil, nil, unsound("a page that does not begin with the key by which it is known")
 	}
-	o.last = key
-	return nil
+	if bytes.Compare(e.last, key) >= 0 || e.limit != nil && bytes.Compare(key, e.limit) >= 0 {
+		return nil, nil, unsound("keys are out of order")
+	}
+	e.last = key
+	return key, value, nil
 }
 
 // freelist looks at the list of free pages: each page is in use or free,

@@ -422,6 +422,34 @@ func TestAPageMustBeginWithTheKeyByWhichItIsKnown(t *testing.T) {
 	}
 }
 
+// Elements that share their bytes would let a small file take for ever: each
+// bucket in such a value would be walked once for each of them, and again in
+// each bucket within it.
+func TestTheElementsOfAPageShareNothing(t *testing.T) {
+	leaf := func(pos [2]uint32) error {
+		page := make([]byte, 4096)
+		native.PutUint16(page[8:], boltLeaf)
+		native.PutUint16(page[10:], 2)
+		data := boltHeader + 2*boltElement
+		copy(page[data:], "aab")
+		for i, pos := range pos {
+			at := boltHeader + i*boltElement
+			native.PutUint32(page[at+4:], uint32(data-at)+pos)
+			native.PutUint32(page[at+8:], uint32(i+1)) // "a" and "ab", or "aa"
+		}
+		return (&soundFile{pageSize: 4096}).leaf(page, nil, nil, 0)
+	}
+	if err := leaf([2]uint32{0, 1}); err != nil {
+		t.Errorf("behind one another: %v", err)
+	}
+	if err := leaf([2]uint32{0, 0}); !errors.Is(err, errDamaged) {
+		t.Errorf("on one another: %v", err)
+	}
+	if err := leaf([2]uint32{2, 0}); !errors.Is(err, errDamaged) {
+		t.Errorf("the second before the first: %v", err)
+	}
+}
+
 func TestADatabaseBehindALinkIsReplacedWhereItIs(t *testing.T) {
 	folder := t.TempDir()
 	real, link := filepath.Join(folder, "data", "real.db"), filepath.Join(folder, "call-me.db")
