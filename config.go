@@ -242,8 +242,8 @@ type number uint64
 
 func (n *number) Decode(text string) error {
 	v, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return errors.New("no number")
+	if err != nil || v == 0 {
+		return errors.New("no number that a grant told")
 	}
 	*n = number(v)
 	return nil

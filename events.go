@@ -136,11 +136,18 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 }
 
 // events sends events as they happen, and "change" when only the line has
-// changed. A listener that comes back with Last-Event-ID misses nothing that
-// the history still has.
+// changed; with an environment, the events of that one. A listener that comes
+// back with Last-Event-ID misses nothing that the history still has.
 func (s *server) events(w http.ResponseWriter, r *http.Request) error {
-	if _, err := readQuery(w, r); err != nil {
+	q, err := readQuery(w, r)
+	if err != nil {
 		return err
+	}
+	of, one := q.find("environment")
+	if one {
+		if err := checkEnvironment(of); err != nil {
+			return err
+		}
 	}
 	ctx, end := s.keys.while(r.Context(), keySumOf(r))
 	defer end()
@@ -158,20 +165,23 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead { // there is no end to wait for
 		return nil
 	}
-	s.stream(ctx, w, changed, last)
+	s.stream(ctx, w, changed, last, of)
 	return nil
 }
 
-// stream writes until the reader leaves or the server stops.
-func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64) {
+// stream writes until the reader leaves or the server stops. Of: the
+// environment; empty: all.
+func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64, of string) {
 	control := http.NewResponseController(w)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	text := ": this is call-me\n\n"
 	for {
-		control.SetWriteDeadline(time.Now().Add(answerTime))
-		if _, err := w.Write([]byte(text)); err != nil || control.Flush() != nil {
-			return
+		if text != "" {
+			control.SetWriteDeadline(time.Now().Add(answerTime))
+			if _, err := w.Write([]byte(text)); err != nil || control.Flush() != nil {
+				return
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -183,17 +193,21 @@ func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-ch
 		case <-changed:
 			var found []*event
 			found, last = s.keeper.eventsAfter(last)
-			text = eventText(found)
+			text = eventText(found, of)
 		}
 	}
 }
 
-func eventText(events []*event) string {
+// eventText is empty where others' events are all there is to tell.
+func eventText(events []*event, of string) string {
 	if len(events) == 0 {
 		return "event: change\ndata: {}\n\n"
 	}
 	var b bytes.Buffer
 	for _, e := range events {
+		if of != "" && e.environment != of {
+			continue
+		}
 		line, _ := json.Marshal(eventToJSON(e))
 		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: %s\n\n", e.number, e.kind, line)
 	}

@@ -77,8 +77,9 @@ func TestTheHistoryComesInPages(t *testing.T) {
 
 func TestEventsComeAsTheyHappen(t *testing.T) {
 	s := newSite(t, "")
+	of := ""
 	listen := func(lastID string) (next func() string) {
-		r, _ := http.NewRequest("GET", s.url+"/events", nil)
+		r, _ := http.NewRequest("GET", s.url+"/events"+of, nil)
 		r.Header.Set("X-API-KEY", testKey)
 		r.Header.Set("Last-Event-ID", lastID)
 		response, err := http.DefaultTransport.RoundTrip(r)
@@ -131,5 +132,17 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	}
 	if got := ahead(); got != "granted carol" {
 		t.Errorf("who comes back from the future hears %q", got)
+	}
+
+	of = "?environment=perf"
+	perf := listen("")
+	s.call("POST /maybe?environment=staging&holder=dave")
+	s.call("DELETE /maybe?environment=perf&holder=carol")
+	if got := perf(); got != "released carol" {
+		t.Errorf("who listens to perf hears %q", got)
+	}
+	of = "?environment="
+	if got := listen("")(); got != "the end" {
+		t.Errorf("who listens to nothing hears %q", got)
 	}
 }

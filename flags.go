@@ -101,6 +101,9 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	if err := readConfig(&s.config); err != nil {
 		return nil, err
 	}
+	if of := os.Getenv("CALL_ME_ENVIRONMENT"); of != "" && of != s.name {
+		s.config.Fence = 0 // within run it is that of another environment
+	}
 	for _, field := range settings(&s.config) {
 		if field.flag != "" && c.IsSet(field.flag) {
 			if err := field.set(c.String(field.flag)); err != nil {
@@ -128,8 +131,13 @@ func (s *session) asking() asking {
 	return a
 }
 
-func (s *session) holding(slot string) holding {
-	return holding{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: slot}
+// holding is the lease that the caller means.
+func (s *session) holding(c *cli.Context) (holding, error) {
+	slot := c.String("slot")
+	if c.IsSet("slot") && slot == "" {
+		return holding{}, usagef("--slot: it is empty, and would mean any")
+	}
+	return holding{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: slot}, nil
 }
 
 func (s *session) troubled(err error) { s.say("%s; trying again", printable(err.Error())) }
@@ -146,6 +154,8 @@ func commandNames(app *cli.App) []string {
 	return names
 }
 
+var helpFlags = []string{"--help", "-help", "-h", "--h"}
+
 const completionFlag = "--generate-bash-completion" // the library's
 
 // flagsFirst moves the flags of a command before its arguments: the library
@@ -153,8 +163,18 @@ const completionFlag = "--generate-bash-completion" // the library's
 // for run, anything from its second argument on: that is the command. An
 // unknown flag is a usage error, with a proposal.
 func flagsFirst(app *cli.App, args []string) ([]string, error) {
+	last := len(args) - 1
+	if last > 0 && args[last] == completionFlag {
+		if args[last-1] == "--" { // is being typed; the library would take it for the end of the flags
+			return slices.Concat(args[:last-1], []string{"-", completionFlag}), nil
+		}
+		return args, nil
+	}
+	if last > 0 && args[1] == "help" {
+		args = slices.Concat(args[:1], args[2:min(3, last+1)], []string{"--help"})
+	}
 	at := slices.IndexFunc(args[1:], func(arg string) bool { return !strings.HasPrefix(arg, "-") }) + 1
-	if at == 0 || args[len(args)-1] == completionFlag {
+	if at == 0 {
 		return args, nil
 	}
 	command := app.Command(args[at])
@@ -171,6 +191,9 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 			}
 			rest = append(rest, word)
 			continue
+		}
+		if slices.Contains(helpFlags, word) {
+			return append(args[:at+1:at+1], "--help"), nil // of the command; the library has topics, too
 		}
 		flags = append(flags, word)
 		takesValue, err := lookUpFlag(command, word)
@@ -202,9 +225,6 @@ func lookUpFlag(command *cli.Command, word string) (takesValue bool, err error) 
 			return !isBool && !hasValue, nil
 		}
 		known = append(known, flag.Names()[0])
-	}
-	if name == "help" || name == "h" {
-		return false, nil
 	}
 	proposal := ""
 	if near := nearest(name, known); near != "" {

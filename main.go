@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,7 +26,10 @@ func execute(args []string, t *terminal) int {
 	if len(args) > 3 && args[1] == gateCommand {
 		return gate(args[2], args[3:])
 	}
-	ctx, stopped := signalContext()
+	if last := len(args) - 1; last > 0 && args[last] == completionFlag && slices.Contains(args[:last-1], "--") {
+		return 0 // after -- nothing is ours, and the library would run the command
+	}
+	ctx, stopped := signalContext(ends(args)...)
 	app := newApp(t)
 	args, err := flagsFirst(app, args)
 	if err == nil {
@@ -42,12 +46,28 @@ func execute(args []string, t *terminal) int {
 	return exitCode(err)
 }
 
-// signalContext returns a context that the first SIGINT or SIGTERM ends, and
+// ends are the signals that end a command in order: the place in the line is
+// given up. For the server SIGHUP means something else, and SIGQUIT shows what
+// it does; after nohup SIGHUP means nothing.
+func ends(args []string) []os.Signal {
+	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if len(args) > 1 && args[1] == "serve" {
+		return signals
+	}
+	for _, s := range ending[len(signals):] {
+		if s != syscall.SIGHUP || !signal.Ignored(s) {
+			signals = append(signals, s)
+		}
+	}
+	return signals
+}
+
+// signalContext returns a context that the first of these signals ends, and
 // a function that tells which one it was, 0 for none. The second one kills.
-func signalContext() (context.Context, func() syscall.Signal) {
+func signalContext(ends ...os.Signal) (context.Context, func() syscall.Signal) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, ends...)
 	go func() {
 		s := <-signals
 		signal.Stop(signals)
@@ -175,14 +195,19 @@ func takeSlot(ctx context.Context, s *session, asked asking, form resultForm, ag
 		lease, err := s.client.renewHeld(ctx, holding{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.troubled)
 		if err == nil {
 			w.confirmed(lease, time.Since(w.started))
+			err = w.unsaid
+			return err
 		}
-		if err == nil || !errors.Is(err, errNotHeld) {
+		if !errors.Is(err, errNotHeld) {
 			return err
 		}
 	}
 	_, err := s.client.acquire(ctx, asked, w)
 	if ctx.Err() != nil {
 		w.leaves()
+	}
+	if err == nil && w.unsaid != nil {
+		return fmt.Errorf("the slot is yours, but stdout takes no word: %w", w.unsaid)
 	}
 	return explainNoSlot(err, asked)
 }
@@ -223,7 +248,10 @@ func releaseCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which := s.holding(c.String("slot"))
+			which, err := s.holding(c)
+			if err != nil {
+				return err
+			}
 			if err := s.client.release(c.Context, which, c.Bool("force"), s.troubled); err != nil {
 				return explainNotHeld(err, which)
 			}
@@ -299,7 +327,7 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 // guardianHidden is what run starts beside its command.
 func guardianHidden() *cli.Command {
 	return &cli.Command{Name: guardianCommand, Hidden: true, Action: func(*cli.Context) error {
-		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 		standGuard(os.Stdin)
 		return nil
 	}}
@@ -323,7 +351,10 @@ func renewCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which := s.holding(c.String("slot"))
+			which, err := s.holding(c)
+			if err != nil {
+				return err
+			}
 			lease, err := s.client.renewHeld(c.Context, which, s.config.TTL.chosen, s.troubled)
 			switch {
 			case err != nil:

@@ -257,6 +257,9 @@ func (q query) selector(defaultHolder string) (selector, error) {
 		}
 		s.fence = fence
 	}
+	if _, found := q.find("slot"); found && s.slot == "" {
+		return s, fmt.Errorf("%w: slot is empty, and would mean any", errParameter)
+	}
 	return s, cmp.Or(checkID(s.id), checkText("holder", s.holder, maxHolder), checkText("slot", s.slot, maxEnvironment+maxEnvironment))
 }
 

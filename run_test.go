@@ -293,7 +293,7 @@ func TestASignalWhileWaitingLeavesTheLine(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=other")
-	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
 		r := d.run(t, "--", "touch", "started").said("waiting for uat, next in line; held by other since")
 		r.cmd.Process.Signal(s)
 		r.wantCode(128+int(s), 4*time.Second)

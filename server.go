@@ -247,11 +247,36 @@ func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	case !d.plain && selected.id == "" && selected.holder == "":
 		return fmt.Errorf("%w: id, holder or force is required", errParameter)
 	}
+	if err := s.checkForced(name, d); err != nil {
+		return err
+	}
 	a := s.keeper.ask(&call{kind: callRelease, environment: name, departure: d})
 	if a.err != nil {
 		return refusal{name: name, answer: a}
 	}
 	return writeEmpty(w, http.StatusNoContent)
+}
+
+// checkForced refuses a forced release of a slot that there is not: that it is
+// free would be true, and not what the caller wants to hear.
+func (s *server) checkForced(name string, d departure) error {
+	if !d.force || d.slot == "" {
+		return nil
+	}
+	v, err := s.keeper.view(name)
+	if err != nil {
+		return nil // the release says why
+	}
+	slots := slices.Clone(v.slots)
+	for _, l := range v.leases {
+		if !slices.Contains(slots, l.slot) {
+			slots = append(slots, l.slot)
+		}
+	}
+	if len(slots) == 0 || slices.Contains(slots, d.slot) {
+		return nil
+	}
+	return fmt.Errorf("%w: %q is no slot of %q; it has %s", errParameter, d.slot, name, strings.Join(slots[:min(len(slots), 5)], ", "))
 }
 
 // environments shows who has what, and who waits.

@@ -40,6 +40,7 @@ type waiter struct {
 	said    time.Time
 	known   *refusalJSON // the line, as last heard; nil: the server has not said anything yet
 	live    bool         // the live line is on the screen
+	unsaid  error        // why stdout was not told of the slot
 }
 
 // waiter begins to listen. Call done at the end.
@@ -224,15 +225,15 @@ func (w *waiter) confirmed(lease leaseJSON, waited time.Duration) {
 	w.clear()
 	switch w.form {
 	case quietForm:
-		fmt.Fprintln(w.out, lease.Slot)
+		_, w.unsaid = fmt.Fprintln(w.out, lease.Slot)
 	case jsonForm:
-		w.json(lease)
+		w.unsaid = w.json(lease)
 	case runForm:
 		w.say("call-me: acquired %s, waited %s; renewed while the command runs", printable(lease.Slot), spell(waited))
 		return
 	default:
 		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.asking.environment)
-		fmt.Fprintf(w.out, "waited %s\n", waited)
+		_, w.unsaid = fmt.Fprintf(w.out, "waited %s\n", waited)
 	}
 	w.say("%s", yours(lease))
 }
