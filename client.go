@@ -18,7 +18,7 @@ import (
 
 const (
 	pollTime  = 25 * time.Second // under every proxy's idle limit
-	claimTime = 30 * time.Second // a grant that nobody confirms ends after this
+	claimTime = 45 * time.Second // a grant that nobody confirms ends after this: later than a poll that is dead is found to be
 	callTime  = 10 * time.Second // for any other answer to arrive
 	leaveTime = 2 * time.Second  // for leaving the line when we are stopped
 )
@@ -198,6 +198,9 @@ func (c *client) release(ctx context.Context, which holding, force bool, tell fu
 	values := which.values()
 	if force {
 		fence, err := c.fenceToForce(ctx, p, which)
+		if errors.Is(err, errFree) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -214,26 +217,34 @@ func (c *client) release(ctx context.Context, which holding, force bool, tell fu
 	return err
 }
 
+// errFree is that nobody holds what is to be freed by force: a call could only
+// end the lease of whoever comes meanwhile.
+var errFree = errors.New("it is free")
+
 // fenceToForce looks which lease is meant, so that a repeated call cannot end
-// the next holder's. 0: there is none, or there are several.
+// the next holder's. 0: the server has to say why it is none.
 func (c *client) fenceToForce(ctx context.Context, p *patience, which holding) (uint64, error) {
 	all := environmentsJSON{}
 	err := c.try(ctx, p, callTime, http.MethodGet, "/environments", url.Values{"environment": {which.environment}}, &all)
 	if err != nil || which.fence != 0 {
 		return which.fence, err
 	}
-	fences := []uint64{}
+	fences, known := []uint64{}, which.slot == ""
 	for _, e := range all.Environments {
 		for _, s := range e.Slots {
+			known = known || s.Slot == which.slot
 			if s.Lease != nil && (which.slot == "" || s.Slot == which.slot) {
 				fences = append(fences, s.Lease.Fence)
 			}
 		}
 	}
-	if len(fences) != 1 {
-		return 0, nil
+	switch {
+	case len(fences) == 1:
+		return fences[0], nil
+	case len(fences) == 0 && known:
+		return 0, errFree
 	}
-	return fences[0], nil
+	return 0, nil
 }
 
 // environments returns the state of one environment, or of all when name is

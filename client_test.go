@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -158,6 +161,50 @@ func TestAForcedReleaseThatIsRepeatedSparesTheNextHolder(t *testing.T) {
 	(<-next).want(t, 201, `"holder":"next"`)
 	if got := s.state(); got != "87654321 |" || deletes < 2 {
 		t.Errorf("%s after %d calls", got, deletes)
+	}
+}
+
+// A forced release of what is free has nothing to end: who comes while it is on
+// its way must not be what it ends.
+func TestAForcedReleaseOfAFreeSlotEndsNobody(t *testing.T) {
+	s := newSite(t, "")
+	client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+		if r.Method == http.MethodDelete {
+			s.call("POST /maybe?environment=uat&id=87654321&holder=next")
+		}
+		return false
+	})
+	if err := client.release(context.Background(), holding{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
+		t.Error(err)
+	}
+	s.call("POST /maybe?environment=uat&id=87654321&holder=next")
+	if got := s.state(); got != "87654321 |" {
+		t.Error(got)
+	}
+}
+
+// Of a dead HTTP/2 connection one hears only with the next time-out, and the
+// one after it; of HTTP/1 the next call opens a new one.
+func TestTheClientHasMoreThanOneConnection(t *testing.T) {
+	protocol := make(chan string, 1)
+	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { protocol <- r.Proto }))
+	h.EnableHTTP2 = true
+	h.StartTLS()
+	defer h.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}), 0o600)
+	c, err := newClient(clientConfig{Host: host(h.URL), CAFile: authority, KeyConfig: KeyConfig{APIKey: testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go c.environments(context.Background(), "")
+	select {
+	case got := <-protocol:
+		if got != "HTTP/1.1" {
+			t.Error(got)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("no call came")
 	}
 }
 

@@ -39,6 +39,9 @@ func newClient(c clientConfig) (*client, error) {
 		return nil, err
 	}
 	transport.TLSClientConfig = trust
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(true) // of HTTP/2 there is one connection for all calls, also when it is dead
+	transport.ForceAttemptHTTP2 = false
 	made := &client{base: string(c.Host), keys: c.KeyConfig, caFile: c.CAFile, http: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -131,6 +131,18 @@ func (s *session) asking() asking {
 	return a
 }
 
+// renewal is the ttl that a renewal of this lease gives it; nil: the one it has.
+// What runs under run does not change run's, which renews in time for its own.
+func (s *session) renewal(wanted *time.Duration) *time.Duration {
+	if os.Getenv(marksVariable) == "" || os.Getenv("CALL_ME_ENVIRONMENT") != s.name || os.Getenv("CALL_ME_HOLDER") != s.holder {
+		return wanted
+	}
+	if wanted != nil {
+		s.say("call-me: run renews %s, with its own ttl", printable(s.name))
+	}
+	return nil
+}
+
 // holding is the lease that the caller means.
 func (s *session) holding(c *cli.Context) (holding, error) {
 	slot := c.String("slot")

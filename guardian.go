@@ -5,7 +5,8 @@ package main
 // The guardian: a small process of its own session that outlives call-me. It
 // hears each new deadline through a pipe. When the pipe ends without a word,
 // because call-me was killed, or when the deadline passes, because call-me was
-// stopped, it ends the command's group and releases the slot.
+// stopped, it ends the command's group, on Linux also what has left the group,
+// and releases the slot.
 
 import (
 	"bufio"
@@ -13,6 +14,7 @@ import (
 	"encoding/json"
 	"io"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -32,6 +34,7 @@ type order struct {
 	Environment string
 	ID          string
 	Grace       time.Duration // between SIGTERM and SIGKILL at the deadline
+	Mark        string        // of the command; empty: what has left its group is left alone
 }
 
 // A word is what call-me says to its guardian.
@@ -44,7 +47,11 @@ type word struct {
 }
 
 func (h *holder) guardianOrder(grace time.Duration) order {
-	return order{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile, Environment: h.asking.environment, ID: h.grant.id, Grace: grace}
+	o := order{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile, Environment: h.asking.environment, ID: h.grant.id, Grace: grace}
+	if !h.leaveRunning {
+		o.Mark = h.mark()
+	}
+	return o
 }
 
 // A guardian is the process, as call-me sees it. When it dies, another takes
@@ -173,7 +180,7 @@ func standGuard(in io.Reader) {
 		case w, open := <-words:
 			switch {
 			case !open:
-				endGroup(group, killTime)
+				endGroup(group, o.Mark, killTime)
 				o.release()
 				return
 			case w.Done:
@@ -189,7 +196,7 @@ func standGuard(in io.Reader) {
 			}
 		case now := <-ticker.C:
 			if !until.IsZero() && passed(until, now) {
-				endGroup(group, o.Grace)
+				endGroup(group, o.Mark, o.Grace)
 				o.release()
 				return
 			}
@@ -197,19 +204,37 @@ func standGuard(in io.Reader) {
 	}
 }
 
-// endGroup asks a group to end, and kills it after grace. 0: there is none.
-func endGroup(group int, grace time.Duration) {
+// endGroup asks a group, and who bears the command's mark, to end, and kills
+// them after grace. 0: there is none.
+func endGroup(group int, mark string, grace time.Duration) {
 	if group == 0 {
 		return
 	}
-	syscall.Kill(-group, syscall.SIGTERM)
-	syscall.Kill(-group, syscall.SIGCONT)
+	signal := func(s syscall.Signal, pids []int) {
+		syscall.Kill(-group, s)
+		for _, pid := range pids {
+			syscall.Kill(pid, s)
+		}
+	}
+	others := bearing(mark)
+	others = slices.DeleteFunc(others, func(pid int) bool {
+		of, err := syscall.Getpgid(pid)
+		return err == nil && of == group // it has the signal of its group
+	})
+	signal(syscall.SIGTERM, others)
+	signal(syscall.SIGCONT, others)
 	for end := time.Now().Add(grace); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if syscall.Kill(-group, 0) != nil {
+		if syscall.Kill(-group, 0) != nil && len(bearing(mark)) == 0 {
 			return
 		}
 	}
-	syscall.Kill(-group, syscall.SIGKILL)
+	for range 50 { // what is killed may leave children of its own
+		others = bearing(mark)
+		if signal(syscall.SIGKILL, others); len(others) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // release gives the slot back, when the server can be reached within a

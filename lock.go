@@ -147,7 +147,7 @@ func (e *environment) release(r *round, d departure) outcome {
 	}
 	found := e.find(d.selector)
 	if d.plain && (len(found) == 0 || d.holder == "") {
-		found = slices.DeleteFunc(e.find(selector{}), func(l *lease) bool { return l.holder != "" })
+		found = slices.DeleteFunc(e.find(selector{}), func(l *lease) bool { return l.holder != "" || l.id != "" })
 		found = found[:min(1, len(found))]
 	}
 	switch {

@@ -416,6 +416,15 @@ func TestTheCallOf2019FreesALeaseWithoutAHolder(t *testing.T) {
 	b.want("", "")
 }
 
+func TestTheCallOf2019SparesALeaseThatHasAnID(t *testing.T) {
+	b := newBench(t)
+	b.post(request{id: "a"}, false)
+	b.wantErr(b.end(departure{plain: true}), errNotHeld)
+	b.want("uat:a", "")
+	b.wantErr(b.endID("a"), nil)
+	b.want("", "")
+}
+
 func TestTheCallOf2019ByAUserFreesTheUsersLease(t *testing.T) {
 	b := newBench(t, "blue", "green", "red")
 	b.post(request{}, false)

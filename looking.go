@@ -5,6 +5,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 )
@@ -91,6 +93,9 @@ func backupCommand(t *terminal) *cli.Command {
 			if file == "" || c.Args().Len() > 1 {
 				return hint(usagef("backup takes the name of one file"), "call-me backup call-me-copy.db")
 			}
+			if info, err := os.Stat(file); err == nil && info.IsDir() {
+				return hint(usagef("%q is a folder", file), "call-me backup "+quote(filepath.Join(file, "call-me.db")))
+			}
 			var config clientConfig
 			if err := readConfig(&config); err != nil {
 				return err
@@ -113,6 +118,10 @@ func healthCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:  "health",
 		Usage: "ask the server on this machine whether it works; for a container's health check",
+		Description: `   With the server's own variables: where it speaks TLS, CALL_ME_TLS_CERTIFICATE too.
+
+   PORT=8001 call-me health`,
+		UsageText: variables(&healthConfig{}),
 		Action: func(c *cli.Context) error {
 			var config healthConfig
 			if err := readConfig(&config); err != nil {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -192,7 +193,7 @@ func takeSlot(ctx context.Context, s *session, asked asking, form resultForm, ag
 	w := s.waiter(asked, form)
 	defer w.done()
 	if again {
-		lease, err := s.client.renewHeld(ctx, holding{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.troubled)
+		lease, err := s.client.renewHeld(ctx, holding{environment: asked.environment, holder: asked.holder}, s.renewal(&asked.ttl), w.troubled)
 		if err == nil {
 			w.confirmed(lease, time.Since(w.started))
 			err = w.unsaid
@@ -266,6 +267,9 @@ func explainNotHeld(err error, which holding) error {
 	var refused *apiError
 	if !errors.As(err, &refused) || !errors.Is(err, errNotHeld) || len(refused.HeldBy) == 0 {
 		return err
+	}
+	if which.fence != 0 {
+		return hint(err, "you asked for the lease with the fence "+strconv.FormatUint(which.fence, 10)+", by --fence or CALL_ME_FENCE; it is over, or another holder's")
 	}
 	text := "to end it whoever has it: call-me release " + quote(which.environment) + " --force"
 	if holder := refused.HeldBy[0].Holder; holder != "" && holder != which.holder {
@@ -355,7 +359,7 @@ func renewCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			lease, err := s.client.renewHeld(c.Context, which, s.config.TTL.chosen, s.troubled)
+			lease, err := s.client.renewHeld(c.Context, which, s.renewal(s.config.TTL.chosen), s.troubled)
 			switch {
 			case err != nil:
 				return explainNotHeld(err, which)

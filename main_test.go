@@ -122,6 +122,7 @@ func TestScripts(t *testing.T) {
 			},
 			// inline N waits until N are in line for uat, or for anything.
 			"inline": func(ts *testscript.TestScript, neg bool, args []string) {
+				told := regexp.MustCompile(`"waited_seconds":(0\.[1-9]|[1-9])[^}]*"connected"`) // they have heard that they wait
 				for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 					r, _ := http.NewRequest("GET", "http://"+ts.Getenv("HOST")+"/environments", nil)
 					r.Header.Set("X-API-KEY", ts.Getenv("API_KEY"))
@@ -129,7 +130,7 @@ func TestScripts(t *testing.T) {
 					ts.Check(err)
 					body, _ := io.ReadAll(response.Body)
 					response.Body.Close()
-					if fmt.Sprint(strings.Count(string(body), `"position"`)) == args[0] {
+					if n := strings.Count(string(body), `"position"`); fmt.Sprint(n) == args[0] && len(told.FindAll(body, -1)) == n {
 						return
 					}
 					if time.Now().After(end) {

@@ -253,9 +253,9 @@ func (m *rulebook) delete(d departure) modelAnswer {
 		return m.deleteID(d)
 	}
 	found := m.matching(d.selector)
-	if d.plain && (d.holder == "" || len(found) == 0) { // 2019: the oldest lease that has no holder
+	if d.plain && (d.holder == "" || len(found) == 0) { // 2019: the oldest lease that has no holder and no id
 		found = nil
-		if i := slices.IndexFunc(m.leases, func(l modelLease) bool { return l.holder == "" }); i >= 0 {
+		if i := slices.IndexFunc(m.leases, func(l modelLease) bool { return l.holder == "" && l.id == "" }); i >= 0 {
 			found = []int{i}
 		}
 	}

@@ -121,6 +121,7 @@ type holder struct {
 	guardian *guardian
 	until    atomic.Pointer[time.Time] // the deadline
 	first    syscall.Signal            // the first one that asked to end; 0: none
+	endBy    time.Time                 // when the grace is over; zero: nobody has asked the command to end
 	lost     error                     // why the lease is not ours any more; nil: it is
 }
 
@@ -163,7 +164,8 @@ func (h *holder) command(path string, lost <-chan error, shortGrace time.Duratio
 	}
 	p, err := startProcess(path, h.argv, append(os.Environ(),
 		"CALL_ME_ENVIRONMENT="+h.asking.environment, "CALL_ME_SLOT="+h.grant.Slot,
-		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder), h.guardian.watch)
+		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder,
+		marksVariable+"="+os.Getenv(marksVariable)+h.mark()), h.guardian.watch)
 	if err != nil {
 		h.guardian.stopWatching()
 		return h.cannotStart(err)
@@ -175,6 +177,12 @@ func (h *holder) command(path string, lost <-chan error, shortGrace time.Duratio
 	h.guardian.stopWatching() // before the command's number may become another's
 	return h.code(p.reap())
 }
+
+// marksVariable has the marks of all runs around a process, so that it is
+// known wherever it goes.
+const marksVariable = "CALL_ME_RUNS"
+
+func (h *holder) mark() string { return fmt.Sprintf("(%d)", h.grant.Fence) }
 
 // await waits until the command has ended, passes signals on to it, and ends
 // it when the lease is lost.
@@ -196,13 +204,13 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 					h.first = number
 				}
 				if kill == nil {
-					kill = time.After(h.grace)
+					kill, h.endBy = time.After(h.grace), time.Now().Add(h.grace)
 				}
 			}
 		case h.lost = <-lost:
 			h.say("call-me: lost %s: %s; ending %s", printable(h.grant.Slot), h.whyLost(), printable(h.argv[0]))
 			p.signal(syscall.SIGTERM)
-			kill = time.After(shortGrace)
+			kill, h.endBy = time.After(shortGrace), time.Now().Add(shortGrace)
 		case m := <-p.moods:
 			if m == stopped {
 				h.say("call-me: %s is stopped, the lease is renewed; to go on: kill -CONT -- -%d; Ctrl-C ends it", printable(h.argv[0]), p.pid())
@@ -248,8 +256,9 @@ func (h *holder) endLeftovers(p *process) {
 	}
 	h.say("call-me: ending what %s left running: %s", printable(h.argv[0]), printable(strings.Join(names, ", ")))
 	patience := h.grace
-	if h.first != 0 || h.lost != nil {
-		patience = 0 // it has had its time
+	if !h.endBy.IsZero() {
+		patience = time.Until(h.endBy)
+		p.groupWasAsked()
 	}
 	p.endLeftovers(patience)
 }
@@ -273,6 +282,7 @@ func (h *holder) code(state *os.ProcessState) error {
 func (h *holder) renew(ctx context.Context) error {
 	var lease leaseJSON
 	values := holdingID(h.asking.environment, h.grant.id)
+	values.Set("ttl", h.asking.ttl.String()) // whatever a renewal by the holder has made of it
 	err := h.client.do(ctx, "PUT", "/maybe", values, &lease)
 	if errors.Is(err, errKey) {
 		h.client.readKey()

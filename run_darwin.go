@@ -22,6 +22,15 @@ func (p *process) leftovers() []string {
 	return []string{"processes of its group"}
 }
 
+// groupWasAsked notes that the group has had the signal.
+func (p *process) groupWasAsked() { p.asked = map[int]bool{p.pid(): true} }
+
+// bearing: macOS does not show the variables of other processes.
+func bearing(string) []int { return nil }
+
+// ourChildren: see adoptOrphans.
+func ourChildren() map[int]bool { return nil }
+
 // signalLeftovers asks the group once to end; SIGKILL goes out every time.
 func (p *process) signalLeftovers(s syscall.Signal) {
 	if s == syscall.SIGKILL || !p.asked[p.pid()] {

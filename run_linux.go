@@ -58,20 +58,13 @@ type relative struct {
 }
 
 // remaining lists the living processes of the command's group, and those
-// that left the group but not our tree; never ourselves or the guardian.
+// that left the group but not our tree; never ourselves or a guardian, nor
+// what was there before the command.
 func (p *process) remaining() []relative {
-	all := map[int]relative{}
-	folders, _ := os.ReadDir("/proc")
-	for _, folder := range folders {
-		if pid, err := strconv.Atoi(folder.Name()); err == nil {
-			if r, alive := readRelative(pid); alive {
-				all[pid] = r
-			}
-		}
-	}
+	all := relatives()
 	var found []relative
 	for _, r := range all {
-		if r.pid != p.pid() && (r.group == p.pid() || descends(all, r)) {
+		if r.pid != p.pid() && (r.group == p.pid() || p.descends(all, r)) && !isGuardian(r.pid) {
 			found = append(found, r)
 		}
 	}
@@ -79,10 +72,31 @@ func (p *process) remaining() []relative {
 	return found
 }
 
+// relatives are all living processes, by their numbers.
+func relatives() map[int]relative {
+	all := map[int]relative{}
+	for _, pid := range allPIDs() {
+		if r, alive := readRelative(pid); alive {
+			all[pid] = r
+		}
+	}
+	return all
+}
+
+func allPIDs() (pids []int) {
+	folders, _ := os.ReadDir("/proc")
+	for _, folder := range folders {
+		if pid, err := strconv.Atoi(folder.Name()); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // descends reports whether a process is of our tree, the guardian's aside.
-func descends(all map[int]relative, r relative) bool {
+func (p *process) descends(all map[int]relative, r relative) bool {
 	for range len(all) {
-		if r.pid == guardianPID() {
+		if r.pid == guardianPID() || p.prior[r.pid] {
 			return false
 		}
 		if r.parent == os.Getpid() {
@@ -95,6 +109,50 @@ func descends(all map[int]relative, r relative) bool {
 		r = parent
 	}
 	return false
+}
+
+// isGuardian reports whether a process is one, also another call-me's: it ends
+// by itself, when it has given its slot back.
+func isGuardian(pid int) bool {
+	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(line) == "call-me\x00"+guardianCommand+"\x00"
+}
+
+// ourChildren are the children that we have now, but for the guardian.
+func ourChildren() map[int]bool {
+	children := map[int]bool{}
+	for _, r := range relatives() {
+		if r.parent == os.Getpid() && r.pid != guardianPID() {
+			children[r.pid] = true
+		}
+	}
+	return children
+}
+
+// bearing lists the living processes that have a command's mark among their
+// variables, but no guardian: also what has left the group and lost its parent.
+func bearing(mark string) (pids []int) {
+	if mark == "" {
+		return nil
+	}
+	for _, pid := range allPIDs() {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		for variable := range bytes.SplitSeq(text, []byte{0}) {
+			marks, found := bytes.CutPrefix(variable, []byte(marksVariable+"="))
+			if found && bytes.Contains(marks, []byte(mark)) && !isGuardian(pid) {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// groupWasAsked notes that the group has had the signal.
+func (p *process) groupWasAsked() {
+	p.asked = map[int]bool{}
+	for _, r := range p.remaining() {
+		p.asked[r.pid] = r.group == p.pid()
+	}
 }
 
 // readRelative reads "PID (NAME) STATE PARENT GROUP ..."; NAME may have

@@ -56,6 +56,8 @@ func (p *process) leftovers() []string { return nil }
 
 func (p *process) endLeftovers(time.Duration) {}
 
+func (p *process) groupWasAsked() {}
+
 func (p *process) reap() *os.ProcessState { return p.cmd.ProcessState }
 
 func deathSignal(*os.ProcessState) (syscall.Signal, bool) { return 0, false }

@@ -222,14 +222,14 @@ func TestTheCommandIsUntouched(t *testing.T) {
 	os.WriteFile(script, []byte("#!/bin/sh\nfor a; do echo \"[$a]\"; done\ncat\necho to stderr >&2\nenv | grep ^CALL_ME | sort\n"), 0o755)
 	r := &trial{t: t, d: d, out: &lockedBuffer{}, err: &lockedBuffer{}}
 	cmd := mortal(t, "run", "uat", "--", script, "a b", "", "$HOME", "--", "*", "--json", "it's")
-	cmd.Env = append(d.env, "CALL_ME_HOLDER=run'ner", "CALL_ME_FENCE=1", "CALL_ME_SLOT=stale")
+	cmd.Env = append(d.env, "CALL_ME_HOLDER=run'ner", "CALL_ME_FENCE=1", "CALL_ME_SLOT=stale", "CALL_ME_RUNS=(1)")
 	cmd.Stdin = strings.NewReader("from stdin\n")
 	cmd.Stdout, cmd.Stderr = r.out, r.err
 	if err := cmd.Run(); err != nil {
 		t.Fatal(err, r.err)
 	}
 	want := regexp.MustCompile(`^\[a b\]\n\[\]\n\[\$HOME\]\n\[--\]\n\[\*\]\n\[--json\]\n\[it's\]\nfrom stdin\n` +
-		`CALL_ME_DB=.*\nCALL_ME_ENVIRONMENT=uat\nCALL_ME_FENCE=\d+\nCALL_ME_HOLDER=run'ner\nCALL_ME_SLOT=uat\n$`)
+		`CALL_ME_DB=.*\nCALL_ME_ENVIRONMENT=uat\nCALL_ME_FENCE=\d+\nCALL_ME_HOLDER=run'ner\nCALL_ME_RUNS=\(1\)\(\d+\)\nCALL_ME_SLOT=uat\n$`)
 	if !want.MatchString(r.out.String()) {
 		t.Errorf("stdout is\n%s", r.out)
 	}
@@ -334,6 +334,116 @@ func TestKilledWithoutAWordTheGuardianCleansUp(t *testing.T) {
 		connected("false")
 		d.call("DELETE", "/maybe?environment=uat&id=12345678")
 		r.freeWithin(absence + 2*time.Second)
+	})
+}
+
+// What has left the group, as timeout and setsid do, loses its parents too when
+// call-me is killed, and must be ended all the same, before the slot is free.
+func TestWhatLeftTheGroupEndsWithAKilledRun(t *testing.T) {
+	t.Parallel()
+	onlyLinux(t)
+	const elsewhere = `echo $$ >>pids; setsid sh -c 'echo $$ >>pids; trap "" TERM; sleep 1000 & echo $! >>pids; while :; do wait; done' & wait`
+	for name, end := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGSTOP} {
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(t)
+			r := d.run(t, "--ttl", "4s", "--", "sh", "-c", elsewhere)
+			pids := r.pids(3)
+			r.cmd.Process.Signal(end)
+			r.freeWithin(6 * time.Second)
+			r.nobodyLeft(pids, 0)
+		})
+	}
+	t.Run("a run within a run", func(t *testing.T) {
+		d := newDaemon(t)
+		r := d.run(t, "--", binaryPath(), "run", "inner", "--", "sh", "-c", stubborn)
+		pids := r.pids(2)
+		r.cmd.Process.Kill()
+		r.freeWithin(3 * time.Second)
+		r.nobodyLeft(pids, 0)
+	})
+}
+
+func onlyLinux(t *testing.T) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		t.Skip("only Linux tells who belongs to the tree")
+	}
+}
+
+// The guardian of a run within a run is no leftover: it gives the inner slot
+// back, also when the outer run kills what does not end.
+func TestARunWithinARunGivesBothSlotsBack(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	r := d.run(t, "--grace", "500ms", "--", binaryPath(), "run", "inner", "--grace", "500ms", "--ttl", "1h", "--", "sh", "-c", stubborn)
+	pids := r.pids(2)
+	r.cmd.Process.Signal(syscall.SIGTERM)
+	r.wantCode(143, 7*time.Second).nobodyLeft(pids, time.Second)
+	eventually(t, "the inner slot is free", func() bool {
+		code, _ := d.call("GET", "/maybe?environment=inner")
+		return code == 200
+	})
+	r = d.run(t, "--", binaryPath(), "run", "inner", "--", "true").wantCode(0, 7*time.Second)
+	if strings.Contains(r.err.String(), "left running") {
+		t.Errorf("the inner guardian was taken for a leftover: %s", r.err)
+	}
+}
+
+// A shell may end before its script has cleaned up: the rest of the grace is
+// the script's.
+func TestTheGraceIsForAllOfTheGroup(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	script := filepath.Join(t.TempDir(), "test.sh")
+	os.WriteFile(script, []byte("trap 'sleep 0.5; echo cleaned up; exit' TERM\necho $$ >>pids\nwhile :; do sleep 0.02; done\n"), 0o755)
+	r := d.run(t, "--", "sh", "-c", "sh "+script+" & wait; echo never")
+	pids := r.pids(1)
+	r.cmd.Process.Signal(syscall.SIGTERM)
+	r.wantCode(143, 4*time.Second).said("cleaned up").nobodyLeft(pids, 0)
+	if n := strings.Count(r.out.String(), "cleaned up"); n != 1 {
+		t.Errorf("it was asked %d times", n)
+	}
+}
+
+func TestWhatWasThereBeforeTheCommandStays(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	folder := t.TempDir()
+	cmd := mortal(t)
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `sleep 1000 >/dev/null 2>&1 & echo $! >tunnel; exec call-me run uat -- sh -c 'sleep 1000 & echo $! >leftover'`}
+	cmd.Dir, cmd.Env = folder, append(d.env, "CALL_ME_HOLDER=step")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+	number := func(file string) int {
+		text, _ := os.ReadFile(filepath.Join(folder, file))
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+		return pid
+	}
+	if pid := number("tunnel"); pid == 0 || !alive(pid) {
+		t.Error("it was ended")
+	} else {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if pid := number("leftover"); pid == 0 || alive(pid) {
+		t.Error("what the command left is alive")
+	}
+}
+
+// What the command does with its own lease does not take it from run.
+func TestRenewingWithinARunKeepsItsTTL(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	r := d.run(t, "--ttl", "6s", "--", "sh", "-c", `call-me renew uat --ttl 1s && call-me request uat --again && sleep 1.5`)
+	r.wantCode(0, 10*time.Second).said("run renews uat")
+	d.run(t, "--ttl", "3s", "--", "sh", "-c", `sleep 4`)
+	eventually(t, "it has its slot", func() bool {
+		_, body := d.call("GET", "/environments")
+		return strings.Contains(body, `"ttl_seconds":3`)
+	})
+	d.call("PUT", "/maybe?environment=uat&holder=runner&ttl=1h")
+	eventually(t, "the ttl is that of run again", func() bool {
+		_, body := d.call("GET", "/environments")
+		return strings.Contains(body, `"ttl_seconds":3,`)
 	})
 }
 

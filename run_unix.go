@@ -33,6 +33,7 @@ type process struct {
 	tty   *os.File      // of which the group is the foreground group; nil: none
 	moods chan mood     // that it was stopped, or goes on
 	asked map[int]bool  // leftovers that were asked to end
+	prior map[int]bool  // what was our child before: of the shell that became us by exec
 }
 
 // startProcess starts a command with our stdin, stdout and stderr. Where we
@@ -40,7 +41,7 @@ type process struct {
 // are its own. It does not begin to run before known has returned, which is
 // given its number: see gate.
 func startProcess(path string, argv, env []string, known func(pid int)) (*process, error) {
-	p := &process{ended: make(chan struct{}), moods: make(chan mood, 8)}
+	p := &process{ended: make(chan struct{}), moods: make(chan mood, 8), prior: ourChildren()}
 	self, err := ownBinary()
 	if err != nil {
 		return nil, err

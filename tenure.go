@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -28,6 +29,12 @@ type tenure struct {
 // shortGrace is the part of the grace that a lost lease leaves: at most a
 // quarter of the ttl.
 func (t *tenure) shortGrace() time.Duration { return min(t.grace, t.ttl/4) }
+
+// attemptTime is how long one attempt may take: with a short ttl there must be
+// time for more than one.
+func (t *tenure) attemptTime() time.Duration {
+	return min(callTime, max(time.Second, t.ttl/10))
+}
 
 // deadline is when the command must be told to end, if the last renewal that
 // succeeded was sent then: so early that it is dead when the lease is over.
@@ -61,6 +68,7 @@ func (t *tenure) keep(ctx context.Context, sent time.Time) error {
 		attempt  chan error // under way
 		started  time.Time
 		failures int
+		last     error // of the last attempt
 	)
 	t.told(t.deadline(sent))
 	for {
@@ -69,7 +77,7 @@ func (t *tenure) keep(ctx context.Context, sent time.Time) error {
 			return nil
 		case <-ticker.C:
 		case err := <-attempt:
-			attempt = nil
+			attempt, last = nil, err
 			switch {
 			case err == nil:
 				sent, failures = started, 0
@@ -85,11 +93,14 @@ func (t *tenure) keep(ctx context.Context, sent time.Time) error {
 		now := time.Now()
 		switch {
 		case passed(t.deadline(sent), now):
+			if last != nil {
+				return fmt.Errorf("%w: %w", errDeadline, last)
+			}
 			return errDeadline
 		case attempt == nil && passed(next, now):
 			attempt, started = make(chan error, 1), now
 			go func(result chan<- error) {
-				limited, cancel := context.WithTimeout(ctx, callTime)
+				limited, cancel := context.WithTimeout(ctx, t.attemptTime())
 				defer cancel()
 				result <- t.renew(limited)
 			}(attempt)
