@@ -177,11 +177,9 @@ func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-ch
 	defer beat.Stop()
 	text := ": this is call-me\n\n"
 	for {
-		if text != "" {
-			control.SetWriteDeadline(time.Now().Add(answerTime))
-			if _, err := w.Write([]byte(text)); err != nil || control.Flush() != nil {
-				return
-			}
+		control.SetWriteDeadline(time.Now().Add(answerTime))
+		if _, err := w.Write([]byte(text)); err != nil || control.Flush() != nil {
+			return
 		}
 		select {
 		case <-ctx.Done():
@@ -198,16 +196,17 @@ func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-ch
 	}
 }
 
-// eventText is empty where others' events are all there is to tell.
+// eventText tells of the events of one environment; of the others only that
+// something has changed.
 func eventText(events []*event, of string) string {
+	if of != "" {
+		events = slices.DeleteFunc(events, func(e *event) bool { return e.environment != of })
+	}
 	if len(events) == 0 {
 		return "event: change\ndata: {}\n\n"
 	}
 	var b bytes.Buffer
 	for _, e := range events {
-		if of != "" && e.environment != of {
-			continue
-		}
 		line, _ := json.Marshal(eventToJSON(e))
 		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: %s\n\n", e.number, e.kind, line)
 	}

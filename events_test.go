@@ -138,7 +138,11 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	perf := listen("")
 	s.call("POST /maybe?environment=staging&holder=dave")
 	s.call("DELETE /maybe?environment=perf&holder=carol")
-	if got := perf(); got != "released carol" {
+	got := perf()
+	for got == "change" { // of what happens elsewhere
+		got = perf()
+	}
+	if got != "released carol" {
 		t.Errorf("who listens to perf hears %q", got)
 	}
 	of = "?environment="

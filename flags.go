@@ -131,16 +131,22 @@ func (s *session) asking() asking {
 	return a
 }
 
-// renewal is the ttl that a renewal of this lease gives it; nil: the one it has.
-// What runs under run does not change run's, which renews in time for its own.
-func (s *session) renewal(wanted *time.Duration) *time.Duration {
-	if os.Getenv(marksVariable) == "" || os.Getenv("CALL_ME_ENVIRONMENT") != s.name || os.Getenv("CALL_ME_HOLDER") != s.holder {
-		return wanted
+// renew renews a lease, with a ttl unless that is nil. What runs under run does
+// not change the ttl of a run around it, which renews in time for its own.
+func (s *session) renew(ctx context.Context, which holding, ttl *time.Duration, tell func(error)) (leaseJSON, error) {
+	if os.Getenv(marksVariable) == "" || ttl == nil {
+		return s.client.renewHeld(ctx, which, ttl, tell)
 	}
-	if wanted != nil {
-		s.say("call-me: run renews %s, with its own ttl", printable(s.name))
+	lease, err := s.client.renewHeld(ctx, which, nil, tell)
+	if err != nil {
+		return lease, err
 	}
-	return nil
+	if isOfARun(lease.Fence) {
+		s.say("call-me: run renews %s, with its own ttl", printable(lease.Slot))
+		return lease, nil
+	}
+	which.fence = lease.Fence
+	return s.client.renewHeld(ctx, which, ttl, tell)
 }
 
 // holding is the lease that the caller means.

@@ -49,7 +49,7 @@ type word struct {
 func (h *holder) guardianOrder(grace time.Duration) order {
 	o := order{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile, Environment: h.asking.environment, ID: h.grant.id, Grace: grace}
 	if !h.leaveRunning {
-		o.Mark = h.mark()
+		o.Mark = h.mark
 	}
 	return o
 }
@@ -223,16 +223,21 @@ func endGroup(group int, mark string, grace time.Duration) {
 	})
 	signal(syscall.SIGTERM, others)
 	signal(syscall.SIGCONT, others)
-	for end := time.Now().Add(grace); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if syscall.Kill(-group, 0) != nil && len(bearing(mark)) == 0 {
-			return
+	gone := 0 // who is just becoming another program has no variables: one look is not enough
+	for end := time.Now().Add(grace); gone < 2 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if gone++; syscall.Kill(-group, 0) == nil || len(bearing(mark)) > 0 {
+			gone = 0
 		}
 	}
 	for range 50 { // what is killed may leave children of its own
-		others = bearing(mark)
-		if signal(syscall.SIGKILL, others); len(others) == 0 {
+		if gone >= 2 {
 			return
 		}
+		others = bearing(mark)
+		if gone++; len(others) > 0 {
+			gone = 0
+		}
+		signal(syscall.SIGKILL, others)
 		time.Sleep(10 * time.Millisecond)
 	}
 }

@@ -193,7 +193,7 @@ func takeSlot(ctx context.Context, s *session, asked asking, form resultForm, ag
 	w := s.waiter(asked, form)
 	defer w.done()
 	if again {
-		lease, err := s.client.renewHeld(ctx, holding{environment: asked.environment, holder: asked.holder}, s.renewal(&asked.ttl), w.troubled)
+		lease, err := s.renew(ctx, holding{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.troubled)
 		if err == nil {
 			w.confirmed(lease, time.Since(w.started))
 			err = w.unsaid
@@ -359,7 +359,7 @@ func renewCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			lease, err := s.client.renewHeld(c.Context, which, s.renewal(s.config.TTL.chosen), s.troubled)
+			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.troubled)
 			switch {
 			case err != nil:
 				return explainNotHeld(err, which)

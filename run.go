@@ -7,6 +7,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,7 +58,7 @@ type runner struct {
 // prevented the run.
 func (r *runner) run(ctx context.Context) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, forwarded...)
+	signal.Notify(signals, slices.DeleteFunc(slices.Clone(forwarded), func(s os.Signal) bool { return s == syscall.SIGHUP && signal.Ignored(s) })...)
 	defer signal.Stop(signals)
 	path, err := exec.LookPath(r.argv[0])
 	if err != nil {
@@ -72,7 +73,7 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return explainNoSlot(err, r.asking)
 	}
-	h := &holder{runner: r, grant: g, signals: signals, since: time.Now()}
+	h := &holder{runner: r, grant: g, signals: signals, since: time.Now(), mark: fmt.Sprintf("(%d-%s)", g.Fence, rand.Text())}
 	return h.hold(path)
 }
 
@@ -118,6 +119,7 @@ type holder struct {
 	grant    grant
 	since    time.Time
 	signals  chan os.Signal
+	mark     string // in marksVariable: the fence, and what no other run has, also not of another server
 	guardian *guardian
 	until    atomic.Pointer[time.Time] // the deadline
 	first    syscall.Signal            // the first one that asked to end; 0: none
@@ -165,14 +167,14 @@ func (h *holder) command(path string, lost <-chan error, shortGrace time.Duratio
 	p, err := startProcess(path, h.argv, append(os.Environ(),
 		"CALL_ME_ENVIRONMENT="+h.asking.environment, "CALL_ME_SLOT="+h.grant.Slot,
 		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder,
-		marksVariable+"="+os.Getenv(marksVariable)+h.mark()), h.guardian.watch)
+		marksVariable+"="+os.Getenv(marksVariable)+h.mark), h.guardian.watch)
 	if err != nil {
 		h.guardian.stopWatching()
 		return h.cannotStart(err)
 	}
 	h.await(p, lost, shortGrace)
 	if !h.leaveRunning {
-		h.endLeftovers(p)
+		h.endLeftovers(p, lost)
 	}
 	h.guardian.stopWatching() // before the command's number may become another's
 	return h.code(p.reap())
@@ -182,7 +184,10 @@ func (h *holder) command(path string, lost <-chan error, shortGrace time.Duratio
 // known wherever it goes.
 const marksVariable = "CALL_ME_RUNS"
 
-func (h *holder) mark() string { return fmt.Sprintf("(%d)", h.grant.Fence) }
+// isOfARun reports whether a fence is that of a run around this process.
+func isOfARun(fence uint64) bool {
+	return strings.Contains(os.Getenv(marksVariable), fmt.Sprintf("(%d-", fence))
+}
 
 // await waits until the command has ended, passes signals on to it, and ends
 // it when the lease is lost.
@@ -224,7 +229,7 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 // whyLost says what has happened to the lease, and who has the slot now.
 func (h *holder) whyLost() string {
 	var refused *apiError
-	if !errors.As(h.lost, &refused) {
+	if errors.Is(h.lost, errDeadline) || !errors.As(h.lost, &refused) {
 		return h.lost.Error()
 	}
 	text := "the lease is over"
@@ -248,19 +253,32 @@ func (h *holder) whyLost() string {
 }
 
 // endLeftovers ends what is still running of the command's group, and of its
-// tree where the system can tell.
-func (h *holder) endLeftovers(p *process) {
+// tree where the system can tell. What was asked to end with the command has
+// the rest of its grace, and may start what it needs for that.
+func (h *holder) endLeftovers(p *process, lost <-chan error) {
 	names := p.leftovers()
 	if len(names) == 0 {
 		return
 	}
 	h.say("call-me: ending what %s left running: %s", printable(h.argv[0]), printable(strings.Join(names, ", ")))
-	patience := h.grace
-	if !h.endBy.IsZero() {
+	patience, asked := h.grace, !h.endBy.IsZero()
+	if asked {
 		patience = time.Until(h.endBy)
-		p.groupWasAsked()
+		if h.lost != nil || h.first == syscall.SIGTERM {
+			p.groupWasAsked()
+		}
 	}
-	p.endLeftovers(patience)
+	p.endLeftovers(patience, !asked, func() bool {
+		select {
+		case s := <-h.signals:
+			return slices.Contains(ending, s.(syscall.Signal))
+		case h.lost = <-lost:
+			h.say("call-me: lost %s: %s", printable(h.grant.Slot), h.whyLost())
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 // code is what run exits with when the command has ended.

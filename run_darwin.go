@@ -28,8 +28,8 @@ func (p *process) groupWasAsked() { p.asked = map[int]bool{p.pid(): true} }
 // bearing: macOS does not show the variables of other processes.
 func bearing(string) []int { return nil }
 
-// ourChildren: see adoptOrphans.
-func ourChildren() map[int]bool { return nil }
+// ourTree: see adoptOrphans.
+func ourTree() map[int]bool { return nil }
 
 // signalLeftovers asks the group once to end; SIGKILL goes out every time.
 func (p *process) signalLeftovers(s syscall.Signal) {

@@ -118,15 +118,15 @@ func isGuardian(pid int) bool {
 	return string(line) == "call-me\x00"+guardianCommand+"\x00"
 }
 
-// ourChildren are the children that we have now, but for the guardian.
-func ourChildren() map[int]bool {
-	children := map[int]bool{}
-	for _, r := range relatives() {
-		if r.parent == os.Getpid() && r.pid != guardianPID() {
-			children[r.pid] = true
+// ourTree is what descends from us now, but for the guardian.
+func ourTree() map[int]bool {
+	all, tree := relatives(), map[int]bool{}
+	for _, r := range all {
+		if new(process).descends(all, r) {
+			tree[r.pid] = true
 		}
 	}
-	return children
+	return tree
 }
 
 // bearing lists the living processes that have a command's mark among their

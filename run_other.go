@@ -54,7 +54,7 @@ func (p *process) signal(s syscall.Signal) {
 
 func (p *process) leftovers() []string { return nil }
 
-func (p *process) endLeftovers(time.Duration) {}
+func (p *process) endLeftovers(time.Duration, bool, func() bool) {}
 
 func (p *process) groupWasAsked() {}
 

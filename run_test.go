@@ -229,7 +229,7 @@ func TestTheCommandIsUntouched(t *testing.T) {
 		t.Fatal(err, r.err)
 	}
 	want := regexp.MustCompile(`^\[a b\]\n\[\]\n\[\$HOME\]\n\[--\]\n\[\*\]\n\[--json\]\n\[it's\]\nfrom stdin\n` +
-		`CALL_ME_DB=.*\nCALL_ME_ENVIRONMENT=uat\nCALL_ME_FENCE=\d+\nCALL_ME_HOLDER=run'ner\nCALL_ME_RUNS=\(1\)\(\d+\)\nCALL_ME_SLOT=uat\n$`)
+		`CALL_ME_DB=.*\nCALL_ME_ENVIRONMENT=uat\nCALL_ME_FENCE=\d+\nCALL_ME_HOLDER=run'ner\nCALL_ME_RUNS=\(1\)\(\d+-\w+\)\nCALL_ME_SLOT=uat\n$`)
 	if !want.MatchString(r.out.String()) {
 		t.Errorf("stdout is\n%s", r.out)
 	}
@@ -346,11 +346,14 @@ func TestWhatLeftTheGroupEndsWithAKilledRun(t *testing.T) {
 	for name, end := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGSTOP} {
 		t.Run(name, func(t *testing.T) {
 			d := newDaemon(t)
-			r := d.run(t, "--ttl", "4s", "--", "sh", "-c", elsewhere)
+			r := d.run(t, "--ttl", "8s", "--", "sh", "-c", elsewhere)
 			pids := r.pids(3)
 			r.cmd.Process.Signal(end)
-			r.freeWithin(6 * time.Second)
+			r.freeWithin(9 * time.Second)
 			r.nobodyLeft(pids, 0)
+			if _, body := d.call("GET", "/history"); !strings.Contains(body, `"released"`) {
+				t.Errorf("the guardian has not released the slot: %s", body)
+			}
 		})
 	}
 	t.Run("a run within a run", func(t *testing.T) {
@@ -394,14 +397,24 @@ func TestTheGraceIsForAllOfTheGroup(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	script := filepath.Join(t.TempDir(), "test.sh")
-	os.WriteFile(script, []byte("trap 'sleep 0.5; echo cleaned up; exit' TERM\necho $$ >>pids\nwhile :; do sleep 0.02; done\n"), 0o755)
-	r := d.run(t, "--", "sh", "-c", "sh "+script+" & wait; echo never")
-	pids := r.pids(1)
-	r.cmd.Process.Signal(syscall.SIGTERM)
-	r.wantCode(143, 4*time.Second).said("cleaned up").nobodyLeft(pids, 0)
-	if n := strings.Count(r.out.String(), "cleaned up"); n != 1 {
-		t.Errorf("it was asked %d times", n)
+	os.WriteFile(script, []byte("trap 'sleep 0.3; sleep 0.2 && echo cleaned up; exit' TERM\necho $$ >>pids\nwhile :; do sleep 0.02; done\n"), 0o755)
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} { // what a shell starts in the background ignores SIGINT
+		r := d.run(t, "--", "sh", "-c", "sh "+script+" & wait; echo never")
+		pids := r.pids(1)
+		r.cmd.Process.Signal(s)
+		r.wantCode(128+int(s), 4*time.Second).said("cleaned up").nobodyLeft(pids, 0)
+		if n := strings.Count(r.out.String(), "cleaned up"); n != 1 {
+			t.Errorf("it was asked %d times", n)
+		}
 	}
+	t.Run("and hurried by a second signal", func(t *testing.T) {
+		r := d.run(t, "--grace", "1m", "--", "sh", "-c", `sh -c 'trap "" TERM; echo $$ >>pids; while :; do sleep 0.1; done' & wait`)
+		pids := r.pids(1)
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		r.said("left running")
+		r.cmd.Process.Signal(syscall.SIGTERM)
+		r.wantCode(143, 7*time.Second).nobodyLeft(pids, 0)
+	})
 }
 
 func TestWhatWasThereBeforeTheCommandStays(t *testing.T) {
@@ -409,7 +422,7 @@ func TestWhatWasThereBeforeTheCommandStays(t *testing.T) {
 	d := newDaemon(t)
 	folder := t.TempDir()
 	cmd := mortal(t)
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `sleep 1000 >/dev/null 2>&1 & echo $! >tunnel; exec call-me run uat -- sh -c 'sleep 1000 & echo $! >leftover'`}
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `sh -c 'sleep 1000 >/dev/null 2>&1 & echo $! >tunnel; sleep 0.5' & while [ ! -s tunnel ]; do sleep 0.01; done; exec call-me run uat -- sh -c 'sleep 1000 & echo $! >leftover; sleep 1'`}
 	cmd.Dir, cmd.Env = folder, append(d.env, "CALL_ME_HOLDER=step")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatal(err, string(out))
@@ -433,14 +446,20 @@ func TestWhatWasThereBeforeTheCommandStays(t *testing.T) {
 func TestRenewingWithinARunKeepsItsTTL(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
-	r := d.run(t, "--ttl", "6s", "--", "sh", "-c", `call-me renew uat --ttl 1s && call-me request uat --again && sleep 1.5`)
+	r := d.run(t, "--ttl", "9s", "--", "sh", "-c", `call-me request uat --again && call-me renew uat --ttl 1s && sleep 4`)
 	r.wantCode(0, 10*time.Second).said("run renews uat")
+	r = d.run(t, "--ttl", "9s", "--", "call-me", "run", "inner", "--", "sh", "-c", `call-me renew uat --ttl 1s && sleep 4`)
+	r.wantCode(0, 10*time.Second).said("run renews uat")
+	r = d.run(t, "--", "sh", "-c", `call-me request other && call-me renew other --ttl 4h && call-me release other`)
+	r.wantCode(0, 10*time.Second).said("(4h)")
 	d.run(t, "--ttl", "3s", "--", "sh", "-c", `sleep 4`)
 	eventually(t, "it has its slot", func() bool {
 		_, body := d.call("GET", "/environments")
 		return strings.Contains(body, `"ttl_seconds":3`)
 	})
-	d.call("PUT", "/maybe?environment=uat&holder=runner&ttl=1h")
+	if code, body := d.call("PUT", "/maybe?environment=uat&holder=runner&ttl=1h"); code != 200 || !strings.Contains(body, `"ttl_seconds":3600`) {
+		t.Error(code, body)
+	}
 	eventually(t, "the ttl is that of run again", func() bool {
 		_, body := d.call("GET", "/environments")
 		return strings.Contains(body, `"ttl_seconds":3,`)
@@ -823,4 +842,11 @@ func TestATargetThatChecksTheFenceIsSafeFromAPausedHolder(t *testing.T) {
 func versionOf(path string) string {
 	out, _ := exec.Command(path, "--version").CombinedOutput()
 	return string(out)
+}
+
+func TestWhyALeaseIsLostIsTheLastRefusalAndNoGuess(t *testing.T) {
+	h := &holder{lost: fmt.Errorf("%w: %w", errDeadline, &apiError{refusalJSON{Code: 503, Message: "the server's disk is full"}})}
+	if got := h.whyLost(); !strings.HasPrefix(got, errDeadline.Error()) || !strings.Contains(got, "disk is full") {
+		t.Error(got)
+	}
 }

@@ -33,7 +33,7 @@ type process struct {
 	tty   *os.File      // of which the group is the foreground group; nil: none
 	moods chan mood     // that it was stopped, or goes on
 	asked map[int]bool  // leftovers that were asked to end
-	prior map[int]bool  // what was our child before: of the shell that became us by exec
+	prior map[int]bool  // what was of our tree before: of the shell that became us by exec
 }
 
 // startProcess starts a command with our stdin, stdout and stderr. Where we
@@ -41,7 +41,7 @@ type process struct {
 // are its own. It does not begin to run before known has returned, which is
 // given its number: see gate.
 func startProcess(path string, argv, env []string, known func(pid int)) (*process, error) {
-	p := &process{ended: make(chan struct{}), moods: make(chan mood, 8), prior: ourChildren()}
+	p := &process{ended: make(chan struct{}), moods: make(chan mood, 8), prior: ourTree()}
 	self, err := ownBinary()
 	if err != nil {
 		return nil, err
@@ -215,13 +215,16 @@ func deathSignal(state *os.ProcessState) (syscall.Signal, bool) {
 	return status.Signal(), ok && status.Signaled()
 }
 
-// endLeftovers asks what is left to end, and kills it when it has not after
-// patience.
-func (p *process) endLeftovers(patience time.Duration) {
+// endLeftovers asks what is left to end, with newborn also what is born
+// meanwhile, and kills it when it has not after patience, or when that is over
+// before.
+func (p *process) endLeftovers(patience time.Duration, newborn bool, over func() bool) {
 	p.signalLeftovers(syscall.SIGTERM)
-	for end := time.Now().Add(patience); time.Now().Before(end) && len(p.leftovers()) > 0; {
+	for end := time.Now().Add(patience); time.Now().Before(end) && len(p.leftovers()) > 0 && !over(); {
 		time.Sleep(20 * time.Millisecond)
-		p.signalLeftovers(syscall.SIGTERM) // to those that were born meanwhile
+		if newborn {
+			p.signalLeftovers(syscall.SIGTERM)
+		}
 	}
 	for range 50 { // what is killed may leave children of its own
 		if len(p.leftovers()) == 0 {

@@ -30,10 +30,10 @@ type tenure struct {
 // quarter of the ttl.
 func (t *tenure) shortGrace() time.Duration { return min(t.grace, t.ttl/4) }
 
-// attemptTime is how long one attempt may take: with a short ttl there must be
-// time for more than one.
-func (t *tenure) attemptTime() time.Duration {
-	return min(callTime, max(time.Second, t.ttl/10))
+// attemptTime is how long an attempt may take: half of what is left, so that
+// there is time for another one.
+func (t *tenure) attemptTime(left time.Duration) time.Duration {
+	return min(callTime, max(left/2, t.ttl/10))
 }
 
 // deadline is when the command must be told to end, if the last renewal that
@@ -99,8 +99,9 @@ func (t *tenure) keep(ctx context.Context, sent time.Time) error {
 			return errDeadline
 		case attempt == nil && passed(next, now):
 			attempt, started = make(chan error, 1), now
+			limit := t.attemptTime(t.deadline(sent).Sub(now))
 			go func(result chan<- error) {
-				limited, cancel := context.WithTimeout(ctx, t.attemptTime())
+				limited, cancel := context.WithTimeout(ctx, limit)
 				defer cancel()
 				result <- t.renew(limited)
 			}(attempt)

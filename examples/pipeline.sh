@@ -12,10 +12,10 @@ version=$1 folder=$2 lock=${LOCK:-call-me}
 
 # On one machine two pipelines would be the same user@host: then the clean-up of
 # one could end the other's lease.
-export CALL_ME_HOLDER="${CALL_ME_HOLDER:-pipeline $version}"
+export CALL_ME_HOLDER="${CALL_ME_HOLDER:-pipeline $version, process $$}"
 
 if [ "$lock" != none ]; then
-    trap 'call-me release uat' EXIT
+    trap 'call-me release uat || :' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
