@@ -342,7 +342,7 @@ func TestKilledWithoutAWordTheGuardianCleansUp(t *testing.T) {
 func TestWhatLeftTheGroupEndsWithAKilledRun(t *testing.T) {
 	t.Parallel()
 	onlyLinux(t)
-	const elsewhere = `echo $$ >>pids; setsid sh -c 'echo $$ >>pids; trap "" TERM; sleep 1000 & echo $! >>pids; while :; do wait; done' & wait`
+	const elsewhere = `echo $$ >>pids; setsid sh -c 'echo $$ >>pids; trap "" TERM; sleep 1000 & echo $! >>pids; while :; do sleep 1; done' & wait`
 	for name, end := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGSTOP} {
 		t.Run(name, func(t *testing.T) {
 			d := newDaemon(t)
