@@ -137,8 +137,8 @@ func (s *server) known(events map[string][]*event) []string {
 
 // asset answers a file of the binary.
 func asset(name, kind string) handler {
-	content, err := files.ReadFile(name)
 	return func(w http.ResponseWriter, r *http.Request) error {
+		content, err := files.ReadFile(name)
 		if err != nil {
 			return err
 		}

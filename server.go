@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -36,14 +35,22 @@ type server struct {
 	outside    sync.WaitGroup // connections that are attended to, and calls that will be answered, outside of net/http
 }
 
-// routes is the whole API. A handler's error is answered as JSON.
+// routes is the whole API. A handler's error is answered as JSON. A path is
+// taken as it is: a ServeMux would redirect some, with a page for people.
 func (s *server) routes() http.Handler {
-	mux := http.NewServeMux()
-	route := func(path string, methods map[string]handler) {
+	type path struct {
+		methods map[string]http.Handler
+		others  http.Handler
+	}
+	paths := map[string]path{}
+	route := func(name string, methods map[string]handler) {
+		p := path{map[string]http.Handler{}, s.answering(name, s.keyed(notAllowed(methods)))}
 		for method, h := range methods {
-			mux.Handle(method+" "+path, s.answering(path, h))
+			if p.methods[method] = s.answering(name, h); method == http.MethodGet {
+				p.methods[http.MethodHead] = p.methods[method]
+			}
 		}
-		mux.Handle(path, s.answering(path, s.keyed(notAllowed(methods))))
+		paths[name] = p
 	}
 	route(quickPath, s.maybe())
 	route("/environments", map[string]handler{http.MethodGet: s.keyed(s.environments)})
@@ -51,24 +58,25 @@ func (s *server) routes() http.Handler {
 	route("/events", map[string]handler{http.MethodGet: s.keyed(s.events)})
 	route("/backup", map[string]handler{http.MethodGet: s.keyed(s.backup)})
 	route("/healthz", map[string]handler{http.MethodGet: s.health})
-	route("/{$}", map[string]handler{http.MethodGet: s.keyed(s.page)})
+	route("/", map[string]handler{http.MethodGet: s.keyed(s.page)})
 	route("/page.css", map[string]handler{http.MethodGet: s.keyed(asset("page.css", "text/css; charset=utf-8"))})
 	route("/page.js", map[string]handler{http.MethodGet: s.keyed(asset("page.js", "text/javascript; charset=utf-8"))})
 	route("/openapi.yaml", map[string]handler{http.MethodGet: s.keyed(asset("openapi.yaml", "application/yaml"))})
 	route("/metrics", map[string]handler{http.MethodGet: s.keyed(s.metricsHandler())})
 	notFound := s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
-	mux.Handle("/", notFound)
 
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(s.answering("cross-origin", func(http.ResponseWriter, *http.Request) error {
 		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
 	}))
 	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isTidy(r) {
-			mux.ServeHTTP(w, r)
-		} else {
-			notFound.ServeHTTP(w, r)
+		h := notFound
+		if p, ok := paths[r.URL.Path]; ok {
+			if h, ok = p.methods[r.Method]; !ok {
+				h = p.others
+			}
 		}
+		h.ServeHTTP(w, r)
 	}))
 }
 
@@ -80,14 +88,6 @@ func (s *server) maybe() map[string]handler {
 		http.MethodPut:    s.keyed(s.renew),
 		http.MethodDelete: s.keyed(s.release),
 	}
-}
-
-// isTidy reports whether a path is one that a ServeMux takes as it is. It
-// would redirect all others, with a page for people.
-func isTidy(r *http.Request) bool {
-	p := r.URL.Path
-	clean := path.Clean(p)
-	return path.IsAbs(p) && (p == clean || p == clean+"/" && clean != "/")
 }
 
 // A handler answers a call, or returns the error that is the answer.
