@@ -41,6 +41,7 @@ func TestProfilesAreForGoToolPprof(t *testing.T) {
 		{"profile?seconds=1", "Type: cpu", "keeper).run"},
 		{"goroutine", "Type: goroutine", "keeper).run"},
 		{"allocs", "Type: alloc_space", "server)."},
+		{"heap?gc=1", "Type: inuse_space", ""},
 	} {
 		cmd := exec.Command("go", "tool", "pprof", "-top", "-cum", "-nodecount=200", "http://"+address+c.profile)
 		cmd.Env = append(cmd.Environ(), "PPROF_TMPDIR="+t.TempDir())
@@ -53,9 +54,14 @@ func TestProfilesAreForGoToolPprof(t *testing.T) {
 	if err := <-busy; err != nil {
 		t.Error(err)
 	}
-	for path, begins := range map[string]string{"trace?seconds=.1": "go 1.", "goroutine?debug=1": "goroutine profile: total"} {
+	for path, begins := range map[string]string{"trace?seconds=.1": "go 1.", "goroutine?debug=1": "goroutine profile: total", "": "profile?seconds=30\n"} {
 		if status, body := get(t, address+path); status != http.StatusOK || !strings.HasPrefix(body, begins) {
 			t.Errorf("%s: %d %.40q", path, status, body)
+		}
+	}
+	for _, nothing := range []string{"nothing", "../pprof"} {
+		if status, body := get(t, address+nothing); status != http.StatusNotFound {
+			t.Errorf("%s: %d %s", nothing, status, body)
 		}
 	}
 	if status, body := d.call(http.MethodGet, "/debug/pprof/heap"); status != http.StatusNotFound {
