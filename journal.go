@@ -19,6 +19,7 @@ import (
 )
 
 const (
+	journalAtOnce = 64                   // so many sectors are read, or made, at once
 	journalSector = 512                  // bytes
 	journalHead   = checksumSize + 8 + 2 // the group's number; the bytes that follow, twice, plus one in its last sector
 	journalSpace  = journalSector - journalHead
@@ -132,11 +133,10 @@ func sectorChecksum(at int, sector []byte) uint64 {
 
 // format fills a new strip with sectors of no group.
 func (j *journal) format() error {
-	const atOnce = 64
-	b := make([]byte, 0, atOnce*journalSector)
+	b := make([]byte, 0, journalAtOnce*journalSector)
 	for at := 0; at < j.sectors; {
 		first := at
-		for b = b[:0]; at < min(first+atOnce, j.sectors); at++ {
+		for b = b[:0]; at < min(first+journalAtOnce, j.sectors); at++ {
 			b = appendSector(b, at, 0, nil, true)
 		}
 		if _, err := j.file.WriteAt(b, j.offset+int64(first)*journalSector); err != nil {
@@ -148,18 +148,21 @@ func (j *journal) format() error {
 
 // read returns the groups after the settled one, and goes on behind them. A
 // last group that is there in part only was never answered, and is left out.
-// They are written once more, for the next sync: a server that was killed may
-// not have synced them, or in vain. The error is errDamaged, or the file's.
+// The others are written once more, for the next sync: a server that was killed
+// may not have synced them, or in vain. The error is errDamaged, or the file's.
 func (j *journal) read(settled uint64) (groups []entries, err error) {
 	j.group, j.next = settled, 0
-	b := make([]byte, j.sectors*journalSector)
-	if _, err := j.file.ReadAt(b, j.offset); err != nil {
-		return nil, err
-	}
-	var payload []byte
+	b := make([]byte, journalAtOnce*journalSector)
+	var payload, counts []byte // of one group; the sectors of all groups
 	newest := uint64(0)
 	for at := range j.sectors {
-		s := b[at*journalSector:][:journalSector]
+		if at%journalAtOnce == 0 {
+			b = b[:min(journalAtOnce, j.sectors-at)*journalSector]
+			if _, err := j.file.ReadAt(b, j.offset+int64(at)*journalSector); err != nil {
+				return nil, err
+			}
+		}
+		s := b[at%journalAtOnce*journalSector:][:journalSector]
 		group, size := binary.BigEndian.Uint64(s[checksumSize:]), binary.BigEndian.Uint16(s[checksumSize+8:])
 		if checksumOf(s) != sectorChecksum(at, s) || size/2 > journalSpace {
 			return nil, unsound("sector %d of its journal is not valid", at)
@@ -168,7 +171,7 @@ func (j *journal) read(settled uint64) (groups []entries, err error) {
 		if group != j.group+1 || at != j.next+len(payload)/journalSpace {
 			continue
 		}
-		payload = append(payload, s[journalHead:][:size/2]...)
+		payload, counts = append(payload, s[journalHead:][:size/2]...), append(counts, s...)
 		if size%2 == 0 {
 			continue
 		}
@@ -185,7 +188,7 @@ func (j *journal) read(settled uint64) (groups []entries, err error) {
 	case newest > j.group: // parts of it may not be mixed with another group of its number
 		j.group, j.next = newest, j.sectors
 	}
-	return groups, writeBack(j.file, j.offset, b[:j.next*journalSector])
+	return groups, writeBack(j.file, j.offset, counts)
 }
 
 // writeBack writes what was just read. After a sync that failed the system

@@ -437,7 +437,7 @@ func TestTheElementsOfAPageShareNothing(t *testing.T) {
 			native.PutUint32(page[at+4:], uint32(data-at)+pos)
 			native.PutUint32(page[at+8:], uint32(i+1)) // "a" and "ab", or "aa"
 		}
-		return (&soundFile{pageSize: 4096}).leaf(page, nil, nil, 0)
+		return (&soundFile{pageSize: 4096}).leaf(page, uint64(len(page)), nil, nil, 0)
 	}
 	if err := leaf([2]uint32{0, 1}); err != nil {
 		t.Errorf("behind one another: %v", err)

@@ -15,11 +15,11 @@ import (
 
 // The file sets space aside for the day when the disk is full: a release
 // needs fresh pages too, and what deleting frees can be used only by the next
-// transaction. It is in pieces, four to a page of 4 kB: what is free in a file
+// transaction. It is in pieces, two to a page of 4 kB: what is free in a file
 // that has been full is single pages, and a larger value needs a run of them.
 const (
 	reserveSize  = 64 << 10
-	reservePiece = 900
+	reservePiece = 1900
 )
 
 // settlePiece is how many writes of the journal are settled at once on a disk
@@ -69,7 +69,7 @@ func (s *store) reserve() error {
 		return err
 	}
 	put := func(sectors int) error {
-		return s.update(func(tx *bbolt.Tx) error { return putReserve(tx, sectors) })
+		return s.update(func(tx *bbolt.Tx) error { return putReserve(tx, 0, reservePieces(sectors)) })
 	}
 	err := errNoSpace
 	if !s.reserved { // else it would need its space twice
@@ -101,11 +101,11 @@ func reservePieces(sectors int) int {
 
 // putReserve sets aside what a transaction needs, and a place for all that a
 // journal holds, in pages that are half full.
-func putReserve(tx *bbolt.Tx, sectors int) error {
+func putReserve(tx *bbolt.Tx, from, to int) error {
 	b := tx.Bucket([]byte(reserveBucket))
 	b.FillPercent = 1
 	piece := make([]byte, reservePiece)
-	for i := range reservePieces(sectors) {
+	for i := from; i < to; i++ {
 		if err := b.Put(binary.BigEndian.AppendUint16(nil, uint16(i)), piece); err != nil {
 			return err
 		}

@@ -103,11 +103,14 @@ func (s *store) replaceWith(sectors int, h header, records []write, publish func
 	}
 	aside.Close()
 	defer os.Remove(aside.Name())
-	db, file, err := openBolt(aside.Name(), emptySize(sectors))
+	if err := fill(aside.Name(), sectors, &h, records); err != nil {
+		return err
+	}
+	db, file, err := openBolt(aside.Name(), 0)
 	if err != nil {
 		return err
 	}
-	j, err := fill(db, file, sectors, &h, records)
+	j, err := findJournal(db, file, h.sectors)
 	if err == nil {
 		err = publish(aside.Name(), s.path)
 	}
@@ -126,23 +129,14 @@ func (s *store) replaceWith(sectors int, h header, records []write, publish func
 // writeCopy fills the empty file at path with a database of exactly these
 // records, and makes it durable.
 func writeCopy(path string, counter uint64, records []write) error {
-	err := writeCopyWith(journalSectors, path, counter, records)
+	err := fill(path, journalSectors, &header{format: format, counter: counter}, records)
 	if err != nil && isFull(err) {
 		if err := os.Truncate(path, 0); err != nil {
 			return err
 		}
-		err = writeCopyWith(0, path, counter, records)
+		err = fill(path, 0, &header{format: format, counter: counter}, records)
 	}
 	return err
-}
-
-func writeCopyWith(sectors int, path string, counter uint64, records []write) error {
-	db, file, err := openBolt(path, emptySize(sectors))
-	if err != nil {
-		return err
-	}
-	_, err = fill(db, file, sectors, &header{format: format, counter: counter}, records)
-	return errors.Join(err, db.Close())
 }
 
 // emptySize is about how many bytes a file without records has. bbolt maps a
@@ -151,39 +145,57 @@ func emptySize(sectors int) int {
 	return reservePieces(sectors)*1024 + journalSize(uint64(sectors)) + 32<<10
 }
 
-// fill makes the buckets of a new file, stores the records, and returns the
-// journal, which is empty.
-func fill(db *bbolt.DB, file *os.File, sectors int, h *header, records []write) (*journal, error) {
+// fillPieces is how many pieces of the reserve go into the file at once: bbolt
+// keeps as many buffers as there are pages in its largest transaction.
+const fillPieces = 64
+
+// fill makes the empty file at path a database with exactly these records, and
+// durable. The file is closed again: what bbolt has mapped and buffered of it is
+// no longer needed.
+func fill(path string, sectors int, h *header, records []write) error {
 	h.sectors = uint64(sectors)
-	err := guard(func() error {
-		return db.Update(func(tx *bbolt.Tx) error {
-			for _, name := range append([]string{metaBucket, journalBucket, reserveBucket}, recordBuckets...) {
-				if _, err := tx.CreateBucket([]byte(name)); err != nil {
-					return err
-				}
-			}
-			if sectors > 0 {
-				if err := tx.Bucket([]byte(journalBucket)).Put(sectorsKey, make([]byte, journalSize(h.sectors))); err != nil {
-					return err
-				}
-			}
-			if err := putReserve(tx, sectors); err != nil {
+	db, file, err := openBolt(path, emptySize(sectors))
+	if err != nil {
+		return err
+	}
+	db.NoSync = true // until it is whole
+	err = guard(func() error { return fillBuckets(db, sectors, h, records) })
+	if err == nil {
+		err = formatJournal(db, file, h.sectors)
+	}
+	if err == nil {
+		err = db.Sync()
+	}
+	return errors.Join(err, db.Close())
+}
+
+func fillBuckets(db *bbolt.DB, sectors int, h *header, records []write) error {
+	err := db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range append([]string{metaBucket, journalBucket, reserveBucket}, recordBuckets...) {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
 				return err
 			}
-			return put(tx, h, records)
-		})
+		}
+		if sectors == 0 {
+			return nil
+		}
+		return tx.Bucket([]byte(journalBucket)).Put(sectorsKey, make([]byte, journalSize(h.sectors)))
 	})
-	if err != nil {
-		return nil, err
-	}
-	j, err := findJournal(db, file, h.sectors)
-	if err == nil {
-		err = j.format()
+	for from, all := 0, reservePieces(sectors); err == nil && from < all; from += fillPieces {
+		err = db.Update(func(tx *bbolt.Tx) error { return putReserve(tx, from, min(from+fillPieces, all)) })
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return j, db.Sync()
+	return db.Update(func(tx *bbolt.Tx) error { return put(tx, h, records) })
+}
+
+func formatJournal(db *bbolt.DB, file *os.File, sectors uint64) error {
+	j, err := findJournal(db, file, sectors)
+	if err != nil {
+		return err
+	}
+	return j.format()
 }
 
 // syncFolder makes a new name durable. Windows cannot, and need not.
