@@ -18,7 +18,8 @@ import (
 
 const (
 	pollTime  = 25 * time.Second // under every proxy's idle limit
-	claimTime = 45 * time.Second // a grant that nobody confirms ends after this: later than a poll that is dead is found to be
+	pollLate  = 3 * time.Second  // later than that no answer to a poll comes: it is dead, and the next one must arrive within claimTime
+	claimTime = 30 * time.Second // a grant that nobody confirms ends after this
 	callTime  = 10 * time.Second // for any other answer to arrive
 	leaveTime = 2 * time.Second  // for leaving the line when we are stopped
 )
@@ -113,7 +114,7 @@ func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patienc
 		if !a.noWait {
 			values.Set("wait", wait.String())
 		}
-		err := c.try(ctx, p, wait+callTime, http.MethodPost, "/maybe", values, &lease)
+		err := c.try(ctx, p, max(callTime, wait+pollLate), http.MethodPost, "/maybe", values, &lease)
 		var refused *apiError
 		switch {
 		case err == nil:

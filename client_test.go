@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -207,6 +208,49 @@ func TestTheClientHasMoreThanOneConnection(t *testing.T) {
 		t.Error("no call came")
 	}
 }
+
+// The connection of a poll can die unnoticed, and the slot be granted to it in
+// the next moment: the next poll must find the lease before the claim ends.
+func TestADeadPollIsFoundBeforeItsGrantEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := newClient(clientConfig{Host: "http://call-me", KeyConfig: KeyConfig{APIKey: testKey}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var granted, claimed time.Time // to the dead poll
+		c.http.Transport = transport(func(r *http.Request) (*http.Response, error) {
+			answer := func(status int, body string) (*http.Response, error) {
+				return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{"Content-Type": {"application/json"}}}, nil
+			}
+			switch {
+			case r.Method == http.MethodPut:
+				return answer(200, `{"environment":"uat","slot":"uat","fence":1}`)
+			case r.FormValue("wait") == "0s":
+				return answer(403, `{"code":403,"message":"no","environment":"uat"}`)
+			case granted.IsZero():
+				claim, err := time.ParseDuration(r.FormValue("claim"))
+				if err != nil {
+					t.Error(err)
+				}
+				granted = time.Now()
+				claimed = granted.Add(claim)
+				<-r.Context().Done()
+				return nil, r.Context().Err()
+			case time.Now().After(claimed.Add(-time.Second)):
+				t.Errorf("the next poll came after %v, the claim is %v", time.Since(granted), claimed.Sub(granted))
+			}
+			return answer(201, `{"environment":"uat","slot":"uat","fence":1}`)
+		})
+		if _, err := c.acquire(t.Context(), asking{environment: "uat", holder: "ci"}, &ear{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A transport answers calls without a network.
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
 	s := newSite(t, "")
