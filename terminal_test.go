@@ -73,6 +73,27 @@ func TestWhoHasHeardNothingIsNotToldOfALine(t *testing.T) {
 		if out.String() != "waiting for free slot on environment: uat\n" || !strings.HasSuffix(log.String(), "you are next in line\n") {
 			t.Errorf("stdout %q, and\n%s", out, log)
 		}
+		if strings.Contains(log.String(), "answers again") {
+			t.Errorf("it has never answered before:\n%s", log)
+		}
+	})
+}
+
+// Who was told that the server is away hears when it is back, once.
+func TestAServerThatIsBackIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		term, _, log := paper()
+		w := term.waiter(asking{environment: "uat", holder: "me"}, plainForm)
+		defer w.done()
+		refused := refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}}
+		w.waiting(refused)
+		w.troubled(errUnreachable)
+		for range 2 {
+			w.waiting(refused)
+		}
+		if text := log.String(); !strings.HasSuffix(text, "you are next in line\ncannot reach; trying again\nthe server answers again\n") {
+			t.Errorf("the end of\n%s", text)
+		}
 	})
 }
 

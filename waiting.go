@@ -39,6 +39,7 @@ type waiter struct {
 	started time.Time
 	said    time.Time
 	known   *refusalJSON // the line, as last heard; nil: the server has not said anything yet
+	trouble bool         // the server has not answered since we said so
 	live    bool         // the live line is on the screen
 	unsaid  error        // why stdout was not told of the slot
 }
@@ -142,6 +143,10 @@ func (w *waiter) waiting(refused refusalJSON) {
 	defer w.mu.Unlock()
 	before := w.known
 	w.known = &refused
+	if w.trouble && before != nil {
+		w.line("the server answers again")
+	}
+	w.trouble = false
 	switch {
 	case before == nil:
 		w.begin()
@@ -200,6 +205,7 @@ func (w *waiter) troubled(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.line("%s; trying again", printable(err.Error()))
+	w.trouble = true
 }
 
 func (w *waiter) startedAnew(why refusalJSON) {
