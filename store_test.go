@@ -173,32 +173,56 @@ func TestASecondServerOnTheSameFileIsRefusedAndTheFirstUnaffected(t *testing.T) 
 }
 
 func TestOfManyFirstStartsAtOnceOneGetsTheFile(t *testing.T) {
-	path := tempDB(t)
-	results := make(chan *store, 8)
-	for range cap(results) {
-		go func() {
-			s, err := openStore(path)
-			if err != nil && !errors.Is(err, errInUse) {
-				t.Error(err)
+	noLinks := func(path string) (*store, error) {
+		s := &store{path: path}
+		return s, s.create(func(string, string) error { return syscall.EPERM })
+	}
+	for _, c := range []struct {
+		name  string
+		empty bool // there is a file already
+		start func(path string) (*store, error)
+	}{
+		{"no file", false, openStore},
+		{"an empty file", true, openStore},
+		{"no links on the file system", false, noLinks},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := tempDB(t)
+			if c.empty {
+				os.WriteFile(path, nil, 0o600)
 			}
-			results <- s
-		}()
-	}
-	var open []*store
-	for range cap(results) {
-		if s := <-results; s != nil && s.db != nil {
-			open = append(open, s)
-		}
-	}
-	if len(open) != 1 {
-		t.Errorf("%d have opened it", len(open))
-	}
-	for _, s := range open {
-		s.close()
-	}
-	left, _ := filepath.Glob(path + "*")
-	if len(left) != 1 {
-		t.Errorf("files are left: %v", left)
+			results := make(chan *store, 8)
+			for range cap(results) {
+				go func() {
+					s, err := c.start(path)
+					if err != nil && !errors.Is(err, errInUse) {
+						t.Error(err)
+					}
+					results <- s
+				}()
+			}
+			var open []*store
+			for range cap(results) {
+				if s := <-results; s != nil && s.db != nil {
+					open = append(open, s)
+				}
+			}
+			if len(open) != 1 {
+				t.Errorf("%d have opened it", len(open))
+			}
+			for _, s := range open {
+				s.close()
+			}
+			left, _ := filepath.Glob(path + "*")
+			if len(left) != 1 {
+				t.Errorf("files are left: %v", left)
+			}
+			if s, err := openStore(path); err != nil {
+				t.Error(err)
+			} else {
+				s.close()
+			}
+		})
 	}
 }
 

@@ -15,11 +15,13 @@ import (
 
 // The file sets space aside for the day when the disk is full: a release
 // needs fresh pages too, and what deleting frees can be used only by the next
-// transaction. It is in pieces, two to a page of 4 kB: what is free in a file
-// that has been full is single pages, and a larger value needs a run of them.
+// transaction. It is in pieces, four to a page of 4 kB: what is free in a file
+// that has been full is single pages, and a larger value needs a run of them, as
+// do larger pieces: bbolt leaves up to four together, also where they do not fit
+// into one page.
 const (
 	reserveSize  = 64 << 10
-	reservePiece = 1900
+	reservePiece = 900
 )
 
 // settlePiece is how many writes of the journal are settled at once on a disk

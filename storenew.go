@@ -27,18 +27,30 @@ func globQuote(name string) string {
 	return strings.NewReplacer("*", "\\*", "?", "\\?", "[", "\\[", "\\", "\\\\").Replace(name)
 }
 
-// create makes a new file. It is complete, synced and locked before publish
-// gives it its name: a power failure leaves the whole file or none. Of two
-// servers that do this at once, link lets only one succeed.
+// create makes a new file where there is none. It is complete, synced and locked
+// before publish, which is os.Link, gives it its name: a power failure leaves
+// the whole file or none. Of two servers that do this at once, only one
+// succeeds.
 func (s *store) create(publish func(from, to string) error) error {
 	err := s.replace(header{format: format}, nil, publish)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return errInUse
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // no links on this file system
-		return s.replace(header{format: format}, nil, os.Rename)
+		return s.createOver()
 	}
 	return err
+}
+
+// createOver makes a new file in the place of an empty one, which is locked
+// until it is replaced.
+func (s *store) createOver() error {
+	release, err := holdEmpty(s.path)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return s.replace(header{format: format}, nil, os.Rename)
 }
 
 // rewrite replaces the file by a new one with exactly these records. The old

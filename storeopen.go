@@ -43,7 +43,7 @@ func openStore(path string) (s *store, err error) {
 	case info.IsDir():
 		return nil, errors.New("it is a folder")
 	case info.Size() == 0:
-		return s, s.create(os.Rename)
+		return s, s.createOver()
 	}
 	if err := inspect(path); err != nil {
 		return nil, err
