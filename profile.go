@@ -85,9 +85,14 @@ func recordProfile(w http.ResponseWriter, r *http.Request, preset time.Duration,
 }
 
 // showProfile answers with what a profile has now; ?gc=1 collects garbage before.
+// What has come in ?seconds= it cannot say, and refuses to.
 func showProfile(w http.ResponseWriter, r *http.Request, p *pprof.Profile) {
 	if p == nil {
 		http.Error(w, "there is no such profile", http.StatusNotFound)
+		return
+	}
+	if r.FormValue("seconds") != "" {
+		http.Error(w, "only profile and trace are recorded for a time", http.StatusBadRequest)
 		return
 	}
 	if gc, _ := strconv.Atoi(r.FormValue("gc")); gc > 0 {

@@ -64,6 +64,9 @@ func TestProfilesAreForGoToolPprof(t *testing.T) {
 			t.Errorf("%s: %d %s", nothing, status, body)
 		}
 	}
+	if status, body := get(t, address+"heap?seconds=1"); status != http.StatusBadRequest {
+		t.Errorf("the heap of a second: %d %s", status, body)
+	}
 	if status, body := d.call(http.MethodGet, "/debug/pprof/heap"); status != http.StatusNotFound {
 		t.Errorf("on the server's own port: %d %s", status, body)
 	}
