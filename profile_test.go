@@ -38,15 +38,15 @@ func TestProfilesAreForGoToolPprof(t *testing.T) {
 		}
 	}()
 	for _, c := range []struct{ profile, says, shows string }{
-		{"profile?seconds=1", "Type: cpu", "keeper).run"},
-		{"goroutine", "Type: goroutine", "keeper).run"},
-		{"allocs", "Type: alloc_space", "server)."},
-		{"heap?gc=1", "Type: inuse_space", ""},
+		{"profile?seconds=1", "Type: cpu", "main.(*keeper).run"},
+		{"goroutine", "Type: goroutine", "main.(*keeper).run"},
+		{"allocs", "Type: alloc_space", "main.(*server)."},
+		{"heap?gc=1", "Type: inuse_space", ""}, // of what little is in use, what is seen is chance
 	} {
 		cmd := exec.Command("go", "tool", "pprof", "-top", "-cum", "-nodecount=200", "http://"+address+c.profile)
 		cmd.Env = append(cmd.Environ(), "PPROF_TMPDIR="+t.TempDir())
 		out, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(out), c.says) || !strings.Contains(string(out), "main.(*"+c.shows) {
+		if err != nil || !strings.Contains(string(out), c.says) || !strings.Contains(string(out), c.shows) {
 			t.Errorf("%s: %v, and not %q and %q in %s", c.profile, err, c.says, c.shows, out)
 		}
 	}
