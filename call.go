@@ -8,6 +8,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -64,6 +65,59 @@ type answer struct {
 	inLine   bool    // not yet the answer: the caller is in line now
 }
 
+// An inbox holds what has arrived for the keeper.
+type inbox struct {
+	wake chan struct{} // has a value when something may have arrived
+
+	mu     sync.Mutex
+	calls  []*call
+	spare  []*call // memory for the next calls
+	closed bool    // nothing is taken any more
+}
+
+func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }
+
+// put reports whether the call will be looked at.
+func (b *inbox) put(c *call) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.calls = append(b.calls, c)
+	}
+	return !b.closed
+}
+
+// rouse lets the keeper begin its next round, if it has none under way, or once
+// more after that.
+func (b *inbox) rouse() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// empty returns the calls, which are valid until it is called again.
+func (b *inbox) empty() []*call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	calls := b.calls
+	b.calls, b.spare = b.spare[:0], calls
+	return calls
+}
+
+func (b *inbox) close() []*call {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return b.calls
+}
+
+func (b *inbox) size() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.calls)
+}
+
 // ask hands the call to the keeper and waits for the answer: as long as one
 // commit takes, or two.
 func (k *keeper) ask(c *call) answer {
@@ -71,39 +125,30 @@ func (k *keeper) ask(c *call) answer {
 	if !k.send(c) {
 		return errorAnswerOf(errStopping)
 	}
-	return k.receive(c)
+	return <-c.reply
 }
 
 func errorAnswerOf(err error) answer { return answer{outcome: outcome{err: err}} }
 
-// send reports whether the keeper may take the call.
+// send reports whether the keeper takes the call: then it answers it, in the end
+// with errStopping.
 func (k *keeper) send(c *call) bool {
-	select {
-	case k.inbox <- c: // there is room as a rule, and to look for it alone is quicker
-		return true
-	default:
-	}
-	select {
-	case k.inbox <- c:
-		return true
-	case <-k.stopped:
+	if !k.inbox.put(c) {
 		return false
 	}
+	if c.kind != callRenew || !k.renewed(c) {
+		k.inbox.rouse()
+	}
+	return true
 }
 
-// receive returns the next thing that the keeper says to the call.
-func (k *keeper) receive(c *call) answer {
-	select {
-	case a := <-c.reply:
-		return a
-	case <-k.stopped:
-	}
-	select {
-	case a := <-c.reply:
-		return a
-	default:
-		return errorAnswerOf(errStopping)
-	}
+// renewed reports whether a renewal that has arrived is done: it need not wait
+// for the keeper, who may wait for the disk.
+func (k *keeper) renewed(c *call) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.take()
+	return c.answered
 }
 
 // askForSlot asks for a slot and waits in line for up to wait. It ends early
@@ -125,17 +170,7 @@ func (k *keeper) enter(ctx context.Context, c *call) answer {
 	if !k.send(c) {
 		return errorAnswerOf(errStopping)
 	}
-	if !c.wait {
-		return k.unlessGone(ctx, c, k.receive(c))
-	}
-	select {
-	case a := <-c.reply:
-		return k.unlessGone(ctx, c, a)
-	case <-ctx.Done():
-		return k.gone(c)
-	case <-k.stopped:
-		return k.receive(c)
-	}
+	return k.unlessGone(ctx, c, <-c.reply)
 }
 
 // stay is the second part, for a caller who is in line. ctx need not be the
@@ -148,11 +183,10 @@ func (k *keeper) stay(ctx context.Context, c *call, until time.Time) answer {
 		return k.unlessGone(ctx, c, a)
 	case <-ctx.Done():
 		return k.gone(c)
-	case <-k.stopped:
 	case <-timer.C:
 		k.send(&call{kind: callGiveUp, environment: c.environment, of: c})
 	}
-	return k.unlessGone(ctx, c, k.receive(c))
+	return k.unlessGone(ctx, c, <-c.reply)
 }
 
 // unlessGone takes a grant back that nobody will hear of.

@@ -60,24 +60,24 @@ func (k *keeper) undo(g *group, again bool) {
 			k.answer(c, outcome{err: errUnknown})
 		}
 	}
-	k.queue = append(requeued, k.queue...)
+	if k.queue = append(requeued, k.queue...); len(requeued) > 0 {
+		k.inbox.rouse()
+	}
 	k.forgetIdle(g)
 }
 
 // departs makes the call which tells that another's connection is gone.
 func (c *call) departs() *call { return &call{kind: callLeave, environment: c.environment, of: c} }
 
-// tryDisk gives the committer a job that shows whether the disk works: when
-// the file cannot be trusted, all of it is written anew; when it was full, the
-// reserve is set aside again.
+// tryDisk finds out whether the disk works: when the file cannot be trusted, all
+// of it is written anew; when it was full, the reserve is set aside again.
 func (k *keeper) tryDisk() {
 	k.probe = time.Now().Add(probePeriod)
-	if !k.broken {
-		k.submit(k.store.reserve)
-		return
+	if k.broken {
+		k.diskTried(k.store.rewrite(k.last, k.records()))
+	} else {
+		k.diskTried(k.store.reserve())
 	}
-	counter, records := k.last, k.records()
-	k.submit(func() error { return k.store.rewrite(counter, records) })
 }
 
 // diskTried goes on after tryDisk. Who is in line could not poll while the
@@ -94,7 +94,7 @@ func (k *keeper) diskTried(err error) {
 		return
 	}
 	k.broken = false
-	k.queue = append(k.deferred, k.queue...)
+	k.putBack(k.deferred)
 	k.deferred = nil
 	k.mu.Lock()
 	defer k.mu.Unlock()

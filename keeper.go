@@ -1,10 +1,10 @@
 package main
 
-// The keeper: one goroutine that owns the environments. It gathers what has
-// arrived, applies the rules, hands the changes to a committer, goes on
-// gathering and renewing while the disk works, and publishes and answers
-// after the commit. Leases and absences end when it looks at them, four times
-// a second: agenda.go knows which are due.
+// The keeper: one goroutine that changes the environments. It takes what has
+// arrived, applies the rules, saves the changes, and then publishes and answers
+// them. Meanwhile the next calls arrive, and renewals that need no disk are
+// answered by whoever brings them. Leases and absences end when the keeper looks
+// at them, four times a second: agenda.go knows which are due.
 //
 // A keeper can be closed and made anew inside a process: what it knows comes
 // from the store.
@@ -37,43 +37,47 @@ type keeper struct {
 	slots      func(environment string) []string // declared slots; nil: undeclared
 	maxWaiters int
 
-	inbox    chan *call
+	inbox    inbox
 	stopping chan struct{} // closed by close
 	stopped  chan struct{} // closed when nothing will be answered any more
-	jobs     chan func() error
-	results  chan error
-	healthy  atomic.Bool // commits succeed
+	healthy  atomic.Bool   // commits succeed
 
-	mu        sync.RWMutex            // for shown, past.events, listeners, and what lives in memory only of leases and places
-	shown     map[string]*environment // as committed, for readers
-	past      *history
-	listeners map[chan struct{}]bool // told of each change
-
-	// What follows belongs to run.
-	environments map[string]*environment // with the changes of the group under way
+	mu           sync.RWMutex            // for what follows, and what lives in memory only of leases and places
+	shown        map[string]*environment // as committed, for readers
+	past         *history
+	listeners    map[chan struct{}]bool  // told of each change
+	environments map[string]*environment // with the changes that are being saved
 	agenda       agenda                  // of those environments
 	waiting      map[*place][]*call      // who is connected for a place, newest last
 	waiters      int
-	last         uint64 // number given
-	queue        []*call
-	ticked       bool
-	group        *group  // being committed
-	working      bool    // the committer is
-	writes       []write // the committer's, while it is working: memory for those of a group
-	broken       bool    // the file must be written anew before anything is saved
-	deferred     []*call // until it is
-	tight        bool    // the disk is full: nothing new is taken in until the reserve is back
-	shrink       bool    // the next commit on the full disk deletes a tenth of the history
-	probe        time.Time
+	queue        []*call // what the next round begins with
+
+	// What follows belongs to run.
+	last     uint64 // number given
+	ticked   bool
+	writes   []write // of the last commit: memory for those of the next
+	broken   bool    // the file must be written anew before anything is saved
+	deferred []*call // until it is
+	tight    bool    // the disk is full: nothing new is taken in until the reserve is back
+	shrink   bool    // the next commit on the full disk deletes a tenth of the history
+	probe    time.Time
 }
 
 // newKeeper loads the store and begins to serve it. From this moment every
 // lease has its full ttl, and everyone in line is absent. The caller closes
 // the keeper before the store.
 func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
+	k, err := loadKeeper(s, slots, maxWaiters, m, log)
+	if err == nil {
+		go k.run()
+	}
+	return k, err
+}
+
+// loadKeeper leaves it to the caller to run it.
+func loadKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
 	k := &keeper{store: s, log: log, metrics: m, slots: slots, maxWaiters: maxWaiters,
-		inbox: make(chan *call, 1024), stopping: make(chan struct{}), stopped: make(chan struct{}),
-		jobs: make(chan func() error, 1), results: make(chan error, 1),
+		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		shown: map[string]*environment{}, past: newHistory(), listeners: map[chan struct{}]bool{},
 		environments: map[string]*environment{}, waiting: map[*place][]*call{}}
 	if err := k.load(time.Now()); err != nil {
@@ -81,8 +85,6 @@ func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics
 	}
 	k.tight, k.shrink = !s.reserved, !s.reserved
 	k.healthy.Store(s.reserved)
-	go k.commitAll()
-	go k.run()
 	return k, nil
 }
 
@@ -175,58 +177,96 @@ func (k *keeper) next() uint64 {
 	return k.last
 }
 
-// commitAll does one job at a time, so that run never waits for the disk.
-func (k *keeper) commitAll() {
-	for job := range k.jobs {
-		k.results <- job()
-	}
-}
-
-func (k *keeper) submit(job func() error) {
-	k.working = true
-	k.jobs <- job
-}
-
 func (k *keeper) run() {
 	ticker := time.NewTicker(scanPeriod)
 	defer ticker.Stop()
 	for {
 		select {
-		case c := <-k.inbox:
-			k.take(c)
-			k.takeWaiting()
-		case err := <-k.results:
-			k.finish(err)
+		case <-k.inbox.wake:
 		case <-ticker.C:
 			k.ticked = true
 		case <-k.stopping:
 			k.stop()
 			return
 		}
-		for !k.working && (len(k.queue) > 0 || k.ticked) {
-			k.step()
-		}
+		k.step()
 	}
 }
 
-// takeWaiting takes what else has arrived, without waiting for more.
-func (k *keeper) takeWaiting() {
-	for range cap(k.inbox) {
-		select {
-		case c := <-k.inbox:
-			k.take(c)
-		default:
-			return
-		}
+// step runs one round on what has arrived, or works on a failed disk.
+func (k *keeper) step() {
+	k.letCome()
+	now, ticked := time.Now(), k.ticked // before anything is taken: a renewal that had arrived by now counts
+	k.ticked = false
+	calls := k.gather()
+	if len(calls) == 0 && !ticked {
+		return
+	}
+	if ticked && (k.broken || k.tight) && time.Now().After(k.probe) {
+		k.putBack(calls)
+		k.tryDisk()
+		return
+	}
+	if k.tight {
+		inOrder(calls)
+		k.putBack(calls[min(len(calls), tightCalls):])
+		calls = calls[:min(len(calls), tightCalls)]
+	}
+	if k.broken {
+		k.refuse(calls)
+		return
+	}
+	g := k.apply(calls, ticked, now)
+	if !g.stored() {
+		k.publish(g)
+	} else if err := k.commit(g); err != nil {
+		k.fail(g, err)
+	} else {
+		k.publish(g)
 	}
 }
 
-// take answers a renewal at once where no disk is needed, and puts everything
-// else into the next round.
-func (k *keeper) take(c *call) {
-	if c.kind != callRenew || !k.renewNow(c) {
-		k.queue = append(k.queue, c)
+// letCome lets everybody run who is ready to, for as long as that brings new
+// calls: on a busy machine they come along in this round, on an idle one there
+// is nobody.
+func (k *keeper) letCome() {
+	for n := -1; k.inbox.size() > n; {
+		n = k.inbox.size()
+		runtime.Gosched()
 	}
+}
+
+// gather returns the calls of the next round.
+func (k *keeper) gather() []*call {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.take()
+	calls := k.queue
+	k.queue = nil
+	return calls
+}
+
+// take answers the renewals that have arrived and need no disk, and puts
+// everything else into the next round. The caller holds mu.
+func (k *keeper) take() {
+	arrived := k.inbox.empty()
+	for _, c := range arrived {
+		if c.kind != callRenew || !k.renewNow(c) {
+			k.queue = append(k.queue, c)
+		}
+	}
+	clear(arrived)
+}
+
+// putBack lets the next round begin with these calls, and be soon.
+func (k *keeper) putBack(calls []*call) {
+	if len(calls) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.queue = append(calls, k.queue...)
+	k.inbox.rouse()
 }
 
 // renewNow renews a lease that is committed and not about to change.
@@ -239,56 +279,14 @@ func (k *keeper) renewNow(c *call) bool {
 	if len(found) != 1 || !slices.Contains(shown.leases, found[0]) || c.renewal.hasTTL && c.renewal.ttl != found[0].ttl {
 		return false
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	found[0].renew(c.renewal.at)
 	k.answer(c, outcome{lease: found[0]})
 	return true
 }
 
-// step runs one round on what has gathered, or works on a failed disk.
-func (k *keeper) step() {
-	k.letCome()
-	now := time.Now() // before the inbox is read: a renewal that had arrived by now counts
-	k.takeWaiting()
-	ticked := k.ticked
-	k.ticked = false
-	if ticked && (k.broken || k.tight) && time.Now().After(k.probe) {
-		k.tryDisk()
-		return
-	}
-	calls := k.queue
-	k.queue = nil
-	if k.tight {
-		inOrder(calls)
-		calls, k.queue = calls[:min(len(calls), tightCalls)], calls[min(len(calls), tightCalls):]
-	}
-	if k.broken {
-		k.refuse(calls)
-		return
-	}
-	g := k.apply(calls, ticked, now)
-	if g.stored() {
-		k.commit(g)
-	} else {
-		k.publish(g)
-	}
-}
-
-// letCome lets everybody run who is ready to, for as long as that brings new
-// calls: on a busy machine they come along in this group, on an idle one there
-// is nobody.
-func (k *keeper) letCome() {
-	for n := -1; len(k.inbox) > n; {
-		n = len(k.inbox)
-		runtime.Gosched()
-	}
-}
-
-// commit hands a group to the committer. On a full disk its history is left
-// out, and the oldest tenth of the history goes.
-func (k *keeper) commit(g *group) {
-	k.group = g
+// commit saves a group. On a full disk its history is left out, and the oldest
+// tenth of the history goes.
+func (k *keeper) commit(g *group) error {
 	save := k.store.save
 	if g.drop = k.past.surplus(g.now); k.tight {
 		g.drop, g.lean, save = 0, true, k.store.saveTight
@@ -296,50 +294,27 @@ func (k *keeper) commit(g *group) {
 			g.drop = len(k.past.events) / 10
 		}
 	}
-	counter, dropped := k.last, slices.Clone(k.past.events[:g.drop])
-	k.submit(func() error {
-		writes := k.writes
-		for _, c := range g.changes {
-			if c.event == nil || !g.lean {
-				writes = c.addTo(writes)
-			}
+	writes := k.writes
+	for _, c := range g.changes {
+		if c.event == nil || !g.lean {
+			writes = c.addTo(writes)
 		}
-		for _, e := range dropped {
-			writes = append(writes, write{historyBucket, eventKey(e.number), nil})
-		}
-		start := time.Now()
-		err := save(counter, writes)
-		k.metrics.committed(time.Since(start), err)
-		k.writes = emptied(writes)
-		return err
-	})
-}
-
-// finish goes on after the committer: with the group that it saved, or, when
-// there was none, after an attempt to revive the disk.
-func (k *keeper) finish(err error) {
-	g := k.group
-	k.group, k.working = nil, false
-	switch {
-	case g == nil:
-		k.diskTried(err)
-	case err == nil:
-		k.publish(g)
-	default:
-		k.fail(g, err)
 	}
+	for _, e := range k.past.events[:g.drop] {
+		writes = append(writes, write{historyBucket, eventKey(e.number), nil})
+	}
+	start := time.Now()
+	err := save(k.last, writes)
+	k.metrics.committed(time.Since(start), err)
+	k.writes = emptied(writes)
+	return err
 }
 
-// stop is the end of run: what is being committed is finished and answered,
-// everything else is told to come back.
+// stop is the end of run: everybody is told to come back.
 func (k *keeper) stop() {
-	for k.working {
-		k.finish(<-k.results)
-	}
-	close(k.jobs)
-	k.takeWaiting()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.queue = append(k.queue, k.inbox.close()...)
 	for p := range k.waiting {
 		k.answerPlace(p, outcome{err: errStopping})
 	}

@@ -128,14 +128,10 @@ func sessionProcess() {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)
 	}
-	k, err := newKeeper(s, sessionSlots.of, 10, newMetrics(), slog.New(slog.DiscardHandler))
+	k, err := loadKeeper(s, sessionSlots.of, 10, newMetrics(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)
-	}
-	k.jobs <- func() error { select {} } // the keeper's own committer sleeps from here on: this thread is it
-	for len(k.jobs) > 0 {
-		runtime.Gosched()
 	}
 	go func() {
 		fmt.Printf("open %s\n", stateOf(k))
@@ -151,10 +147,7 @@ func sessionProcess() {
 		}
 		k.close()
 	}()
-	for job := range k.jobs {
-		k.results <- job()
-	}
-	<-k.stopped
+	k.run()
 	s.close()
 	fmt.Println("done")
 }
