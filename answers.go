@@ -109,6 +109,14 @@ func howItEnded(e *event) string {
 	return e.kind.String()
 }
 
+// allowed is the status of a call of 2019: this one, or no.
+func allowed(yes bool, status int) int {
+	if yes {
+		return status
+	}
+	return http.StatusForbidden
+}
+
 // writeEmpty answers as in 2019: a status and nothing else.
 func writeEmpty(w http.ResponseWriter, status int) error {
 	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))

@@ -116,19 +116,20 @@ func (k *keeper) committed() (counter uint64, records []write) {
 	}
 	events := slices.Clone(k.past.events)
 	k.mu.RUnlock()
+	var s scribe
 	for _, l := range leases {
 		counter = max(counter, l.of.fence)
-		records = append(records, leaseRecord(l.environment, &l.of))
+		s.put(leaseBucket, s.leaseKey(l.environment, l.of.slot), &l.of)
 	}
 	for _, p := range places {
 		counter = max(counter, p.of.number)
-		records = append(records, placeRecord(p.environment, &p.of))
+		s.put(lineBucket, s.lineKey(p.environment, p.of.number), &p.of)
 	}
 	for _, e := range events {
 		counter = max(counter, e.number)
-		records = append(records, eventRecord(e))
+		s.put(historyBucket, s.eventKey(e.number), e)
 	}
-	return max(counter, uint64(time.Now().UnixMilli())), records
+	return max(counter, uint64(time.Now().UnixMilli())), s.writes
 }
 
 // A copyCount says what is in a copy.

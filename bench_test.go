@@ -772,7 +772,7 @@ func plainBolt(b *testing.B) func() time.Duration {
 				return err
 			}
 			n++
-			return bucket.Put(leaseKey("uat", "uat"), fmt.Appendf(make([]byte, 100), "%d", n))
+			return bucket.Put([]byte("uat"), fmt.Appendf(make([]byte, 100), "%d", n))
 		})
 		if err != nil {
 			b.Fatal(err)

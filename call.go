@@ -118,14 +118,18 @@ func (b *inbox) size() int {
 	return len(b.calls)
 }
 
-// ask hands the call to the keeper and waits for the answer: as long as one
-// commit takes, or two.
+// ask hands the call to the keeper and waits for the answer, or until the caller
+// is in line: as long as one commit takes, or two.
 func (k *keeper) ask(c *call) answer {
-	c.reply = make(chan answer, 1)
+	c.reply = k.replies.Get().(chan answer)
 	if !k.send(c) {
 		return errorAnswerOf(errStopping)
 	}
-	return <-c.reply
+	a := <-c.reply
+	if !a.inLine { // nothing comes after it
+		k.replies.Put(c.reply)
+	}
+	return a
 }
 
 func errorAnswerOf(err error) answer { return answer{outcome: outcome{err: err}} }
@@ -166,11 +170,7 @@ func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) an
 // enter is the first part of askForSlot: until there is an answer, or the
 // caller is in line.
 func (k *keeper) enter(ctx context.Context, c *call) answer {
-	c.reply = make(chan answer, 2)
-	if !k.send(c) {
-		return errorAnswerOf(errStopping)
-	}
-	return k.unlessGone(ctx, c, <-c.reply)
+	return k.unlessGone(ctx, c, k.ask(c))
 }
 
 // stay is the second part, for a caller who is in line. ctx need not be the

@@ -21,13 +21,29 @@ type group struct {
 	lean     bool    // there was no space: without history
 }
 
+// roundLists are empty lists for the next round.
+type roundLists struct {
+	calls   []*call
+	changes []change
+	answers []outcome
+	touched []*environment
+}
+
+// mostInRound is for how much of each these lists keep their memory.
+const mostInRound = 1 << 10
+
+func (g *group) lists() roundLists {
+	return roundLists{emptied(g.calls, mostInRound), emptied(g.changes, mostInRound), emptied(g.answers, mostInRound), emptied(g.touched, mostInRound)}
+}
+
 // apply runs the rules: renewals, releases, expiries, then requests.
 func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	inOrder(calls)
-	g := &group{round: &round{now: now, next: k.next, past: k.past, changes: make([]change, 0, 2*len(calls))},
-		calls: calls, answers: make([]outcome, len(calls)), touched: make([]*environment, 0, len(calls))}
+	g := &group{round: &round{now: now, next: k.next, past: k.past, changes: k.lists.changes},
+		calls: calls, answers: slices.Grow(k.lists.answers, len(calls))[:len(calls)], touched: k.lists.touched}
+	k.lists = roundLists{}
 	g.requests, _ = slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
 	for i, c := range calls[:g.requests] {
 		g.answers[i] = k.applyOne(g, c)
@@ -199,7 +215,7 @@ func (k *keeper) publish(g *group) {
 		} else {
 			k.metrics.count(c.event)
 		}
-		k.logChange(c)
+		k.logChange(c, now)
 	}
 	if g.lean {
 		k.past.setAside()

@@ -5,7 +5,6 @@ package main
 
 import (
 	"slices"
-	"strconv"
 	"time"
 )
 
@@ -69,7 +68,6 @@ type endKey int
 const (
 	idKey endKey = iota
 	holderKey
-	fenceKey
 )
 
 type endRef struct {
@@ -87,11 +85,15 @@ type history struct {
 	ends     int      // how many of both end a request
 	loose    []*event // ends that are out of the ring, but still remembered, oldest first
 	lastEnds map[endRef]*event
+	byFence  map[uint64]*event // the ends of leases
 }
 
-func newHistory() *history { return &history{lastEnds: map[endRef]*event{}} }
+func newHistory() *history {
+	return &history{lastEnds: map[endRef]*event{}, byFence: map[uint64]*event{}}
+}
 
-// refs are the names by which the end of a request is found again.
+// refs are the names by which the end of a request is found again, besides its
+// fence.
 func (e *event) refs() []endRef {
 	if !e.ends() {
 		return nil
@@ -100,11 +102,8 @@ func (e *event) refs() []endRef {
 	if e.id != "" {
 		refs = append(refs, endRef{e.environment, idKey, e.id, ""})
 	}
-	if e.fence != 0 {
-		refs = append(refs, endRef{e.environment, fenceKey, strconv.FormatUint(e.fence, 10), ""})
-		if e.holder != "" {
-			refs = append(refs, endRef{e.environment, holderKey, e.holder, ""}, endRef{e.environment, holderKey, e.holder, e.slot})
-		}
+	if e.fence != 0 && e.holder != "" {
+		refs = append(refs, endRef{e.environment, holderKey, e.holder, ""}, endRef{e.environment, holderKey, e.holder, e.slot})
 	}
 	return refs
 }
@@ -149,7 +148,9 @@ func (h *history) findAgain(ref endRef) {
 
 func (h *history) remember(e *event) {
 	if e.ends() {
-		h.ends++
+		if h.ends++; e.fence != 0 {
+			h.byFence[e.fence] = e
+		}
 	}
 	for _, ref := range e.refs() {
 		h.lastEnds[ref] = e
@@ -164,6 +165,9 @@ func (h *history) forget(e *event) {
 }
 
 func (h *history) unlink(e *event) {
+	if h.byFence[e.fence] == e {
+		delete(h.byFence, e.fence)
+	}
 	for _, ref := range e.refs() {
 		if h.lastEnds[ref] == e {
 			delete(h.lastEnds, ref)
@@ -175,7 +179,8 @@ func (h *history) unlink(e *event) {
 // which the same commit has deleted.
 func (h *history) publish(drop int, now time.Time) {
 	h.events = append(h.events, h.appended...)
-	h.appended = nil
+	clear(h.appended)
+	h.appended = h.appended[:0]
 	h.drop(drop, now)
 }
 
@@ -229,8 +234,8 @@ func (h *history) surplus(now time.Time) int {
 	return n
 }
 
-// endOf returns how a request ended that is known by an id, a holder or a
-// fence; the latest one where several are; nil when that is not remembered.
+// endOf returns how a request ended that is known by an id or a holder; the
+// latest one where several are; nil when that is not remembered.
 func (h *history) endOf(environment string, by endKey, name string, now time.Time) *event {
 	return h.young(h.lastEnds[endRef{environment, by, name, ""}], now)
 }
@@ -251,7 +256,9 @@ func (h *history) endOfLease(environment string, s selector, now time.Time) *eve
 	case s.id != "":
 		e = h.endOf(environment, idKey, s.id, now)
 	case s.fence != 0:
-		e = h.endOf(environment, fenceKey, strconv.FormatUint(s.fence, 10), now)
+		if e = h.young(h.byFence[s.fence], now); e != nil && e.environment != environment {
+			e = nil
+		}
 	case s.holder != "":
 		e = h.young(h.lastEnds[endRef{environment, holderKey, s.holder, s.slot}], now)
 	}

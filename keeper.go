@@ -38,6 +38,7 @@ type keeper struct {
 	maxWaiters int
 
 	inbox    inbox
+	replies  sync.Pool     // of channels for the answers to calls
 	stopping chan struct{} // closed by close
 	stopped  chan struct{} // closed when nothing will be answered any more
 	healthy  atomic.Bool   // commits succeed
@@ -55,11 +56,12 @@ type keeper struct {
 	// What follows belongs to run.
 	last     uint64 // number given
 	ticked   bool
-	writes   []write // of the last commit: memory for those of the next
-	broken   bool    // the file must be written anew before anything is saved
-	deferred []*call // until it is
-	tight    bool    // the disk is full: nothing new is taken in until the reserve is back
-	shrink   bool    // the next commit on the full disk deletes a tenth of the history
+	scribe   scribe
+	lists    roundLists // memory for those of the next round
+	broken   bool       // the file must be written anew before anything is saved
+	deferred []*call    // until it is
+	tight    bool       // the disk is full: nothing new is taken in until the reserve is back
+	shrink   bool       // the next commit on the full disk deletes a tenth of the history
 	probe    time.Time
 }
 
@@ -77,7 +79,7 @@ func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics
 // loadKeeper leaves it to the caller to run it.
 func loadKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
 	k := &keeper{store: s, log: log, metrics: m, slots: slots, maxWaiters: maxWaiters,
-		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
+		inbox: newInbox(), replies: sync.Pool{New: func() any { return make(chan answer, 2) }}, stopping: make(chan struct{}), stopped: make(chan struct{}),
 		shown: map[string]*environment{}, past: newHistory(), listeners: map[chan struct{}]bool{},
 		environments: map[string]*environment{}, waiting: map[*place][]*call{}}
 	if err := k.load(time.Now()); err != nil {
@@ -155,21 +157,21 @@ func (k *keeper) environment(in map[string]*environment, name string) *environme
 
 // records returns the committed state as the file has it.
 func (k *keeper) records() []write {
-	var all []write
+	var s scribe
 	for name, e := range k.shown {
 		for _, l := range e.leases {
-			all = append(all, leaseRecord(name, l))
+			s.put(leaseBucket, s.leaseKey(name, l.slot), l)
 		}
 		for _, p := range e.line {
 			if p.kept() {
-				all = append(all, placeRecord(name, p))
+				s.put(lineBucket, s.lineKey(name, p.number), p)
 			}
 		}
 	}
 	for _, e := range k.past.events {
-		all = append(all, eventRecord(e))
+		s.put(historyBucket, s.eventKey(e.number), e)
 	}
-	return all
+	return s.writes
 }
 
 func (k *keeper) next() uint64 {
@@ -224,6 +226,7 @@ func (k *keeper) step() {
 	} else {
 		k.publish(g)
 	}
+	k.lists = g.lists()
 }
 
 // letCome lets everybody run who is ready to, for as long as that brings new
@@ -242,7 +245,7 @@ func (k *keeper) gather() []*call {
 	defer k.mu.Unlock()
 	k.take()
 	calls := k.queue
-	k.queue = nil
+	k.queue, k.lists.calls = k.lists.calls, nil
 	return calls
 }
 
@@ -265,7 +268,7 @@ func (k *keeper) putBack(calls []*call) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.queue = append(calls, k.queue...)
+	k.queue = slices.Concat(calls, k.queue)
 	k.inbox.rouse()
 }
 
@@ -294,19 +297,18 @@ func (k *keeper) commit(g *group) error {
 			g.drop = len(k.past.events) / 10
 		}
 	}
-	writes := k.writes
 	for _, c := range g.changes {
 		if c.event == nil || !g.lean {
-			writes = c.addTo(writes)
+			k.scribe.change(c)
 		}
 	}
 	for _, e := range k.past.events[:g.drop] {
-		writes = append(writes, write{historyBucket, eventKey(e.number), nil})
+		k.scribe.drop(e)
 	}
 	start := time.Now()
-	err := save(k.last, writes)
+	err := save(k.last, k.scribe.writes)
 	k.metrics.committed(time.Since(start), err)
-	k.writes = emptied(writes)
+	k.scribe.writes = emptied(k.scribe.writes, mostKept)
 	return err
 }
 

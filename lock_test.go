@@ -131,6 +131,11 @@ func (b *bench) picture() string {
 			ends = append(ends, fmt.Sprintf(" %v=%p", ref, e))
 		}
 	}
+	for fence, e := range b.past.byFence {
+		if b.past.young(e, b.now) != nil {
+			ends = append(ends, fmt.Sprintf(" %d=%p", fence, e))
+		}
+	}
 	s += strings.Join(slices.Sorted(slices.Values(ends)), "")
 	for _, l := range b.e.leases {
 		s += fmt.Sprintf(" %p%v", l, *l)

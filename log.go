@@ -273,20 +273,32 @@ func nickname(id string) string {
 }
 
 // logChange tells a change that has been committed.
-func (k *keeper) logChange(c change) {
+func (k *keeper) logChange(c change, now time.Time) {
 	switch {
 	case c.event != nil:
-		k.log.LogAttrs(context.Background(), slog.LevelInfo, c.event.kind.String(), slog.Any("", c.event))
+		k.logEvent(now, c.event.kind.String(), c.event)
 	case c.newPlace != nil && c.oldPlace == nil:
 		p := c.newPlace
-		k.log.LogAttrs(context.Background(), slog.LevelInfo, "in line", slog.Any("", &event{environment: c.environment.name, id: p.id, holder: p.holder}))
+		k.logEvent(now, "in line", &event{environment: c.environment.name, id: p.id, holder: p.holder})
 	case c.oldPlace != nil && c.newPlace == nil && !c.oldPlace.kept(): // it leaves no event
-		k.log.LogAttrs(context.Background(), slog.LevelInfo, "out of line", slog.Any("", &event{environment: c.environment.name, holder: c.oldPlace.holder}))
+		k.logEvent(now, "out of line", &event{environment: c.environment.name, holder: c.oldPlace.holder})
 	case c.newLease != nil && c.oldLease != nil:
 		l := c.newLease
-		k.log.LogAttrs(context.Background(), slog.LevelInfo, "renewed",
-			slog.Any("", &event{environment: c.environment.name, slot: l.slot, id: l.id, holder: l.holder, fence: l.fence}), slog.Duration("ttl", l.ttl))
+		k.logEvent(now, "renewed", &event{environment: c.environment.name, slot: l.slot, id: l.id, holder: l.holder, fence: l.fence}, slog.Duration("ttl", l.ttl))
 	}
+}
+
+// logEvent does what Logger.Info would, but does not look for the line of code
+// that has called it, which takes longer than all else.
+func (k *keeper) logEvent(now time.Time, what string, e *event, more ...slog.Attr) {
+	to := k.log.Handler()
+	if !to.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	r := slog.NewRecord(now, slog.LevelInfo, what, 0)
+	r.AddAttrs(slog.Any("", e))
+	r.AddAttrs(more...)
+	to.Handle(context.Background(), r)
 }
 
 // A slogWriter takes what net/http logs: broken connections and panics. Of

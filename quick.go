@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -184,7 +185,7 @@ func (h *heldAnswer) write(to *bytes.Buffer, last bool) bool {
 	if len(h.header) > 0 {
 		h.header.Write(to)
 	}
-	line = time.Now().UTC().AppendFormat(append(to.AvailableBuffer(), "Date: "...), http.TimeFormat)
+	line = append(append(to.AvailableBuffer(), "Date: "...), dateOf(time.Now())...)
 	if h.code != http.StatusNoContent {
 		line = strconv.AppendInt(append(line, "\r\nContent-Length: "...), int64(h.body.Len()), 10)
 	}
@@ -195,6 +196,25 @@ func (h *heldAnswer) write(to *bytes.Buffer, last bool) bool {
 	to.Write(append(line, "\r\n\r\n"...))
 	to.Write(h.body.Bytes())
 	return last || closes
+}
+
+// A date is the time of a second, in words.
+type date struct {
+	second int64
+	text   string
+}
+
+// lastDate was told last.
+var lastDate atomic.Pointer[date]
+
+// dateOf puts the time into the words of HTTP, once for each second.
+func dateOf(now time.Time) string {
+	d := lastDate.Load()
+	if d == nil || d.second != now.Unix() {
+		d = &date{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		lastDate.Store(d)
+	}
+	return d.text
 }
 
 // reset makes room for the next answer.

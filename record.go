@@ -200,45 +200,99 @@ func recordChecksum(bucket string, key, fields []byte) uint64 {
 	return crc64.Update(sum, crcTable, fields)
 }
 
-func leaseKey(environment, slot string) []byte { return []byte(environment + "\x00" + slot) }
-
-func lineKey(environment string, number uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte(environment+"\x00"), number)
+// A scribe makes writes. Their keys and values lie behind one another in pieces
+// of memory for many.
+type scribe struct {
+	writes []write
+	coder
 }
 
-func eventKey(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
+// A scribe's piece of memory, and how much must be left of it for it to be begun
+// upon, in bytes. What a record needs beyond that is found elsewhere.
+const (
+	scribePiece = 4 << 10
+	scribeLeast = 512
+)
+
+// begin returns where the next key is to be written.
+func (s *scribe) begin() int {
+	if cap(s.bytes)-len(s.bytes) < scribeLeast {
+		s.bytes = make([]byte, 0, scribePiece)
+	}
+	return len(s.bytes)
+}
+
+// put writes a record under the key that begins there.
+func (s *scribe) put(bucket string, from int, record interface{ code(*coder) }) {
+	key, at := s.key(from), len(s.bytes)
+	s.bytes = append(s.bytes, make([]byte, checksumSize)...)
+	record.code(&s.coder)
+	value := s.bytes[at:len(s.bytes):len(s.bytes)]
+	binary.BigEndian.PutUint64(value, recordChecksum(bucket, key, value[checksumSize:]))
+	s.writes = append(s.writes, write{bucket, key, value})
+}
+
+// del deletes the record under the key that begins there.
+func (s *scribe) del(bucket string, from int) {
+	s.writes = append(s.writes, write{bucket, s.key(from), nil})
+}
+
+func (s *scribe) key(from int) []byte { return s.bytes[from:len(s.bytes):len(s.bytes)] }
+
+func (s *scribe) leaseKey(environment, slot string) int {
+	from := s.begin()
+	s.bytes = append(append(append(s.bytes, environment...), 0), slot...)
+	return from
+}
+
+func (s *scribe) lineKey(environment string, number uint64) int {
+	from := s.begin()
+	s.bytes = binary.BigEndian.AppendUint64(append(append(s.bytes, environment...), 0), number)
+	return from
+}
+
+func (s *scribe) eventKey(number uint64) int {
+	from := s.begin()
+	s.bytes = binary.BigEndian.AppendUint64(s.bytes, number)
+	return from
+}
+
+// change writes what a change means for the file; nothing for what is in memory
+// only.
+func (s *scribe) change(c change) {
+	switch {
+	case c.event != nil:
+		s.put(historyBucket, s.eventKey(c.event.number), c.event)
+	case c.newLease != nil:
+		s.put(leaseBucket, s.leaseKey(c.environment.name, c.newLease.slot), c.newLease)
+	case c.oldLease != nil:
+		s.del(leaseBucket, s.leaseKey(c.environment.name, c.oldLease.slot))
+	case c.newPlace != nil && c.newPlace.kept():
+		s.put(lineBucket, s.lineKey(c.environment.name, c.newPlace.number), c.newPlace)
+	case c.oldPlace != nil && c.oldPlace.kept():
+		s.del(lineBucket, s.lineKey(c.environment.name, c.oldPlace.number))
+	}
+}
+
+// drop deletes an event.
+func (s *scribe) drop(e *event) { s.del(historyBucket, s.eventKey(e.number)) }
 
 func leaseRecord(environment string, l *lease) write {
-	key := leaseKey(environment, l.slot)
-	return write{leaseBucket, key, seal(leaseBucket, key, l.code)}
+	var s scribe
+	s.put(leaseBucket, s.leaseKey(environment, l.slot), l)
+	return s.writes[0]
 }
 
 func placeRecord(environment string, p *place) write {
-	key := lineKey(environment, p.number)
-	return write{lineBucket, key, seal(lineBucket, key, p.code)}
+	var s scribe
+	s.put(lineBucket, s.lineKey(environment, p.number), p)
+	return s.writes[0]
 }
 
 func eventRecord(e *event) write {
-	key := eventKey(e.number)
-	return write{historyBucket, key, seal(historyBucket, key, e.code)}
-}
-
-// addTo appends what the change means for the file; nothing for what is in
-// memory only.
-func (c change) addTo(writes []write) []write {
-	switch {
-	case c.event != nil:
-		return append(writes, eventRecord(c.event))
-	case c.newLease != nil:
-		return append(writes, leaseRecord(c.environment.name, c.newLease))
-	case c.oldLease != nil:
-		return append(writes, write{leaseBucket, leaseKey(c.environment.name, c.oldLease.slot), nil})
-	case c.newPlace != nil && c.newPlace.kept():
-		return append(writes, placeRecord(c.environment.name, c.newPlace))
-	case c.oldPlace != nil && c.oldPlace.kept():
-		return append(writes, write{lineBucket, lineKey(c.environment.name, c.oldPlace.number), nil})
-	}
-	return writes
+	var s scribe
+	s.put(historyBucket, s.eventKey(e.number), e)
+	return s.writes[0]
 }
 
 // readLease, readPlace and readEvent undo leaseRecord, placeRecord and

@@ -150,7 +150,7 @@ func (s *server) check(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return s.undeclared(name)
 	case q.plain():
-		return writeEmpty(w, map[bool]int{true: http.StatusOK, false: http.StatusForbidden}[open])
+		return writeEmpty(w, allowed(open, http.StatusOK))
 	}
 	v, err := s.keeper.view(name)
 	if err == nil && !open {
@@ -203,7 +203,7 @@ func (s *server) answerRequest(w http.ResponseWriter, c *call, a answer) error {
 	case errors.Is(a.err, errKey):
 		return errKey // it says nothing else
 	case c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)):
-		return writeEmpty(w, map[bool]int{true: http.StatusCreated, false: http.StatusForbidden}[a.err == nil])
+		return writeEmpty(w, allowed(a.err == nil, http.StatusCreated))
 	}
 	return s.writeLease(w, http.StatusCreated, c.environment, a)
 }

@@ -152,9 +152,9 @@ func (s *store) settle(counter uint64, writes []write) error {
 	h.counter, h.settled = counter, s.journal.group
 	s.settling = append(append(s.settling, s.pending...), writes...)
 	err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, s.latest(s.settling)) })
-	s.settling = emptied(s.settling)
+	s.settling = emptied(s.settling, mostKept)
 	if err == nil {
-		s.header, s.pending = h, emptied(s.pending)
+		s.header, s.pending = h, emptied(s.pending, mostKept)
 		s.journal.reset()
 	}
 	return err
@@ -183,13 +183,13 @@ func (s *store) latest(writes []write) []write {
 	return writes[first:]
 }
 
-// emptied empties a list, and keeps its memory unless it is much.
-func emptied(writes []write) []write {
-	if cap(writes) > mostKept {
+// emptied empties a list, and keeps its memory unless that is for more than most.
+func emptied[T any](list []T, most int) []T {
+	if cap(list) > most {
 		return nil
 	}
-	clear(writes)
-	return writes[:0]
+	clear(list)
+	return list[:0]
 }
 
 // update commits one transaction.

@@ -94,7 +94,7 @@ func TestEveryBitOfARecordIsUnderItsChecksum(t *testing.T) {
 			}
 		}
 	}
-	other := leaseKey("env1", "uat")
+	other := leaseRecord("env1", &lease{slot: "uat"}).key
 	if _, _, err := readLease(other, w.value); !errors.Is(err, errDamaged) {
 		t.Errorf("under another key: %v", err)
 	}
@@ -106,7 +106,7 @@ func TestEveryBitOfARecordIsUnderItsChecksum(t *testing.T) {
 }
 
 func TestAFieldThatARecordDoesNotHaveYetIsZero(t *testing.T) {
-	key := leaseKey("uat", "uat")
+	key := leaseRecord("uat", &lease{slot: "uat"}).key
 	old := request{id: "id", holder: "h"}
 	value := seal(leaseBucket, key, func(c *coder) { old.code(c) })
 	_, l, err := readLease(key, value)
