@@ -72,6 +72,7 @@ type inbox struct {
 	mu     sync.Mutex
 	calls  []*call
 	spare  []*call // memory for the next calls
+	came   int     // so many calls have, ever
 	closed bool    // nothing is taken any more
 }
 
@@ -83,6 +84,7 @@ func (b *inbox) put(c *call) bool {
 	defer b.mu.Unlock()
 	if !b.closed {
 		b.calls = append(b.calls, c)
+		b.came++
 	}
 	return !b.closed
 }
@@ -100,22 +102,23 @@ func (b *inbox) rouse() {
 func (b *inbox) empty() []*call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	calls := b.calls
-	b.calls, b.spare = b.spare[:0], calls
-	return calls
+	b.calls, b.spare = emptied(b.spare, mostInRound), b.calls
+	return b.spare
 }
 
 func (b *inbox) close() []*call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
-	return b.calls
+	calls := b.calls
+	b.calls, b.closed = nil, true
+	return calls
 }
 
-func (b *inbox) size() int {
+// count returns how many calls have come so far.
+func (b *inbox) count() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return len(b.calls)
+	return b.came
 }
 
 // ask hands the call to the keeper and waits for the answer, or until the caller
@@ -170,7 +173,19 @@ func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) an
 // enter is the first part of askForSlot: until there is an answer, or the
 // caller is in line.
 func (k *keeper) enter(ctx context.Context, c *call) answer {
-	return k.unlessGone(ctx, c, k.ask(c))
+	if !c.wait || ctx.Done() == nil {
+		return k.unlessGone(ctx, c, k.ask(c))
+	}
+	c.reply = make(chan answer, 2)
+	if !k.send(c) {
+		return errorAnswerOf(errStopping)
+	}
+	select {
+	case a := <-c.reply:
+		return k.unlessGone(ctx, c, a)
+	case <-ctx.Done():
+		return k.gone(c)
+	}
 }
 
 // stay is the second part, for a caller who is in line. ctx need not be the

@@ -52,7 +52,9 @@ func (k *keeper) undo(g *group, again bool) {
 	}
 	for _, c := range g.calls {
 		switch {
-		case c.answered, len(k.waiting[c.place]) > 0: // was in line before, and waits
+		case c.answered:
+		case len(k.waiting[c.place]) > 0: // was in line before, and waits
+			c.reply <- answer{inLine: true}
 		case c.reply == nil, again:
 			c.place = nil
 			requeued = append(requeued, c)

@@ -165,9 +165,7 @@ func (h *history) forget(e *event) {
 }
 
 func (h *history) unlink(e *event) {
-	if h.byFence[e.fence] == e {
-		delete(h.byFence, e.fence)
-	}
+	delete(h.byFence, e.fence)
 	for _, ref := range e.refs() {
 		if h.lastEnds[ref] == e {
 			delete(h.lastEnds, ref)
@@ -179,8 +177,7 @@ func (h *history) unlink(e *event) {
 // which the same commit has deleted.
 func (h *history) publish(drop int, now time.Time) {
 	h.events = append(h.events, h.appended...)
-	clear(h.appended)
-	h.appended = h.appended[:0]
+	h.appended = nil
 	h.drop(drop, now)
 }
 
@@ -256,13 +253,11 @@ func (h *history) endOfLease(environment string, s selector, now time.Time) *eve
 	case s.id != "":
 		e = h.endOf(environment, idKey, s.id, now)
 	case s.fence != 0:
-		if e = h.young(h.byFence[s.fence], now); e != nil && e.environment != environment {
-			e = nil
-		}
+		e = h.young(h.byFence[s.fence], now)
 	case s.holder != "":
 		e = h.young(h.lastEnds[endRef{environment, holderKey, s.holder, s.slot}], now)
 	}
-	if e == nil || s.holder != "" && e.holder != s.holder || s.slot != "" && e.slot != s.slot {
+	if e == nil || e.environment != environment || s.holder != "" && e.holder != s.holder || s.slot != "" && e.slot != s.slot {
 		return nil
 	}
 	return e

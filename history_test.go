@@ -42,6 +42,17 @@ func TestAnEndOutsideOfTheRingIsRememberedForAnHour(t *testing.T) {
 	}
 }
 
+func TestAFenceIsFoundInItsEnvironmentOnly(t *testing.T) {
+	h, now := newHistory(), time.Now()
+	e := endOfAnn(2, "uat", "a", now)
+	h.append(e)
+	for name, want := range map[string]*event{"uat": e, "prod": nil} {
+		if got := h.endOfLease(name, selector{fence: e.fence}, now); got != want {
+			t.Errorf("in %s it is %+v", name, got)
+		}
+	}
+}
+
 func TestWhatCouldNotBeStoredIsRememberedToo(t *testing.T) {
 	h, now := newHistory(), time.Now()
 	h.append(endOfAnn(1, "uat", "a", now))

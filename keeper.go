@@ -43,7 +43,10 @@ type keeper struct {
 	stopped  chan struct{} // closed when nothing will be answered any more
 	healthy  atomic.Bool   // commits succeed
 
-	mu           sync.RWMutex            // for what follows, and what lives in memory only of leases and places
+	// For what follows, and for what lives in memory only of leases and places.
+	// run alone changes it, but for the queue and that memory, so that run may
+	// read what is shown without mu.
+	mu           sync.RWMutex
 	shown        map[string]*environment // as committed, for readers
 	past         *history
 	listeners    map[chan struct{}]bool  // told of each change
@@ -191,6 +194,11 @@ func (k *keeper) run() {
 			k.stop()
 			return
 		}
+		select {
+		case <-ticker.C: // it came while the disk worked, and calls did too
+			k.ticked = true
+		default:
+		}
 		k.step()
 	}
 }
@@ -202,6 +210,7 @@ func (k *keeper) step() {
 	k.ticked = false
 	calls := k.gather()
 	if len(calls) == 0 && !ticked {
+		k.lists.calls = calls
 		return
 	}
 	if ticked && (k.broken || k.tight) && time.Now().After(k.probe) {
@@ -233,8 +242,7 @@ func (k *keeper) step() {
 // calls: on a busy machine they come along in this round, on an idle one there
 // is nobody.
 func (k *keeper) letCome() {
-	for n := -1; k.inbox.size() > n; {
-		n = k.inbox.size()
+	for before, n := -1, k.inbox.count(); n > before; before, n = n, k.inbox.count() {
 		runtime.Gosched()
 	}
 }

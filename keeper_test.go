@@ -628,8 +628,7 @@ func TestEndedRequestsAreRememberedAcrossARestart(t *testing.T) {
 	})
 }
 
-// In one round: renewals, releases, expiries, then requests. The committer is
-// held up, so that all of them arrive in one.
+// In one round: renewals, releases, expiries, then requests.
 func TestARoundTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("renewed", time.Minute)
@@ -667,7 +666,7 @@ func (g *rig) open2() {
 }
 
 // fillJournal lets the next group find no room in the journal: bbolt must
-// store it. The question to the keeper makes the committer see it.
+// store it. The question to the keeper makes it see that.
 func (g *rig) fillJournal() {
 	g.extend("nobody")
 	g.store.journal.next = journalSectors
@@ -787,7 +786,7 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 }
 
 // limit tells bbolt how large the file may become; 0: as large as it likes.
-// The question to the keeper makes the committer see it.
+// The question to the keeper makes it see that.
 func (g *rig) limit(size int) {
 	synctest.Wait()
 	g.store.db.MaxSize = size
@@ -936,6 +935,129 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	if p := k.environments["uat"].byID["victim"]; p == nil || p.present {
 		t.Errorf("the place of nobody who is connected is %+v", p)
 	}
+}
+
+// A slowFile takes its time for each write.
+type slowFile struct {
+	journalFile
+	time.Duration
+}
+
+func (f slowFile) WriteAt(b []byte, at int64) (int, error) {
+	time.Sleep(f.Duration)
+	return f.journalFile.WriteAt(b, at)
+}
+
+// Calls that come all the time, while the disk takes 150 ms for each commit,
+// must not let a scan wait for its turn: an expiry is seen after a scan period
+// and one commit, and its own is on the disk after another.
+func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("first", 0)
+		g.free("first")
+		const commit = 150 * time.Millisecond
+		g.store.journal.file = slowFile{g.store.journal.file, commit}
+		var busy sync.WaitGroup
+		stop := make(chan struct{})
+		for i := range 4 {
+			busy.Go(func() {
+				for n := 0; ; n++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					name, id := fmt.Sprint("busy", i), fmt.Sprint(n)
+					g.ask(&call{kind: callRequest, environment: name, request: request{id: id}})
+					g.ask(&call{kind: callRelease, environment: name, departure: departure{selector: selector{id: id}}})
+				}
+			})
+			time.Sleep(40 * time.Millisecond)
+		}
+		for i := range 100 {
+			id := fmt.Sprint("holder", i)
+			a := g.take(id, time.Second)
+			if a.err != nil {
+				t.Error(a.err)
+				break
+			}
+			<-g.asks(id+"-next", time.Hour).answer
+			if late := time.Since(a.lease.deadline); late < 0 || late > scanPeriod+2*commit {
+				t.Errorf("the next one had the slot %v after the deadline", late)
+			}
+			g.free(id + "-next")
+		}
+		close(stop)
+		busy.Wait()
+	})
+}
+
+// The poll of somebody in line and a request for another environment fall into
+// one group, which fails. The poll waits on, for as long as it wanted, and its
+// caller can leave.
+func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", 0)
+		w := g.asks("w", time.Hour)
+		w.leave()
+		w.now()
+		g.keeper.close()
+		g.store.close()
+		s, err := openStore(g.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.keeper, err = loadKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
+			t.Fatal(err)
+		}
+		poll := func(ctx context.Context, wait time.Duration, others bool) <-chan answer {
+			told := make(chan answer, 2)
+			go func() {
+				told <- g.askForSlot(ctx, &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true}, wait)
+			}()
+			if others {
+				go func() { told <- g.ask(&call{kind: callRequest, environment: "other", request: request{id: "o"}}) }()
+			}
+			synctest.Wait()
+			return told
+		}
+		ctx, leave := context.WithCancel(context.Background())
+		told := poll(ctx, 5*time.Second, true)
+		g.store.journal.file, g.store.journal.next = nil, journalSectors // bbolt must store it, and cannot
+		s.db.Close()
+		g.keeper.step()
+		if a := <-told; !errors.Is(a.err, errUnknown) {
+			t.Errorf("the request was told %v", a.err)
+		}
+		go g.keeper.run()
+		began := time.Now()
+		if a := <-told; !errors.Is(a.err, errNoSlot) || time.Since(began) != 5*time.Second {
+			t.Errorf("after %v the poll was told %v", time.Since(began), a.err)
+		}
+		leave()
+		time.Sleep(absence + time.Second)
+		g.want("holder |")
+	})
+}
+
+// Who leaves while the disk works is heard at once, and gets nothing.
+func TestWhoLeavesBeforeTheCommitGetsNothing(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("first", 0)
+		g.free("first")
+		g.store.journal.file = slowFile{g.store.journal.file, time.Minute}
+		go g.ask(&call{kind: callRequest, environment: "other", request: request{id: "slow"}})
+		synctest.Wait()
+		w, began := g.asks("w", time.Hour), time.Now()
+		synctest.Wait()
+		w.leave()
+		w.wantErr(t, errGone)
+		if time.Since(began) > 0 {
+			t.Errorf("it was heard after %v", time.Since(began))
+		}
+		time.Sleep(5 * time.Minute)
+		g.want("|")
+	})
 }
 
 func TestARenewalThatHadArrivedIsNotLostToAScan(t *testing.T) {
