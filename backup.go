@@ -119,15 +119,15 @@ func (k *keeper) committed() (counter uint64, records []write) {
 	var s scribe
 	for _, l := range leases {
 		counter = max(counter, l.of.fence)
-		s.put(leaseBucket, s.leaseKey(l.environment, l.of.slot), &l.of)
+		s.lease(l.environment, &l.of)
 	}
 	for _, p := range places {
 		counter = max(counter, p.of.number)
-		s.put(lineBucket, s.lineKey(p.environment, p.of.number), &p.of)
+		s.place(p.environment, &p.of)
 	}
 	for _, e := range events {
 		counter = max(counter, e.number)
-		s.put(historyBucket, s.eventKey(e.number), e)
+		s.event(e)
 	}
 	return max(counter, uint64(time.Now().UnixMilli())), s.writes
 }

@@ -163,16 +163,16 @@ func (k *keeper) records() []write {
 	var s scribe
 	for name, e := range k.shown {
 		for _, l := range e.leases {
-			s.put(leaseBucket, s.leaseKey(name, l.slot), l)
+			s.lease(name, l)
 		}
 		for _, p := range e.line {
 			if p.kept() {
-				s.put(lineBucket, s.lineKey(name, p.number), p)
+				s.place(name, p)
 			}
 		}
 	}
 	for _, e := range k.past.events {
-		s.put(historyBucket, s.eventKey(e.number), e)
+		s.event(e)
 	}
 	return s.writes
 }

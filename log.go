@@ -289,7 +289,7 @@ func (k *keeper) logChange(c change, now time.Time) {
 }
 
 // logEvent does what Logger.Info would, but does not look for the line of code
-// that has called it, which takes longer than all else.
+// that has called it, which takes as long as all else.
 func (k *keeper) logEvent(now time.Time, what string, e *event, more ...slog.Attr) {
 	to := k.log.Handler()
 	if !to.Enabled(context.Background(), slog.LevelInfo) {

@@ -257,18 +257,28 @@ func (s *scribe) eventKey(number uint64) int {
 	return from
 }
 
+func (s *scribe) lease(environment string, l *lease) {
+	s.put(leaseBucket, s.leaseKey(environment, l.slot), l)
+}
+
+func (s *scribe) place(environment string, p *place) {
+	s.put(lineBucket, s.lineKey(environment, p.number), p)
+}
+
+func (s *scribe) event(e *event) { s.put(historyBucket, s.eventKey(e.number), e) }
+
 // change writes what a change means for the file; nothing for what is in memory
 // only.
 func (s *scribe) change(c change) {
 	switch {
 	case c.event != nil:
-		s.put(historyBucket, s.eventKey(c.event.number), c.event)
+		s.event(c.event)
 	case c.newLease != nil:
-		s.put(leaseBucket, s.leaseKey(c.environment.name, c.newLease.slot), c.newLease)
+		s.lease(c.environment.name, c.newLease)
 	case c.oldLease != nil:
 		s.del(leaseBucket, s.leaseKey(c.environment.name, c.oldLease.slot))
 	case c.newPlace != nil && c.newPlace.kept():
-		s.put(lineBucket, s.lineKey(c.environment.name, c.newPlace.number), c.newPlace)
+		s.place(c.environment.name, c.newPlace)
 	case c.oldPlace != nil && c.oldPlace.kept():
 		s.del(lineBucket, s.lineKey(c.environment.name, c.oldPlace.number))
 	}
@@ -279,19 +289,19 @@ func (s *scribe) drop(e *event) { s.del(historyBucket, s.eventKey(e.number)) }
 
 func leaseRecord(environment string, l *lease) write {
 	var s scribe
-	s.put(leaseBucket, s.leaseKey(environment, l.slot), l)
+	s.lease(environment, l)
 	return s.writes[0]
 }
 
 func placeRecord(environment string, p *place) write {
 	var s scribe
-	s.put(lineBucket, s.lineKey(environment, p.number), p)
+	s.place(environment, p)
 	return s.writes[0]
 }
 
 func eventRecord(e *event) write {
 	var s scribe
-	s.put(historyBucket, s.eventKey(e.number), e)
+	s.event(e)
 	return s.writes[0]
 }
 
