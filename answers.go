@@ -13,13 +13,6 @@ import (
 	"time"
 )
 
-func (s *server) writeLease(w http.ResponseWriter, status int, name string, a answer) error {
-	if a.err != nil {
-		return refusal{name: name, answer: a}
-	}
-	return writeJSON(w, status, leaseToJSON(name, a.lease, time.Now()))
-}
-
 // refuse answers an error. Those that the table does not know are ours, and
 // only the log may see them.
 func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
@@ -28,14 +21,14 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &told) && errors.Is(err, errUndeclared) {
 		err = s.undeclared(told.name)
 	}
-	body := refusalJSON{Code: status, Message: err.Error()}
+	body := refusalJSON{Code: status, Message: foreign(err.Error())}
 	if errors.As(err, &told) {
 		body = told.json(status, time.Now())
 	}
 	switch status {
 	case http.StatusInternalServerError:
 		s.log.Error("answering failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		body.Message = errInternal.Error()
+		body.Message = foreign(errInternal.Error())
 	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
 	case http.StatusRequestEntityTooLarge: // what is left of it is not read
@@ -57,7 +50,7 @@ func (r refusal) Error() string { return r.err.Error() }
 func (r refusal) Unwrap() error { return r.err }
 
 func (r refusal) json(status int, now time.Time) refusalJSON {
-	return refusalJSON{Code: status, Message: r.message(now), Environment: r.name, Position: r.position,
+	return refusalJSON{Code: status, Message: foreign(r.message(now)), Environment: foreign(r.name), Position: r.position,
 		HeldBy: leasesToJSON(r.name, r.held, now), Ended: endToJSON(r.ended)}
 }
 

@@ -133,12 +133,12 @@ func (h hinted) Unwrap() error { return h.error }
 
 // leaseJSON is a lease as everyone may see it.
 type leaseJSON struct {
-	Environment string `json:"environment"`
-	Slot        string `json:"slot"`
-	Holder      string `json:"holder,omitempty"`
-	URL         string `json:"url,omitempty"`
-	Reason      string `json:"reason,omitempty"`
-	Fence       uint64 `json:"fence"`
+	Environment foreign `json:"environment"`
+	Slot        foreign `json:"slot"`
+	Holder      foreign `json:"holder,omitempty"`
+	URL         foreign `json:"url,omitempty"`
+	Reason      foreign `json:"reason,omitempty"`
+	Fence       uint64  `json:"fence"`
 	// Since is when it was granted. Until is when it ends unless it is
 	// renewed; absent: when it is released. Both by the server's clock.
 	Since         time.Time  `json:"since"`
@@ -146,24 +146,27 @@ type leaseJSON struct {
 	TTLSeconds    float64    `json:"ttl_seconds"` // 0: until released
 	WaitedSeconds float64    `json:"waited_seconds"`
 	HeldSeconds   float64    `json:"held_seconds"`
+	// Similar is an older environment with nearly the same name, in the answer
+	// to a request; absent: none.
+	Similar foreign `json:"similar,omitempty"`
 }
 
 // ours reports whether an answer is a call-me's about this environment, and
 // not any other JSON.
 func (l *leaseJSON) ours(environment string) bool {
-	return l.Environment == environment && l.Fence != 0
+	return string(l.Environment) == environment && l.Fence != 0
 }
 
-func (r *refusalJSON) ours(environment string) bool { return r.Environment == environment }
+func (r *refusalJSON) ours(environment string) bool { return string(r.Environment) == environment }
 
 func (e *environmentsJSON) ours(string) bool { return e.Environments != nil }
 
 // placeJSON is a waiting request as everyone may see it.
 type placeJSON struct {
 	Position      int       `json:"position"` // 1: next
-	Holder        string    `json:"holder,omitempty"`
-	URL           string    `json:"url,omitempty"`
-	Reason        string    `json:"reason,omitempty"`
+	Holder        foreign   `json:"holder,omitempty"`
+	URL           foreign   `json:"url,omitempty"`
+	Reason        foreign   `json:"reason,omitempty"`
 	Since         time.Time `json:"since"`
 	WaitedSeconds float64   `json:"waited_seconds"`
 	Connected     bool      `json:"connected"` // false: it may be gone, and loses its place soon
@@ -171,13 +174,13 @@ type placeJSON struct {
 
 // slotJSON is a slot with its lease; null: nobody has it.
 type slotJSON struct {
-	Slot  string     `json:"slot"`
+	Slot  foreign    `json:"slot"`
 	Lease *leaseJSON `json:"lease"`
 }
 
 // environmentJSON is one environment of GET /environments.
 type environmentJSON struct {
-	Environment string      `json:"environment"`
+	Environment foreign     `json:"environment"`
 	Free        int         `json:"free"` // slots that nobody has
 	Slots       []slotJSON  `json:"slots"`
 	Line        []placeJSON `json:"line"`
@@ -189,25 +192,25 @@ type environmentsJSON struct {
 
 // endJSON is how a request ended.
 type endJSON struct {
-	How  string    `json:"how"` // released, expired, forced, left, lapsed, used up
+	How  foreign   `json:"how"` // released, expired, forced, left, lapsed, used up
 	At   time.Time `json:"at"`
-	Slot string    `json:"slot,omitempty"`
-	By   string    `json:"by,omitempty"` // forced
+	Slot foreign   `json:"slot,omitempty"`
+	By   foreign   `json:"by,omitempty"` // forced
 }
 
 // refusalJSON is the body of every answer that is an error.
 type refusalJSON struct {
 	Code        int         `json:"code"` // the status
-	Message     string      `json:"message"`
-	Environment string      `json:"environment,omitempty"`
+	Message     foreign     `json:"message"`
+	Environment foreign     `json:"environment,omitempty"`
 	Position    int         `json:"position,omitempty"` // in the line; 1: next
 	HeldBy      []leaseJSON `json:"held_by,omitempty"`
 	Ended       *endJSON    `json:"ended,omitempty"`
 }
 
 func leaseToJSON(environment string, l *lease, now time.Time) leaseJSON {
-	j := leaseJSON{Environment: environment, Slot: l.slot, Holder: l.holder, URL: l.url, Reason: l.reason, Fence: l.fence,
-		Since: wireTime(l.since), TTLSeconds: l.ttl.Seconds(), WaitedSeconds: l.waited.Seconds(), HeldSeconds: max(0, now.Sub(l.since).Seconds())}
+	j := leaseJSON{Environment: foreign(environment), Slot: foreign(l.slot), Holder: foreign(l.holder), URL: foreign(l.url),
+		Reason: foreign(l.reason), Fence: l.fence, Since: wireTime(l.since), TTLSeconds: l.ttl.Seconds(), WaitedSeconds: l.waited.Seconds(), HeldSeconds: max(0, now.Sub(l.since).Seconds())}
 	if !l.deadline.IsZero() {
 		until := wireTime(now.Add(l.deadline.Sub(now)))
 		j.Until = &until
@@ -226,23 +229,23 @@ func leasesToJSON(environment string, leases []lease, now time.Time) []leaseJSON
 // viewToJSON lists the declared slots, and after them those that have a lease
 // though they are not declared.
 func viewToJSON(v view, now time.Time) environmentJSON {
-	j := environmentJSON{Environment: v.name, Free: max(0, len(v.slots)-len(v.leases)), Slots: []slotJSON{}, Line: []placeJSON{}}
-	bySlot := map[string]*leaseJSON{}
+	j := environmentJSON{Environment: foreign(v.name), Free: max(0, len(v.slots)-len(v.leases)), Slots: []slotJSON{}, Line: []placeJSON{}}
+	bySlot := map[foreign]*leaseJSON{}
 	for _, l := range leasesToJSON(v.name, v.leases, now) {
 		bySlot[l.Slot] = &l
 	}
 	for _, s := range v.slots {
-		j.Slots = append(j.Slots, slotJSON{s, bySlot[s]})
-		delete(bySlot, s)
+		j.Slots = append(j.Slots, slotJSON{foreign(s), bySlot[foreign(s)]})
+		delete(bySlot, foreign(s))
 	}
 	for _, l := range v.leases {
-		if other := bySlot[l.slot]; other != nil {
-			j.Slots = append(j.Slots, slotJSON{l.slot, other})
+		if other := bySlot[foreign(l.slot)]; other != nil {
+			j.Slots = append(j.Slots, slotJSON{foreign(l.slot), other})
 		}
 	}
 	for i, p := range v.line {
-		j.Line = append(j.Line, placeJSON{Position: i + 1, Holder: p.holder, URL: p.url, Reason: p.reason, Since: wireTime(p.since),
-			WaitedSeconds: max(0, now.Sub(p.since).Seconds()), Connected: p.present})
+		j.Line = append(j.Line, placeJSON{Position: i + 1, Holder: foreign(p.holder), URL: foreign(p.url), Reason: foreign(p.reason),
+			Since: wireTime(p.since), WaitedSeconds: max(0, now.Sub(p.since).Seconds()), Connected: p.present})
 	}
 	return j
 }
@@ -251,7 +254,7 @@ func endToJSON(e *event) *endJSON {
 	if e == nil {
 		return nil
 	}
-	return &endJSON{How: e.kind.String(), At: wireTime(e.at), Slot: e.slot, By: e.by}
+	return &endJSON{How: foreign(e.kind.String()), At: wireTime(e.at), Slot: foreign(e.slot), By: foreign(e.by)}
 }
 
 func wireTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

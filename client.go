@@ -76,8 +76,10 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 	for {
 		id := newID()
 		lease, err := c.waitInLine(ctx, a, id, p, tell)
+		similar := lease.Similar
 		if err == nil {
 			lease, err = c.confirm(ctx, a.environment, id, p)
+			lease.Similar = similar
 		}
 		var refused *apiError
 		switch {
@@ -212,7 +214,7 @@ func (c *client) release(ctx context.Context, which holding, force bool, tell fu
 	}
 	err := c.try(ctx, p, callTime, http.MethodDelete, "/maybe", values, nil)
 	var refused *apiError
-	if force && p.repeated && errors.As(err, &refused) && refused.Ended != nil && refused.Ended.How == forced.String() && refused.Ended.By == which.holder {
+	if force && p.repeated && errors.As(err, &refused) && refused.Ended != nil && string(refused.Ended.How) == forced.String() && string(refused.Ended.By) == which.holder {
 		return nil // the answer to our first try was lost
 	}
 	return err
@@ -233,8 +235,8 @@ func (c *client) fenceToForce(ctx context.Context, p *patience, which holding) (
 	fences, known := []uint64{}, which.slot == ""
 	for _, e := range all.Environments {
 		for _, s := range e.Slots {
-			known = known || s.Slot == which.slot
-			if s.Lease != nil && (which.slot == "" || s.Slot == which.slot) {
+			known = known || string(s.Slot) == which.slot
+			if s.Lease != nil && (which.slot == "" || string(s.Slot) == which.slot) {
 				fences = append(fences, s.Lease.Fence)
 			}
 		}

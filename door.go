@@ -307,6 +307,6 @@ func retell(p []byte) []byte {
 
 // errorAnswer is a whole HTTP answer, after which the connection is closed.
 func errorAnswer(code int, status, message string) []byte {
-	body, _ := json.Marshal(refusalJSON{Code: code, Message: message}) // cannot fail
+	body, _ := json.Marshal(refusalJSON{Code: code, Message: foreign(message)}) // cannot fail
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n", code, status, len(body)+1, body)
 }

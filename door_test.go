@@ -285,7 +285,7 @@ func TestTheTLSConfigurationIsCheckedAtTheStart(t *testing.T) {
 	} {
 		setVariables(t, map[string]string{"API_KEY": testKey, "PORT": "0", "CALL_ME_DB": filepath.Join(dir, "x.db"), "CALL_ME_TLS_CERTIFICATE": c.cert, "CALL_ME_TLS_PRIVATE_KEY": c.key})
 		var out bytes.Buffer
-		if code := execute([]string{"call-me", "serve"}, &terminal{out: io.Discard, err: &out, now: time.Now, getenv: os.Getenv}); code != exitUsage || !strings.Contains(out.String(), c.says) {
+		if code := execute([]string{"call-me", "serve"}, newTerminalOn(io.Discard, &out)); code != exitUsage || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%+v: %d %s", c, code, out.String())
 		}
 	}

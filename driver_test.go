@@ -322,7 +322,7 @@ func (e *entry) hear(response *http.Response, err error) {
 		err = json.Unmarshal(body, &e.lease)
 	default:
 		if err = json.Unmarshal(body, &refused); err == nil && refused.Ended != nil {
-			e.how = refused.Ended.How
+			e.how = string(refused.Ended.How)
 		}
 	}
 	if err != nil {
@@ -571,7 +571,7 @@ func (v *visitor) force(e entry) {
 	seen := v.call(entry{kind: look, environment: e.environment}, faithful, 0)
 	for _, s := range seen.view.Slots {
 		if s.Lease != nil && s.Lease.Holder != "" {
-			v.call(entry{kind: endForced, environment: e.environment, name: s.Lease.Holder, fence: s.Lease.Fence}, v.fate(), 0)
+			v.call(entry{kind: endForced, environment: e.environment, name: string(s.Lease.Holder), fence: s.Lease.Fence}, v.fate(), 0)
 			return
 		}
 	}
@@ -656,7 +656,7 @@ func (a *attack) clear(environment string) {
 			case s.Lease.Holder == "":
 				v.insist(entry{kind: plainEnd, environment: environment}, false)
 			default:
-				v.insist(entry{kind: endForced, environment: environment, name: s.Lease.Holder, fence: s.Lease.Fence}, false)
+				v.insist(entry{kind: endForced, environment: environment, name: string(s.Lease.Holder), fence: s.Lease.Fence}, false)
 			}
 			empty = false
 		}
@@ -807,7 +807,7 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 	bySlot := map[string][]*tenureSeen{}
 	for _, s := range held {
 		if s.from < s.until {
-			bySlot[s.lease.Slot] = append(bySlot[s.lease.Slot], s)
+			bySlot[string(s.lease.Slot)] = append(bySlot[string(s.lease.Slot)], s)
 		}
 	}
 	for _, all := range bySlot {
@@ -821,7 +821,7 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 	fences := map[string]uint64{}
 	for _, e := range a.entries {
 		if e.lease.Fence != 0 {
-			fences[e.lease.Holder] = e.lease.Fence
+			fences[string(e.lease.Holder)] = e.lease.Fence
 		}
 	}
 	for _, e := range a.entries {
@@ -829,8 +829,8 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 			continue
 		}
 		for name, s := range held {
-			if s.lease.Environment == e.environment && s.from < e.sent && e.heard < s.until && !slices.ContainsFunc(e.view.Slots, func(j slotJSON) bool {
-				return j.Lease != nil && j.Lease.Fence == s.lease.Fence && j.Lease.Holder == name
+			if string(s.lease.Environment) == e.environment && s.from < e.sent && e.heard < s.until && !slices.ContainsFunc(e.view.Slots, func(j slotJSON) bool {
+				return j.Lease != nil && j.Lease.Fence == s.lease.Fence && string(j.Lease.Holder) == name
 			}) {
 				lost++
 			}
@@ -840,7 +840,7 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 				break // there one who is absent may be passed over
 			}
 			for _, q := range e.view.Line[i+1:] {
-				if fences[p.Holder] != 0 && fences[q.Holder] != 0 && fences[p.Holder] > fences[q.Holder] {
+				if fences[string(p.Holder)] != 0 && fences[string(q.Holder)] != 0 && fences[string(p.Holder)] > fences[string(q.Holder)] {
 					outOfOrder++
 				}
 			}
@@ -880,7 +880,7 @@ func (e entry) String() string {
 		}
 	}
 	for _, p := range e.view.Line {
-		text += " <" + p.Holder
+		text += " <" + string(p.Holder)
 	}
 	return text
 }

@@ -25,17 +25,17 @@ const (
 type eventJSON struct {
 	Number        uint64    `json:"number"`
 	At            time.Time `json:"at"`
-	Event         string    `json:"event"` // granted, released, expired, forced, left, lapsed
-	Environment   string    `json:"environment"`
-	Slot          string    `json:"slot,omitempty"`
-	Holder        string    `json:"holder,omitempty"`
-	URL           string    `json:"url,omitempty"`
-	Reason        string    `json:"reason,omitempty"`
+	Event         foreign   `json:"event"` // granted, released, expired, forced, left, lapsed
+	Environment   foreign   `json:"environment"`
+	Slot          foreign   `json:"slot,omitempty"`
+	Holder        foreign   `json:"holder,omitempty"`
+	URL           foreign   `json:"url,omitempty"`
+	Reason        foreign   `json:"reason,omitempty"`
 	Fence         uint64    `json:"fence,omitempty"`
 	WaitedSeconds float64   `json:"waited_seconds"`
 	HeldSeconds   float64   `json:"held_seconds"`   // of an ended lease
-	By            string    `json:"by,omitempty"`   // forced: who
-	From          string    `json:"from,omitempty"` // forced: from which address
+	By            foreign   `json:"by,omitempty"`   // forced: who
+	From          foreign   `json:"from,omitempty"` // forced: from which address
 }
 
 // historyJSON is a page of the history, newest first.
@@ -48,8 +48,9 @@ type historyJSON struct {
 func (h *historyJSON) ours(string) bool { return h.Events != nil }
 
 func eventToJSON(e *event) eventJSON {
-	return eventJSON{Number: e.number, At: wireTime(e.at), Event: e.kind.String(), Environment: e.environment, Slot: e.slot, Holder: e.holder,
-		URL: e.url, Reason: e.reason, Fence: e.fence, WaitedSeconds: e.waited.Seconds(), HeldSeconds: e.held.Seconds(), By: e.by, From: e.from}
+	return eventJSON{Number: e.number, At: wireTime(e.at), Event: foreign(e.kind.String()), Environment: foreign(e.environment),
+		Slot: foreign(e.slot), Holder: foreign(e.holder), URL: foreign(e.url), Reason: foreign(e.reason), Fence: e.fence,
+		WaitedSeconds: e.waited.Seconds(), HeldSeconds: e.held.Seconds(), By: foreign(e.by), From: foreign(e.from)}
 }
 
 // A lookBack says which events are asked for.

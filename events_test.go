@@ -98,7 +98,7 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 				if data, found := strings.CutPrefix(lines.Text(), "data: "); found {
 					var e eventJSON
 					json.Unmarshal([]byte(data), &e)
-					return strings.TrimSpace(event + " " + e.Holder)
+					return strings.TrimSpace(event + " " + string(e.Holder))
 				}
 			}
 			return "the end"

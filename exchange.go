@@ -69,7 +69,7 @@ type apiError struct {
 	refusalJSON
 }
 
-func (e *apiError) Error() string { return e.Message }
+func (e *apiError) Error() string { return e.Message.String() }
 
 func (e *apiError) Unwrap() error { return failureOf(e.Code) }
 

@@ -124,7 +124,8 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 const defaultTTL = 2 * time.Hour
 
 func (s *session) asking() asking {
-	a := asking{environment: s.name, holder: s.holder, url: s.link, reason: s.config.Reason, ttl: defaultTTL, timeout: time.Duration(s.config.Timeout)}
+	a := asking{environment: s.name, holder: s.holder, url: s.link, reason: tidyReason(s.config.Reason), ttl: defaultTTL,
+		timeout: time.Duration(s.config.Timeout)}
 	if s.config.TTL.chosen != nil {
 		a.ttl = *s.config.TTL.chosen
 	}
@@ -142,7 +143,7 @@ func (s *session) renew(ctx context.Context, which holding, ttl *time.Duration, 
 		return lease, err
 	}
 	if isOfARun(lease.Fence) {
-		s.say("call-me: run renews %s, with its own ttl", printable(lease.Slot))
+		s.say("call-me: run renews %s, with its own ttl", lease.Slot)
 		return lease, nil
 	}
 	which.fence = lease.Fence

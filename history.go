@@ -85,11 +85,18 @@ type history struct {
 	ends     int      // how many of both end a request
 	loose    []*event // ends that are out of the ring, but still remembered, oldest first
 	lastEnds map[endRef]*event
-	byFence  map[uint64]*event // the ends of leases
+	byFence  map[uint64]*event   // the ends of leases
+	names    map[string]*nameUse // the environments of the published events
+}
+
+// A nameUse says how much of the history is about one environment.
+type nameUse struct {
+	first  uint64 // the number of its first event, also when the ring has dropped that
+	events int    // in the ring
 }
 
 func newHistory() *history {
-	return &history{lastEnds: map[endRef]*event{}, byFence: map[uint64]*event{}}
+	return &history{lastEnds: map[endRef]*event{}, byFence: map[uint64]*event{}, names: map[string]*nameUse{}}
 }
 
 // refs are the names by which the end of a request is found again, besides its
@@ -176,6 +183,12 @@ func (h *history) unlink(e *event) {
 // publish makes the events of the round visible and drops the oldest ones,
 // which the same commit has deleted.
 func (h *history) publish(drop int, now time.Time) {
+	for _, e := range h.appended {
+		if h.names[e.environment] == nil {
+			h.names[e.environment] = &nameUse{first: e.number}
+		}
+		h.names[e.environment].events++
+	}
 	h.events = append(h.events, h.appended...)
 	h.appended = nil
 	h.drop(drop, now)
@@ -191,8 +204,13 @@ func (h *history) setAside() {
 }
 
 func (h *history) drop(n int, now time.Time) {
-	for i := range n {
-		h.loosen(h.events[i])
+	for i, e := range h.events[:n] {
+		h.loosen(e)
+		use := h.names[e.environment]
+		use.events--
+		if use.events == 0 {
+			delete(h.names, e.environment)
+		}
 		h.events[i] = nil
 	}
 	h.events = h.events[n:]

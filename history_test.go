@@ -149,3 +149,26 @@ func TestNoMoreThan200000EndsAreRemembered(t *testing.T) {
 		t.Errorf("%d are remembered outside of the ring", len(h.loose))
 	}
 }
+
+// A name is known for as long as the ring has an event of it, and since its
+// first one.
+func TestNamesAreKnownForAsLongAsTheRingKnowsThem(t *testing.T) {
+	h, now := newHistory(), time.Now()
+	h.append(&event{number: 5, kind: granted, at: now, environment: "uat"})
+	if len(h.names) != 0 {
+		t.Error("a name is known before its event is published")
+	}
+	h.append(&event{number: 6, kind: granted, at: now, environment: "perf"})
+	h.append(&event{number: 7, kind: granted, at: now, environment: "uat"})
+	h.publish(0, now)
+	h.append(&event{number: 8, kind: granted, at: now, environment: "lost"})
+	h.setAside()
+	h.publish(1, now)
+	if len(h.names) != 2 || *h.names["uat"] != (nameUse{5, 1}) || *h.names["perf"] != (nameUse{6, 1}) {
+		t.Errorf("known are %+v", h.names)
+	}
+	h.drop(2, now)
+	if len(h.names) != 0 {
+		t.Errorf("known without an event: %v", h.names)
+	}
+}

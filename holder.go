@@ -134,7 +134,7 @@ func linkOf(ci ciSystem, getenv func(string) string) string {
 	if checkLink(link) != nil {
 		return ""
 	}
-	return link
+	return tidyLink(link)
 }
 
 func userAtHost(getenv func(string) string) string {
@@ -146,14 +146,18 @@ func userAtHost(getenv func(string) string) string {
 	return cmp.Or(name, "somebody") + "@" + cmp.Or(host, "localhost")
 }
 
-// cut shortens a name to so many bytes, such that two names that were
-// different still are.
+// cut makes a holder of any name: no more than so many bytes, and nothing that
+// the server refuses. Distinct names stay distinct.
 func cut(name string, most int) string {
-	name = strings.ToValidUTF8(name, "?")
-	if len(name) <= most {
+	tidy := printable(strings.ToValidUTF8(name, "?"))
+	if tidy == name && len(name) <= most {
 		return name
 	}
 	end := fmt.Sprintf("~%x", sha256.Sum256([]byte(name)))[:17]
+	name = tidy
+	if len(name)+len(end) <= most {
+		return name + end
+	}
 	most -= len(end)
 	for !utf8.RuneStart(name[most]) {
 		most--

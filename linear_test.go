@@ -540,14 +540,14 @@ func (t *transcript) learn(e entry) error {
 		}
 	}
 	for _, l := range leases {
-		p := t.person(l.Holder)
-		if p.fence != 0 && (p.fence != l.Fence || p.slot != l.Slot) {
+		p := t.person(string(l.Holder))
+		if p.fence != 0 && (p.fence != l.Fence || p.slot != string(l.Slot)) {
 			return fmt.Errorf("%s had %s with fence %d, and %s with fence %d", l.Holder, p.slot, p.fence, l.Slot, l.Fence)
 		}
-		p.fence, p.slot, p.seen, p.inLine = l.Fence, l.Slot, min(p.seen, e.heard), min(p.inLine, e.heard)
+		p.fence, p.slot, p.seen, p.inLine = l.Fence, string(l.Slot), min(p.seen, e.heard), min(p.inLine, e.heard)
 	}
 	for _, place := range e.view.Line {
-		p := t.person(place.Holder)
+		p := t.person(string(place.Holder))
 		p.inLine = min(p.inLine, e.heard)
 	}
 	if e.name == "" {
@@ -595,7 +595,7 @@ func (t *transcript) order() {
 	for _, e := range t.entries {
 		var last *person
 		for _, place := range e.view.Line {
-			p := t.person(place.Holder)
+			p := t.person(string(place.Holder))
 			if last != nil && !slices.Contains(t.ahead[p.number], last.number) {
 				t.ahead[p.number] = append(t.ahead[p.number], last.number)
 			}
@@ -812,11 +812,11 @@ func (t *transcript) readView(s *step, v environmentJSON) {
 		case slot.Lease.Holder == "":
 			s.plain++
 		default:
-			s.leases = append(s.leases, t.person(slot.Lease.Holder).number)
+			s.leases = append(s.leases, t.person(string(slot.Lease.Holder)).number)
 		}
 	}
 	for _, p := range v.Line {
-		s.line = append(s.line, t.person(p.Holder).number)
+		s.line = append(s.line, t.person(string(p.Holder)).number)
 	}
 }
 
@@ -827,7 +827,7 @@ func TestTheOuterModelLetsAnUnheardLeaseEndAfterARestart(t *testing.T) {
 	seen := func(at time.Duration, holders ...string) entry {
 		e := entry{kind: look, sent: at, heard: at + s/100, status: 200, view: environmentJSON{Slots: []slotJSON{{}}}}
 		for _, h := range holders {
-			e.view.Slots[0].Lease = &leaseJSON{Holder: h, Slot: "a", Fence: 7}
+			e.view.Slots[0].Lease = &leaseJSON{Holder: foreign(h), Slot: "a", Fence: 7}
 		}
 		return e
 	}

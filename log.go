@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -16,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/time/rate"
@@ -215,13 +215,21 @@ func (b *backlog) tidyAttrs(attrs []slog.Attr) []slog.Attr {
 	return all
 }
 
-// tidyText cuts a long text. The text handler itself quotes what is not
-// printable.
-func tidyText(text string) string { return shorten(text, maxField) }
+// tidyText cuts a long text and breaks commands of CI systems in it. The text
+// handler itself quotes what is not printable.
+func tidyText(text string) string { return shorten(breakCommands(text), maxField) }
 
 // tidyJSON does the same, and spells out what is not printable: JSON leaves
 // characters as they are that end a line, or turn it around, for some readers.
-func tidyJSON(text string) string { return shorten(visible(text), maxField) }
+func tidyJSON(text string) string { return shorten(spellOut(breakCommands(text)), maxField) }
+
+func spellOut(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !isVisible(r) }) && utf8.ValidString(text) {
+		return text
+	}
+	quoted := strconv.Quote(text)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
 
 // shorten cuts a text to so many bytes, and marks that it did.
 func shorten(text string, most int) string {
@@ -234,14 +242,6 @@ func shorten(text string, most int) string {
 		end--
 	}
 	return text[:end] + mark
-}
-
-func visible(text string) string {
-	if !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) && utf8.ValidString(text) {
-		return text
-	}
-	quoted := strconv.Quote(text)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
 // tell gives what the log says of an event, attribute by attribute.
@@ -264,13 +264,17 @@ func (e event) LogValue() slog.Value {
 	return slog.GroupValue(known...)
 }
 
-// nickname tells requests apart in the log without giving their ids away.
+// nickname tells requests apart in the log without giving their ids away. It is
+// another one after each start: whoever reads the log cannot try out ids that
+// are easy to guess.
 func nickname(id string) string {
 	if id == "" {
 		return ""
 	}
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(nicknameSalt+id)))[:8]
 }
+
+var nicknameSalt = rand.Text()
 
 // logChange tells a change that has been committed.
 func (k *keeper) logChange(c change, now time.Time) {

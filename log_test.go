@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,18 +166,30 @@ func TestEveryChangeOfStateIsOneLine(t *testing.T) {
 	s.call("DELETE /maybe?environment=uat&id=abcdefgi")
 	s.call("DELETE /maybe?environment=uat&force=1&holder=boss")
 	s.call("GET /maybe?environment=uat")
-	want := `msg=granted environment=uat slot=uat holder=ann request=ef797c81
-msg="in line" environment=uat holder=bob request=9c56cc51
+	want := `msg=granted environment=uat slot=uat holder=ann request=` + nickname("12345678") + `
+msg="in line" environment=uat holder=bob request=` + nickname("abcdefgh") + `
 msg="in line" environment=uat holder=eve request=` + nickname("abcdefgi") + `
 msg="in line" environment=uat holder=without
 msg="out of line" environment=uat holder=without
-msg=renewed environment=uat slot=uat holder=ann request=ef797c81 ttl=1h0m0s
-msg=left environment=uat holder=bob request=9c56cc51
+msg=renewed environment=uat slot=uat holder=ann request=` + nickname("12345678") + ` ttl=1h0m0s
+msg=left environment=uat holder=bob request=` + nickname("abcdefgh") + `
 msg=left environment=uat holder=eve request=` + nickname("abcdefgi") + `
-msg=forced environment=uat slot=uat holder=ann request=ef797c81 by=boss from=127.0.0.1
+msg=forced environment=uat slot=uat holder=ann request=` + nickname("12345678") + ` by=boss from=127.0.0.1
 `
 	if got := out.String(); got != want {
 		t.Errorf("the log is\n%swant\n%s", got, want)
+	}
+}
+
+// Whoever reads the log cannot find an id by trying out those that are likely.
+func TestTheLogsNameOfARequestIsSalted(t *testing.T) {
+	for _, id := range []string{"12345678", "build-4711"} {
+		if plain := fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]; nickname(id) == plain {
+			t.Errorf("%s is %s, as everywhere", id, plain)
+		}
+	}
+	if nickname("12345678") == nickname("12345679") || nickname("12345678") != nickname("12345678") {
+		t.Error("requests cannot be told apart")
 	}
 }
 

@@ -220,7 +220,7 @@ func explainNoSlot(err error, asked asking) error {
 		return err
 	}
 	for _, l := range refused.HeldBy {
-		if l.Holder != "" && l.Holder == asked.holder {
+		if l.Holder != "" && string(l.Holder) == asked.holder {
 			return hint(err, "that is you; to go on with the slot: call-me request "+quote(asked.environment)+" --again")
 		}
 	}
@@ -272,7 +272,7 @@ func explainNotHeld(err error, which holding) error {
 		return hint(err, "you asked for the lease with the fence "+strconv.FormatUint(which.fence, 10)+", by --fence or CALL_ME_FENCE; it is over, or another holder's")
 	}
 	text := "to end it whoever has it: call-me release " + quote(which.environment) + " --force"
-	if holder := refused.HeldBy[0].Holder; holder != "" && holder != which.holder {
+	if holder := string(refused.HeldBy[0].Holder); holder != "" && holder != which.holder {
 		text = fmt.Sprintf("you are %s; if it is yours, from another job, set in both:\n  CALL_ME_HOLDER=%s\n%s", which.holder, quote(holder), text)
 	}
 	return hint(err, text)

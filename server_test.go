@@ -391,8 +391,6 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		{"POST /maybe?environment=uat&id=1234567%0a", 422, "printable"},
 		{"POST /maybe?environment=uat&id=1234567%c3%a4", 422, "printable"},
 		{"POST /maybe?environment=uat&holder=" + long(257), 422, "256"},
-		{"POST /maybe?environment=uat&reason=" + long(1025), 422, "1024"},
-		{"POST /maybe?environment=uat&url=https://x/" + long(2048), 422, "2048"},
 		{"POST /maybe?environment=uat&url=javascript:alert(1)", 422, "http"},
 		{"POST /maybe?environment=uat&url=/x", 422, "http"},
 		{"POST /maybe?environment=uat&ttl=1", 422, "duration"},
@@ -433,7 +431,7 @@ func TestBoundariesThatAreAllowed(t *testing.T) {
 		"environment=" + strings.Repeat("x", 128),
 		"environment=team/perf%202&holder=" + strings.Repeat("h", 256) + "&reason=" + strings.Repeat("r", 1024),
 		"environment=..&id=" + strings.Repeat("i", 128) + "&ttl=720h",
-		"environment=%e2%80%aeuat&id=12345678&ttl=1s",
+		"environment=%c3%bcat&id=12345678&ttl=1s",
 		"environment=%F0%9F%90%B3&url=http://x/" + strings.Repeat("u", 2000),
 		"environment=plus&holder=a%0ab%1b[31m",
 	} {

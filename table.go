@@ -42,13 +42,13 @@ func (t *terminal) table(w io.Writer, all environmentsJSON, columns int, colours
 }
 
 func environmentRows(e environmentJSON) [][]cell {
-	name := printable(e.Environment)
+	name := e.Environment.String()
 	var rows [][]cell
 	for _, s := range e.Slots {
-		row := []cell{{name, 0}, {printable(s.Slot), 0}, {"free", green}, {}, {}, {}}
+		row := []cell{{name, 0}, {s.Slot.String(), 0}, {"free", green}, {}, {}, {}}
 		if l := s.Lease; l != nil {
-			row = []cell{{name, 0}, {printable(l.Slot), 0}, {holderName(*l), yellow},
-				{fmt.Sprintf("%s (%s)", shortClock(l.Since), seconds(l.HeldSeconds)), 0}, {"released", 0}, {printable(l.Reason), 0}}
+			row = []cell{{name, 0}, {l.Slot.String(), 0}, {holderName(*l), yellow},
+				{fmt.Sprintf("%s (%s)", shortClock(l.Since), seconds(l.HeldSeconds)), 0}, {"released", 0}, {l.Reason.String(), 0}}
 			if l.Until != nil {
 				row[4].text = shortClock(*l.Until)
 			}
@@ -61,8 +61,8 @@ func environmentRows(e environmentJSON) [][]cell {
 		if p.Position == 1 {
 			place = "next"
 		}
-		rows = append(rows, []cell{{name, 0}, {place, cyan}, {cmp.Or(printable(p.Holder), "somebody who gave no name"), 0},
-			{fmt.Sprintf("%s (%s)", shortClock(p.Since), seconds(p.WaitedSeconds)), 0}, {}, {printable(p.Reason), 0}})
+		rows = append(rows, []cell{{name, 0}, {place, cyan}, {cmp.Or(p.Holder.String(), "somebody who gave no name"), 0},
+			{fmt.Sprintf("%s (%s)", shortClock(p.Since), seconds(p.WaitedSeconds)), 0}, {}, {p.Reason.String(), 0}})
 	}
 	return rows
 }
@@ -135,7 +135,7 @@ func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, err
 		case err != nil:
 			t.say("%s; trying again", printable(err.Error()))
 		case width(t.out) > 0:
-			fmt.Fprintf(t.out, "\x1b[H\x1b[2J%s, live\n\n", t.now().Format(time.TimeOnly))
+			fmt.Fprintf(t.out, clearScreen+"%s, live\n\n", t.now().Format(time.TimeOnly))
 			t.table(t.out, all, width(t.out), t.coloured(t.out))
 		case first || !reflect.DeepEqual(timeless(before), timeless(all)):
 			fmt.Fprintf(t.out, "%s\n", t.now().Format(time.TimeOnly))
@@ -159,20 +159,20 @@ func (t *terminal) historyTable(w io.Writer, all historyJSON, columns int, colou
 	}
 	rows := [][]cell{{{"WHEN", bold}, {"EVENT", bold}, {"HOLDER", bold}, {"SLOT", bold}, {"WAITED", bold}, {"HELD", bold}, {"REASON", bold}}}
 	for _, e := range all.Events {
-		slot := e.Environment
+		slot := e.Environment.String()
 		if e.Slot != "" && e.Slot != e.Environment {
-			slot += " " + e.Slot
+			slot += " " + e.Slot.String()
 		}
-		held, why := "", e.Reason
+		held, why := "", e.Reason.String()
 		if e.Event == "released" || e.Event == "expired" || e.Event == "forced" {
 			held = seconds(e.HeldSeconds)
 		}
 		if e.Event == "forced" {
-			why = "by " + cmp.Or(e.By, "somebody who gave no name")
+			why = "by " + cmp.Or(e.By.String(), "somebody who gave no name")
 		}
-		colour := map[string]int{"granted": green, "expired": yellow, "forced": yellow}[e.Event]
-		rows = append(rows, []cell{{clock(e.At), 0}, {e.Event, colour}, {cmp.Or(printable(e.Holder), "somebody who gave no name"), 0},
-			{printable(slot), 0}, {seconds(e.WaitedSeconds), 0}, {held, 0}, {printable(why), 0}})
+		colour := map[foreign]int{"granted": green, "expired": yellow, "forced": yellow}[e.Event]
+		rows = append(rows, []cell{{clock(e.At), 0}, {e.Event.String(), colour}, {cmp.Or(e.Holder.String(), "somebody who gave no name"), 0},
+			{slot, 0}, {seconds(e.WaitedSeconds), 0}, {held, 0}, {why, 0}})
 	}
 	printRows(w, rows, columns, colours)
 }
@@ -182,7 +182,7 @@ func timeless(all environmentsJSON) []string {
 	var facts []string
 	for _, e := range all.Environments {
 		for _, s := range e.Slots {
-			fact := e.Environment + " " + s.Slot
+			fact := e.Environment.String() + " " + s.Slot.String()
 			if s.Lease != nil {
 				fact += fmt.Sprint(" ", s.Lease.Fence)
 			}

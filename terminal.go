@@ -25,8 +25,12 @@ type terminal struct {
 	getenv   func(string) string
 }
 
-func newTerminal() *terminal {
-	return &terminal{out: os.Stdout, err: os.Stderr, now: time.Now, getenv: os.Getenv}
+func newTerminal() *terminal { return newTerminalOn(os.Stdout, os.Stderr) }
+
+// newTerminalOn is the only way to a terminal: what is printed on it passes
+// through an output.
+func newTerminalOn(out, err io.Writer) *terminal {
+	return &terminal{out: newOutput(out), err: newOutput(err), now: time.Now, getenv: os.Getenv}
 }
 
 func (t *terminal) say(format string, args ...any) { fmt.Fprintf(t.err, format+"\n", args...) }
@@ -54,11 +58,11 @@ func reason(err error, refused *apiError) string {
 	text := ""
 	switch {
 	case errors.Is(err, errNoSlot):
-		text = "no free slot on " + refused.Environment
+		text = "no free slot on " + refused.Environment.String()
 	case errors.Is(err, errNotHeld):
-		text = "you hold no slot on " + refused.Environment
+		text = "you hold no slot on " + refused.Environment.String()
 	default:
-		return refused.Message
+		return refused.Message.String()
 	}
 	if e := refused.Ended; e != nil {
 		text += fmt.Sprintf("; yours %s at %s", e.How, clock(e.At))
@@ -70,20 +74,20 @@ func reason(err error, refused *apiError) string {
 func (t *terminal) holders(leases []leaseJSON) {
 	for i, l := range leases {
 		if i == 3 {
-			t.say("and %d more; see: call-me status %s", len(leases)-i, quote(l.Environment))
+			t.say("and %d more; see: call-me status %s", len(leases)-i, quote(l.Environment.String()))
 			return
 		}
-		t.say("%s is held by %s", printable(l.Slot), holderName(l))
+		t.say("%s is held by %s", l.Slot, holderName(l))
 		since := fmt.Sprintf("since %s (%s)", clock(l.Since), seconds(l.HeldSeconds))
 		if l.Until != nil {
 			since += ", until " + clock(*l.Until) + " at the latest"
 		}
 		t.say("  %s", since)
 		if l.Reason != "" {
-			t.say("  reason: %s", printable(l.Reason))
+			t.say("  reason: %s", l.Reason)
 		}
 		if l.URL != "" {
-			t.say("  %s", printable(l.URL))
+			t.say("  %s", l.URL)
 		}
 	}
 }
@@ -91,28 +95,29 @@ func (t *terminal) holders(leases []leaseJSON) {
 // yours says until when a lease lasts, and how to change that.
 func yours(l leaseJSON) string {
 	if l.Until == nil {
-		return fmt.Sprintf("%s is yours until you release it: call-me release %s", printable(l.Slot), quote(l.Environment))
+		return fmt.Sprintf("%s is yours until you release it: call-me release %s", l.Slot, quote(l.Environment.String()))
 	}
-	return fmt.Sprintf("%s is yours until %s (%s); for longer: call-me renew %s", printable(l.Slot), clock(*l.Until), seconds(l.TTLSeconds), quote(l.Environment))
+	return fmt.Sprintf("%s is yours until %s (%s); for longer: call-me renew %s", l.Slot, clock(*l.Until), seconds(l.TTLSeconds), quote(l.Environment.String()))
 }
 
 // released prints the line of 2019, which ended without a newline. Where a
 // person or one log shows both streams, the line is ended for them.
 func (t *terminal) released(environment string) {
 	fmt.Fprintf(t.out, "slot has been freed for environment: %s", environment)
-	if out, isFile := t.out.(*os.File); isFile && (isTerminal(out) || sameFile(out, t.err)) {
+	if isTerminal(t.out) || sameFile(t.out, t.err) {
 		fmt.Fprintln(t.out)
 	}
 }
 
-func sameFile(out *os.File, other io.Writer) bool {
-	file, isFile := other.(*os.File)
-	if !isFile {
+// sameFile reports whether two writers write to one file.
+func sameFile(a, b io.Writer) bool {
+	fileA, fileB := fileOf(a), fileOf(b)
+	if fileA == nil || fileB == nil {
 		return false
 	}
-	a, errA := out.Stat()
-	b, errB := file.Stat()
-	return errA == nil && errB == nil && os.SameFile(a, b)
+	infoA, errA := fileA.Stat()
+	infoB, errB := fileB.Stat()
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
 // json prints a value for programs.
@@ -124,8 +129,8 @@ func (t *terminal) json(value any) error {
 }
 
 func isTerminal(w io.Writer) bool {
-	file, isFile := w.(*os.File)
-	return isFile && term.IsTerminal(int(file.Fd()))
+	file := fileOf(w)
+	return file != nil && term.IsTerminal(int(file.Fd()))
 }
 
 // width is that of the terminal, in columns; 0: w is none.
@@ -133,7 +138,7 @@ func width(w io.Writer) int {
 	if !isTerminal(w) {
 		return 0
 	}
-	columns, _, err := term.GetSize(int(w.(*os.File).Fd()))
+	columns, _, err := term.GetSize(int(fileOf(w).Fd()))
 	if err != nil || columns < 20 {
 		return 80
 	}
@@ -162,7 +167,7 @@ func paint(colour int, text string) string {
 }
 
 func holderName(l leaseJSON) string {
-	return cmp.Or(printable(l.Holder), "somebody who gave no name")
+	return cmp.Or(l.Holder.String(), "somebody who gave no name")
 }
 
 // inLine says a position in words.
@@ -206,17 +211,6 @@ func spell(d time.Duration) string {
 		text = strings.TrimSuffix(text, "0m")
 	}
 	return text
-}
-
-// printable makes text from elsewhere harmless: nothing in it moves the
-// cursor, starts a line or turns the direction.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, text)
 }
 
 // quote makes a word that a shell takes as it is.

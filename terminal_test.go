@@ -15,7 +15,9 @@ import (
 // paper is a terminal that keeps what is said.
 func paper() (*terminal, *lockedBuffer, *lockedBuffer) {
 	var out, err lockedBuffer
-	return &terminal{out: &out, err: &err, now: time.Now, getenv: func(string) string { return "" }}, &out, &err
+	t := newTerminalOn(&out, &err)
+	t.getenv = func(string) string { return "" }
+	return t, &out, &err
 }
 
 func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
@@ -102,9 +104,9 @@ func TestATerminalShowsOneLineInPlace(t *testing.T) {
 		term, out, screen := paper()
 		w := term.waiter(asking{environment: "uat"}, plainForm)
 		w.mu.Lock()
-		w.columns = 60
+		w.columns, term.err.(*output).isTerminal = 60, true
 		w.mu.Unlock()
-		w.waiting(refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: strings.Repeat("long", 30), Fence: 1}}})
+		w.waiting(refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: foreign(strings.Repeat("long", 30)), Fence: 1}}})
 		time.Sleep(90 * time.Second)
 		synctest.Wait()
 		frames := strings.Split(screen.String(), "\r\x1b[K")
@@ -168,7 +170,7 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 
 func TestTheTableFitsTheTerminal(t *testing.T) {
 	long := environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{
-		{"uat", &leaseJSON{Slot: "uat", Holder: strings.Repeat("holder/", 20), Reason: strings.Repeat("reason ", 20), Since: time.Now()}}, {"other", nil}}}}}
+		{"uat", &leaseJSON{Slot: "uat", Holder: foreign(strings.Repeat("holder/", 20)), Reason: foreign(strings.Repeat("reason ", 20)), Since: time.Now()}}, {"other", nil}}}}}
 	for _, columns := range []int{80, 120, 200} {
 		term, _, _ := paper()
 		var b bytes.Buffer
@@ -224,7 +226,7 @@ func TestHowThingsAreSaid(t *testing.T) {
 			t.Errorf("%q is quoted %s, want %s", word, got, want)
 		}
 	}
-	if got := printable("a\nb\x1b[31m\u202ec\u200b"); got != "a?b?[31m?c?" {
+	if got := printable("a\nb\x1b[31m\u202ec\u200b"); got != "a b?[31m?c?" {
 		t.Errorf("%q", got)
 	}
 	yesterday := time.Now().AddDate(0, 0, -1)

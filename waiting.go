@@ -95,14 +95,14 @@ func (w *waiter) line(format string, args ...any) {
 
 func (w *waiter) clear() {
 	if w.live {
-		fmt.Fprint(w.err, "\r\x1b[K")
+		fmt.Fprint(w.err, clearLine)
 		w.live = false
 	}
 }
 
 func (w *waiter) draw() {
 	text := fmt.Sprintf("waiting %s for %s, %s", spell(w.now().Sub(w.started)), w.asking.environment, w.state())
-	fmt.Fprint(w.err, "\r\x1b[K"+fit(printable(text), w.columns-1))
+	fmt.Fprint(w.err, clearLine+fit(printable(text), w.columns-1))
 	w.live = true
 }
 
@@ -133,7 +133,7 @@ func (w *waiter) since() string {
 	l := w.known.HeldBy[0]
 	text := fmt.Sprintf(" since %s (%s)", clock(l.Since), seconds(l.HeldSeconds))
 	if l.URL != "" {
-		text += " " + printable(l.URL)
+		text += " " + l.URL.String()
 	}
 	return text
 }
@@ -188,7 +188,7 @@ func (w *waiter) begin() {
 	fmt.Fprintf(out, "waiting for free slot on environment: %s\n", w.asking.environment)
 	w.holders(w.known.HeldBy)
 	for _, l := range w.known.HeldBy {
-		if l.Holder != "" && l.Holder == w.asking.holder {
+		if l.Holder != "" && string(l.Holder) == w.asking.holder {
 			w.say("that is you: a step that runs again waits for itself")
 			w.say("hint: to go on with the slot: call-me request %s --again", quote(w.asking.environment))
 			w.say("      to give it back first: call-me release %s", quote(w.asking.environment))
@@ -235,11 +235,24 @@ func (w *waiter) confirmed(lease leaseJSON, waited time.Duration) {
 	case jsonForm:
 		w.unsaid = w.json(lease)
 	case runForm:
-		w.say("call-me: acquired %s, waited %s; renewed while the command runs", printable(lease.Slot), spell(waited))
+		w.say("call-me: acquired %s, waited %s; renewed while the command runs", lease.Slot, spell(waited))
+		w.warnSimilar(lease)
 		return
 	default:
 		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.asking.environment)
 		_, w.unsaid = fmt.Fprintf(w.out, "waited %s\n", waited)
 	}
 	w.say("%s", yours(lease))
+	w.warnSimilar(lease)
+}
+
+// warnSimilar warns of a name that may be mistyped.
+func (w *waiter) warnSimilar(lease leaseJSON) {
+	if lease.Similar == "" {
+		return
+	}
+	w.say("call-me: warning: %q is not %q, which this server has known for longer", lease.Environment, lease.Similar)
+	if w.form != runForm {
+		w.say("hint: if you meant %s: call-me release %s", lease.Similar, quote(lease.Environment.String()))
+	}
 }

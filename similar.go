@@ -1,0 +1,88 @@
+package main
+
+// Names that are easily mistaken for one another: UAT and uat, stagng and
+// staging. While no environments are declared, each of them is an environment
+// of its own, and two pipelines that mean the same one do not exclude each
+// other.
+
+import (
+	"strings"
+	"unicode"
+)
+
+// maxCompared is how many names are compared with a new one. A server with
+// more of them has names that programs make.
+const maxCompared = 1000
+
+// similar returns the environment that a caller of the named one may have
+// meant: an older one, whose name differs only in case or by one edit; empty
+// if there is none.
+func (k *keeper) similar(name string) string {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	if len(k.past.names)+len(k.shown) > maxCompared {
+		return ""
+	}
+	oldest, since := "", k.firstSeen(name)
+	consider := func(other string) {
+		if first := k.firstSeen(other); first > 0 && first < since && similarNames(name, other) {
+			oldest, since = other, first
+		}
+	}
+	for other := range k.past.names {
+		consider(other)
+	}
+	for other := range k.shown {
+		consider(other)
+	}
+	return oldest
+}
+
+// firstSeen returns the number of the earliest event or lease of an
+// environment, zero if none. The caller holds mu.
+func (k *keeper) firstSeen(name string) uint64 {
+	first := uint64(0)
+	if use := k.past.names[name]; use != nil {
+		first = use.first
+	}
+	if e := k.shown[name]; e != nil && len(e.leases) > 0 && (first == 0 || e.leases[0].fence < first) {
+		first = e.leases[0].fence
+	}
+	return first
+}
+
+// similarNames reports whether two names differ only in case, or by one
+// character that is added, left out, replaced or swapped with its neighbour.
+// Names that differ only in their numbers, as perf-1 and perf-2, are not
+// similar, nor are short ones, as qa and qb.
+func similarNames(a, b string) bool {
+	if a == b || isNumbered(a) && isNumbered(b) && withoutDigits(a) == withoutDigits(b) {
+		return false
+	}
+	if strings.EqualFold(a, b) {
+		return true
+	}
+	x, y := []rune(a), []rune(b)
+	if max(len(x), len(y)) < 3 || len(x)-len(y) > 1 || len(y)-len(x) > 1 {
+		return false
+	}
+	for len(x) > 0 && len(y) > 0 && x[0] == y[0] {
+		x, y = x[1:], y[1:]
+	}
+	for len(x) > 0 && len(y) > 0 && x[len(x)-1] == y[len(y)-1] {
+		x, y = x[:len(x)-1], y[:len(y)-1]
+	}
+	isSwap := len(x) == 2 && len(y) == 2 && x[0] == y[1] && x[1] == y[0]
+	return isSwap || len(x) <= 1 && len(y) <= 1
+}
+
+func isNumbered(name string) bool { return strings.ContainsFunc(name, unicode.IsDigit) }
+
+func withoutDigits(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, name)
+}
