@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -151,12 +153,8 @@ func (s *session) renew(ctx context.Context, which holding, ttl *time.Duration, 
 }
 
 // holding is the lease that the caller means.
-func (s *session) holding(c *cli.Context) (holding, error) {
-	slot := c.String("slot")
-	if c.IsSet("slot") && slot == "" {
-		return holding{}, usagef("--slot: it is empty, and would mean any")
-	}
-	return holding{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: slot}, nil
+func (s *session) holding(c *cli.Context) holding {
+	return holding{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: c.String("slot")}
 }
 
 func (s *session) troubled(err error) { s.say("%s; trying again", printable(err.Error())) }
@@ -180,7 +178,8 @@ const completionFlag = "--generate-bash-completion" // the library's
 // flagsFirst moves the flags of a command before its arguments: the library
 // stops reading flags at the first argument. Nothing after -- is touched, nor,
 // for run, anything from its second argument on: that is the command. An
-// unknown flag is a usage error, with a proposal.
+// unknown flag is a usage error, with a proposal, and so is a flag without the
+// value that it takes: the library would take the next flag for the value.
 func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	last := len(args) - 1
 	if last > 0 && args[last] == completionFlag {
@@ -214,15 +213,12 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 		if slices.Contains(helpFlags, word) {
 			return append(args[:at+1:at+1], "--help"), nil // of the command; the library has topics, too
 		}
-		flags = append(flags, word)
-		takesValue, err := lookUpFlag(command, word)
+		used, err := flagAndValue(command, words)
 		if err != nil {
 			return nil, err
 		}
-		if takesValue && len(words) > 1 {
-			words = words[1:]
-			flags = append(flags, words[0])
-		}
+		flags = append(flags, used...)
+		words = words[len(used)-1:]
 	}
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
@@ -234,14 +230,14 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	return slices.Concat(args[:at+1], flags, []string{"--"}, rest), nil
 }
 
-// lookUpFlag reports whether a flag's value is the next word.
-func lookUpFlag(command *cli.Command, word string) (takesValue bool, err error) {
-	name, _, hasValue := strings.Cut(strings.TrimLeft(word, "-"), "=")
+// lookUpFlag finds the flag of a command that a word such as --ttl or
+// --ttl=2h names.
+func lookUpFlag(command *cli.Command, word string) (cli.Flag, error) {
+	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
 	known := []string{"help"}
 	for _, flag := range command.Flags {
 		if slices.Contains(flag.Names(), name) {
-			_, isBool := flag.(*cli.BoolFlag)
-			return !isBool && !hasValue, nil
+			return flag, nil
 		}
 		known = append(known, flag.Names()[0])
 	}
@@ -249,7 +245,53 @@ func lookUpFlag(command *cli.Command, word string) (takesValue bool, err error) 
 	if near := nearest(name, known); near != "" {
 		proposal = "; did you mean --" + near + "?"
 	}
-	return false, hint(usagef("%s has no flag %s%s", command.Name, word, proposal), "call-me "+command.Name+" --help")
+	return nil, hint(usagef("%s has no flag %s%s", command.Name, word, proposal), "call-me "+command.Name+" --help")
+}
+
+func takesValue(flag cli.Flag) bool {
+	_, isBool := flag.(*cli.BoolFlag)
+	return !isBool
+}
+
+// flagAndValue returns the flag that words begin with, and the word after it
+// where that is its value. The value is missing without a word, before -- and
+// before what looks like a flag: a variable that is unset leaves no word where
+// its value should be. An empty word is a value of --reason only.
+func flagAndValue(command *cli.Command, words []string) ([]string, error) {
+	flag, err := lookUpFlag(command, words[0])
+	if err != nil || !takesValue(flag) {
+		return words[:1], err
+	}
+	used := words[:1]
+	_, value, isInWord := strings.Cut(words[0], "=")
+	if !isInWord {
+		if len(words) == 1 || words[1] == "--" {
+			return nil, missingValue(command, flag)
+		}
+		value, used = words[1], words[:2]
+		if looksLikeFlag(value) {
+			name := flag.Names()[0]
+			return nil, hint(usagef("--%s needs a value", name),
+				"what follows it looks like a flag; if it is the value: --"+name+"="+quote(value))
+		}
+	}
+	if value == "" && flag.Names()[0] != "reason" {
+		return nil, missingValue(command, flag)
+	}
+	return used, nil
+}
+
+func missingValue(command *cli.Command, flag cli.Flag) error {
+	return hint(usagef("--%s needs a value", flag.Names()[0]),
+		"a variable that is unset or empty gives none; what the flag takes: call-me "+command.Name+" --help")
+}
+
+// looksLikeFlag reports whether a dash and a letter, or two dashes, begin a
+// word. -5m and -1 are values.
+func looksLikeFlag(word string) bool {
+	rest, found := strings.CutPrefix(word, "-")
+	first, _ := utf8.DecodeRuneInString(rest)
+	return found && (first == '-' || unicode.IsLetter(first))
 }
 
 // release is the tag of a build that knows none by itself, as an image's;
@@ -276,14 +318,18 @@ func version() string {
 	return fmt.Sprintf("%s (%s)", text, strings.Join(append(details, info.GoVersion), ", "))
 }
 
-// complete lists what may stand next: flags after a dash, else environments
-// that the server knows. It never fails, and is quick.
+// complete lists what may stand next: nothing after a flag that takes a value,
+// flags after a dash, else environments that the server knows. It never fails,
+// and is quick.
 func complete(c *cli.Context) {
 	last := ""
 	if len(os.Args) > 2 {
 		last = os.Args[len(os.Args)-2]
 	}
 	if strings.HasPrefix(last, "-") {
+		if flag, err := lookUpFlag(c.Command, last); err == nil && takesValue(flag) {
+			return
+		}
 		for _, flag := range c.Command.Flags {
 			fmt.Fprintln(c.App.Writer, "--"+flag.Names()[0])
 		}

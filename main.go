@@ -128,10 +128,16 @@ func serveCommand(t *terminal) *cli.Command {
    API_KEY=crj call-me serve
    API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,
 		UsageText: variables(&serverConfig{}),
-		Flags:     []cli.Flag{&cli.IntFlag{Name: "profile", Usage: "answer go tool pprof on this port of 127.0.0.1", DefaultText: "not at all"}},
+		Flags:     []cli.Flag{&cli.StringFlag{Name: "profile", Usage: "answer go tool pprof on this port of 127.0.0.1", DefaultText: "not at all"}},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("serve takes no argument, but got %q", c.Args().First())
+			}
+			var profiles port
+			if text := c.String("profile"); text != "" {
+				if err := profiles.Decode(text); err != nil {
+					return usagef("--profile: %q is %v", text, err)
+				}
 			}
 			var config serverConfig
 			if err := readConfig(&config); err != nil {
@@ -139,7 +145,7 @@ func serveCommand(t *terminal) *cli.Command {
 			}
 			log, flush := newLog(t.err, config.Log)
 			defer flush()
-			stop, err := serveProfiles(c.Int("profile"), log)
+			stop, err := serveProfiles(int(profiles), log)
 			if err != nil {
 				return err
 			}
@@ -249,10 +255,7 @@ func releaseCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which, err := s.holding(c)
-			if err != nil {
-				return err
-			}
+			which := s.holding(c)
 			if err := s.client.release(c.Context, which, c.Bool("force"), s.troubled); err != nil {
 				return explainNotHeld(err, which)
 			}
@@ -355,10 +358,7 @@ func renewCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which, err := s.holding(c)
-			if err != nil {
-				return err
-			}
+			which := s.holding(c)
 			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.troubled)
 			switch {
 			case err != nil:

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+// A flag of a command, and whether it takes a value.
+type commandFlag struct {
+	command    *cli.Command
+	name       string
+	takesValue bool
+}
+
+// flagsOf lists every flag of every command, the hidden ones too.
+func flagsOf(app *cli.App) []commandFlag {
+	var all []commandFlag
+	for _, command := range app.Commands {
+		for _, flag := range command.Flags {
+			_, isBool := flag.(*cli.BoolFlag) // every other kind takes a value
+			all = append(all, commandFlag{command, flag.Names()[0], !isBool})
+		}
+	}
+	return all
+}
+
+func TestEveryFlagThatTakesAValueNeedsOne(t *testing.T) {
+	app := newApp(newTerminal())
+	found := 0
+	for _, f := range flagsOf(app) {
+		if !f.takesValue {
+			continue
+		}
+		found++
+		flag := "--" + f.name
+		refused := []struct {
+			words string // NOTHING is an empty word
+			hint  string
+		}{
+			{"ENV FLAG", "unset"},
+			{"FLAG", "unset"},
+			{"ENV FLAG --", "unset"},
+			{"ENV FLAG -- ./test.sh", "unset"},
+			{"FLAG -- ENV", "unset"},
+			{"ENV FLAG --quiet", flag + "=--quiet"},
+			{"FLAG --quiet ENV", flag + "=--quiet"},
+			{"FLAG --force ENV", flag + "=--force"},
+			{"ENV FLAG FLAG", flag + "=-"},
+			{"ENV FLAG FLAG x", flag + "=-"},
+			{"ENV FLAG -q", flag + "=-q"},
+			{"ENV FLAG -h", flag + "=-h"},
+			{"ENV FLAG --help", flag + "=--help"},
+			{"ENV FLAG -é", flag + "="},
+			{"ENV FLAG ---", flag + "=---"},
+			{"ENV FLAG=a FLAG", "unset"},
+			{"ENV FLAG NOTHING", "unset"},
+			{"FLAG NOTHING ENV", "unset"},
+			{"ENV FLAG=", "unset"},
+			{"FLAG= ENV", "unset"},
+		}
+		for _, spelling := range []string{flag, flag[1:]} {
+			for _, c := range refused {
+				words := wordsOf(f.command.Name+" "+c.words, spelling)
+				_, err := flagsFirst(app, words)
+				isEmpty := slices.Contains(words, "") || strings.Contains(c.words, "FLAG=") && !strings.Contains(c.words, "=a")
+				if f.name == "reason" && isEmpty {
+					if err != nil {
+						t.Errorf("%q: %v; an empty reason is no reason", words, err)
+					}
+					continue
+				}
+				var h hinted
+				switch {
+				case err == nil || err.Error() != flag+" needs a value" || exitCode(err) != exitUsage:
+					t.Errorf("%q: %v, want a usage error: %s needs a value", words, err, flag)
+				case !errors.As(err, &h) || !strings.Contains(h.hint, c.hint):
+					t.Errorf("%q: the hint is %q, want %q in it", words, h.hint, c.hint)
+				}
+			}
+			for _, value := range []string{"x", "-5m", "-1", "-.5h", "-", "-=", " "} {
+				args, err := flagsFirst(app, wordsOf(f.command.Name+" ENV", "", spelling, value))
+				want := []string{"call-me", f.command.Name, spelling, value, "--", "uat"}
+				if err != nil || !slices.Equal(args, want) {
+					t.Errorf("%s %s %q is read as %q, %v", f.command.Name, spelling, value, args, err)
+				}
+			}
+			for _, value := range []string{"x", "-x", "--", "--quiet", "a=b"} {
+				args, err := flagsFirst(app, wordsOf(f.command.Name+" ENV", "", spelling+"="+value))
+				want := []string{"call-me", f.command.Name, spelling + "=" + value, "--", "uat"}
+				if err != nil || !slices.Equal(args, want) {
+					t.Errorf("%s %s=%s is read as %q, %v", f.command.Name, spelling, value, args, err)
+				}
+			}
+		}
+	}
+	if found < 15 {
+		t.Errorf("only %d flags were found", found)
+	}
+}
+
+// wordsOf makes the words of a command line from a pattern, and adds more.
+func wordsOf(pattern, flag string, more ...string) []string {
+	words := []string{"call-me"}
+	for word := range strings.FieldsSeq(pattern) {
+		switch {
+		case word == "NOTHING":
+			word = ""
+		case word == "ENV":
+			word = "uat"
+		case strings.HasPrefix(word, "FLAG"):
+			word = flag + strings.TrimPrefix(word, "FLAG")
+		}
+		words = append(words, word)
+	}
+	return append(words, more...)
+}
+
+// What stands after the command of run is the command's, whatever it looks like.
+func TestTheFlagsOfTheCommandOfRunAreNotRead(t *testing.T) {
+	app := newApp(newTerminal())
+	for _, line := range []string{
+		"run uat -- ./test.sh --holder",
+		"run uat ./test.sh --holder",
+		"run --ttl 5m uat -- ./test.sh --reason --quiet",
+	} {
+		if _, err := flagsFirst(app, strings.Fields("call-me "+line)); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
