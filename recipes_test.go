@@ -50,12 +50,12 @@ var whateverHappens = map[string][2]string{
 	"github-actions.yml":      {"if: always()", "if: always()"},
 	"gitlab-ci.yml":           {"after_script:", "when: always"},
 	"Jenkinsfile":             {"always {", "always {"},
-	"buildkite.yml":           {"trap 'call-me release uat' EXIT", "allow_dependency_failure: true"},
+	"buildkite.yml":           {"trap 'code=$$?; call-me release uat || exit $$((code ? code : $$?))' EXIT", "allow_dependency_failure: true"},
 	"circleci.yml":            {"when: always", "test: terminal"},
 	"azure-pipelines.yml":     {"condition: always()", "condition: always()"},
 	"woodpecker.yml":          {"status: [success, failure]", "runs_on: [success, failure]"},
 	"bitbucket-pipelines.yml": {"after-script:", "after-script:"},
-	"cron.sh":                 {"trap 'call-me release uat' EXIT", "free)"},
+	"cron.sh":                 {"trap 'code=$?; call-me release uat || exit $((code ? code : $?))' EXIT", "free)"},
 }
 
 func TestEachRecipeShowsThreeWaysAndWhereTheKeyComesFrom(t *testing.T) {
@@ -146,7 +146,7 @@ func stepsOf(node *yaml.Node, env []string) []recipeStep {
 	for i := 0; i < len(node.Content); i += 2 {
 		key, value := node.Content[i].Value, node.Content[i+1]
 		isMapping := func(n *yaml.Node) bool { return n.Kind == yaml.MappingNode }
-		if !slices.Contains([]string{"run", "script", "command", "commands", "after-script"}, key) || isMapping(value) || slices.ContainsFunc(value.Content, isMapping) {
+		if !slices.Contains([]string{"run", "script", "command", "commands", "after-script", "after_script"}, key) || isMapping(value) || slices.ContainsFunc(value.Content, isMapping) {
 			all = append(all, stepsOf(value, env)...)
 			continue
 		}
@@ -242,6 +242,62 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 	}
 }
 
+// What the tests end with is what the CI system sees, also where the slot is
+// lost while they run: then the release fails. Every shell step of a recipe is
+// run here, however the one before it ended.
+func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
+	bash, err := exec.LookPath("bash")
+	if err != nil || runtime.GOOS == "windows" {
+		missing(t, "bash")
+	}
+	tests := "#!/bin/sh\nif [ $LOST = yes ]; then CALL_ME_HOLDER=other call-me release uat --force; fi\nexit $TESTS\n"
+	for file := range whateverHappens {
+		if file == "cron.sh" {
+			continue // it is a script, with a test of its own
+		}
+		for _, variables := range []string{"TESTS=3 LOST=no", "TESTS=3 LOST=yes", "TESTS=0 LOST=yes"} {
+			t.Run(file+" "+variables, func(t *testing.T) {
+				d, folder := newDaemon(t), t.TempDir()
+				for name, text := range map[string]string{"deploy.sh": "#!/bin/sh\n", "test.sh": tests} {
+					if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+				env := slices.Concat(d.env, []string{"CALL_ME_HOST=" + d.host, "CALL_ME_API_KEY=" + testKey,
+					"BITBUCKET_EXIT_CODE=0", "CIRCLE_WORKFLOW_ID=w-1"}, strings.Fields(variables))
+				found := 0
+				for _, s := range readRecipe(t, file) {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					cmd := exec.CommandContext(ctx, bash, "-ec", strings.ReplaceAll(s.script, "$$", "$")) // Buildkite's $
+					cmd.WaitDelay = time.Second
+					cmd.Dir, cmd.Env = folder, append(env, s.env...)
+					out, _ := cmd.CombinedOutput()
+					code := cmd.ProcessState.ExitCode()
+					want := 0
+					switch {
+					case !strings.Contains(s.script, "./test.sh"):
+						continue // a step of its own that requests, deploys or releases
+					case strings.Contains(s.script, "call-me run") && strings.Contains(variables, "LOST=yes"):
+						want = exitNotHeld // of run, however its command ended
+					case strings.Contains(variables, "TESTS=3"):
+						want = 3
+					case strings.Contains(s.script, "call-me release"):
+						want = exitNotHeld
+					}
+					found++
+					if code != want {
+						t.Errorf("%s\nexit code %d, want %d\n%s", s.script, code, want, out)
+					}
+				}
+				if found < 2 {
+					t.Errorf("only %d steps test", found)
+				}
+			})
+		}
+	}
+}
+
 // cron returns a job of the recipe for cron, and what it prints. Its test.sh
 // looks whether it has uat, and ends with a code.
 func (d *daemon) cron(job, end string) *exec.Cmd {
@@ -290,4 +346,58 @@ func TestCronDoesNotTestWhatAnotherHas(t *testing.T) {
 	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitNotHeld {
 		t.Errorf("%v, want exit code %d\n%s", cmd.ProcessState, exitNotHeld, out)
 	}
+}
+
+func TestTheExitCodeOfTheRecipeForCron(t *testing.T) {
+	for end, want := range map[string]int{"0": exitNotHeld, "3": 3} {
+		d := newDaemon(t)
+		cmd := d.cron("request", end)
+		loses := "#!/bin/sh\nCALL_ME_HOLDER=other call-me release uat --force\nexit " + end + "\n"
+		if err := os.WriteFile(filepath.Join(cmd.Dir, "test.sh"), []byte(loses), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != want {
+			t.Errorf("tests that end with %s while uat is lost: %v, want exit code %d\n%s", end, cmd.ProcessState, want, out)
+		}
+	}
+	d := newDaemon(t)
+	d.call("POST", "/maybe?environment=uat&id=12345678")
+	cmd := d.cron("request", "0")
+	script, err := os.ReadFile(cmd.Args[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args[1] = filepath.Join(cmd.Dir, "impatient.sh")
+	impatient := strings.ReplaceAll(string(script), "--timeout 3h", "--no-wait")
+	if err := os.WriteFile(cmd.Args[1], []byte(impatient), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitNoSlot {
+		t.Errorf("without a free slot: %v, want exit code %d\n%s", cmd.ProcessState, exitNoSlot, out)
+	}
+}
+
+func TestAPipelineFailsThatLostItsSlot(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a shell script")
+	}
+	for range 20 { // it may be over before its slot is taken away
+		d, folder := newDaemon(t), t.TempDir()
+		cmd, out := exec.Command("sh", "examples/pipeline.sh", "1.4", folder), &lockedBuffer{}
+		cmd.Env, cmd.Stdout, cmd.Stderr = d.env, out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has uat", func() bool { return strings.Contains(out.String(), "acquired") })
+		d.call("DELETE", "/maybe?environment=uat&force=1")
+		cmd.Wait()
+		if !strings.Contains(d.log.String(), "msg=forced") {
+			continue
+		}
+		if code := cmd.ProcessState.ExitCode(); code != exitNotHeld {
+			t.Errorf("%v, want exit code %d\n%s", cmd.ProcessState, exitNotHeld, out)
+		}
+		return
+	}
+	t.Error("its slot was never taken away in time")
 }

@@ -17,7 +17,9 @@ run) # 1. The slot is held for as long as one command runs.
     exec call-me run uat --timeout 3h -- sh -c './deploy.sh && ./test.sh'
     ;;
 request) # 2. The slot is held across several commands.
-    trap 'call-me release uat' EXIT
+    # The exit code is that of the tests or, if they passed, of the release: it
+    # fails if uat was lost while they ran.
+    trap 'code=$?; call-me release uat || exit $((code ? code : $?))' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM

@@ -15,7 +15,9 @@ version=$1 folder=$2 lock=${LOCK:-call-me}
 export CALL_ME_HOLDER="${CALL_ME_HOLDER:-pipeline $version, process $$}"
 
 if [ "$lock" != none ]; then
-    trap 'call-me release uat || :' EXIT
+    # The exit code is that of the tests or, if they passed, of the release: it
+    # fails if uat was lost while they ran.
+    trap 'code=$?; call-me release uat || exit $((code ? code : $?))' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
