@@ -58,7 +58,7 @@ type healthConfig struct {
 // can be given on the command line too, where a command has that flag.
 type clientConfig struct {
 	KeyConfig
-	Host    host   `envconfig:"HOST" desc:"the server: call.me:8000 or https://call.me; without a scheme http, without a port 8000"`
+	Host    host   `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; without a scheme http, without a port 8000"`
 	Holder  string `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
 	Reason  string `flag:"reason" desc:"why, shown to everyone who looks"`
 	Timeout span   `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
@@ -160,7 +160,7 @@ func (c *healthConfig) validate() error { return nil }
 
 func (c *clientConfig) validate() error {
 	if c.Host == "" {
-		return hint(usagef("HOST must be set"), "HOST=call.me:8000, the machine on which `call-me serve` runs")
+		return hint(usagef("HOST must be set"), "HOST=localhost:8000, the machine on which `call-me serve` runs")
 	}
 	_, err := c.keys()
 	return err
@@ -265,7 +265,7 @@ func (h *host) Decode(text string) error {
 	}
 	u, err := url.Parse(withScheme)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !isHostname(u.Hostname()) || target.MatchString(text) {
-		return errors.New("no host (call.me:8000 or https://call.me)")
+		return errors.New("no host (localhost:8000 or https://call-me.example)")
 	}
 	if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
 		return errors.New("no host with a port (1 to 65535)")

@@ -52,9 +52,9 @@ func TestTheServersConfiguration(t *testing.T) {
 }
 
 func TestAnEmptyVariableIsAnUnsetOne(t *testing.T) {
-	setVariables(t, map[string]string{"API_KEY": "k", "CALL_ME_API_KEY": "", "HOST": "call.me", "CALL_ME_HOST": "", "CALL_ME_TTL": "", "CALL_ME_TIMEOUT": ""})
+	setVariables(t, map[string]string{"API_KEY": "k", "CALL_ME_API_KEY": "", "HOST": "call-me.example", "CALL_ME_HOST": "", "CALL_ME_TTL": "", "CALL_ME_TIMEOUT": ""})
 	var c clientConfig
-	if err := readConfig(&c); err != nil || c.Host != "http://call.me:8000" || c.TTL.chosen != nil || c.APIKey != "k" {
+	if err := readConfig(&c); err != nil || c.Host != "http://call-me.example:8000" || c.TTL.chosen != nil || c.APIKey != "k" {
 		t.Errorf("%+v, %v", c, err)
 	}
 	setVariables(t, map[string]string{"API_KEY": "k", "PORT": ""})
@@ -66,21 +66,21 @@ func TestAnEmptyVariableIsAnUnsetOne(t *testing.T) {
 
 func TestHosts(t *testing.T) {
 	for text, want := range map[string]string{
-		"call.me":                "http://call.me:8000",
-		"call.me:80":             "http://call.me:80",
-		"localhost:8000":         "http://localhost:8000",
-		"https://call.me":        "https://call.me",
-		"https://call.me/":       "https://call.me",
-		"https://x/base/":        "https://x/base",
-		"http://call.me":         "http://call.me",
-		"10.0.0.1":               "http://10.0.0.1:8000",
-		"[::1]:9000":             "http://[::1]:9000",
-		"call_me:8000":           "http://call_me:8000",
-		"ci-linux-runner":        "http://ci-linux-runner:8000",
-		"CALL.ME":                "http://CALL.ME:8000",
-		"x86_64-conda-linux-gnu": "", "aarch64-apple-darwin20.0.0": "",
-		"ftp://call.me": "", "http://": "", "a b": "", "call.me:http": "", "call.me:0": "", "call.me:99999": "",
-		"user:password@call.me": "", "https://call.me?x=1": "", "-x": "", "a..b": "", "call.me\n": "", "/": "", ":8000": "",
+		"call-me.example":          "http://call-me.example:8000",
+		"call-me.example:80":       "http://call-me.example:80",
+		"localhost:8000":           "http://localhost:8000",
+		"https://call-me.example":  "https://call-me.example",
+		"https://call-me.example/": "https://call-me.example",
+		"https://x/base/":          "https://x/base",
+		"http://call-me.example":   "http://call-me.example",
+		"10.0.0.1":                 "http://10.0.0.1:8000",
+		"[::1]:9000":               "http://[::1]:9000",
+		"call_me:8000":             "http://call_me:8000",
+		"ci-linux-runner":          "http://ci-linux-runner:8000",
+		"CALL-ME.EXAMPLE":          "http://CALL-ME.EXAMPLE:8000",
+		"x86_64-conda-linux-gnu":   "", "aarch64-apple-darwin20.0.0": "",
+		"ftp://call-me.example": "", "http://": "", "a b": "", "call-me.example:http": "", "call-me.example:0": "", "call-me.example:99999": "",
+		"user:password@call-me.example": "", "https://call-me.example?x=1": "", "-x": "", "a..b": "", "call-me.example\n": "", "/": "", ":8000": "",
 	} {
 		var h host
 		if err := h.Decode(text); (err != nil) != (want == "") || string(h) != want {

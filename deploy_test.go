@@ -41,7 +41,7 @@ func deployed(t *testing.T, name string, d *daemon, a *authority) *proxy {
 		p.args = []string{program, "-p", dir, "-e", "stderr", "-c", config}
 	case "caddy":
 		file, around = "deploy/Caddyfile", "{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system %[1]s\n}\n%[2]s"
-		names = strings.NewReplacer("127.0.0.1:8000", d.host, "call.me.example.com {", fmt.Sprintf("%s {\n\ttls %s/cert.pem %[2]s/key.pem", p.base, dir))
+		names = strings.NewReplacer("127.0.0.1:8000", d.host, "call-me.example {", fmt.Sprintf("%s {\n\ttls %s/cert.pem %[2]s/key.pem", p.base, dir))
 		p.args = []string{"env", "HOME=" + dir, program, "run", "--adapter", "caddyfile", "--config", config}
 	}
 	text, err := os.ReadFile(file)

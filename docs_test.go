@@ -22,7 +22,8 @@ import (
 // TESTS=3 --> before a block says that the block is a script of a CI system, and
 // its exit codes: here 0, and 3 when TESTS=3 is set. With that ./test.sh ends;
 // MEANWHILE is what happens while it runs.
-var typed = regexp.MustCompile("(?ms)(?:^<!-- exit: ([^\n]*) -->\n)?^```sh\n(.*?)^```$|^<!-- test: (.*?) -->$")
+var typed = regexp.MustCompile("(?ms)(?:^<!-- exit: ([^\n]*) -->\n)?^```sh\n(.*?)^```$" +
+	"|^<!-- test: (.*?) -->$")
 
 // shellsOfCI are the shells that CI systems give a script to. The last one goes
 // on after a failed command.
@@ -60,7 +61,8 @@ func scriptOf(t *testing.T, page, folder, shellOfCI string) string {
 			}
 			for end := range strings.SplitSeq(exits, ", ") {
 				code, variables, _ := strings.Cut(end, " with ")
-				script += fmt.Sprintf("code=0; env %s %s %s >said 2>&1 || code=$?; cat said; [ $code = %s ]\n", variables, shell, name, code)
+				script += fmt.Sprintf("code=0; env %s %s %s >said 2>&1 || code=$?\n", variables, shell, name)
+				script += fmt.Sprintf("cat said; [ $code = %s ]\n", code)
 			}
 		case strings.Contains(block, "./test.sh"):
 			t.Errorf("%s: a block that runs the tests, without <!-- exit: --> before it:\n%s", page, block)
@@ -241,5 +243,33 @@ func TestWhatIsReleasedLeavesOutWhatIsNotUsed(t *testing.T) {
 	}
 	if files := list("-f", "{{.GoFiles}}", "net/http"); strings.Contains(files, "h2_bundle") || !strings.Contains(files, "omithttp2") {
 		t.Errorf("HTTP/2 is linked: %s", files)
+	}
+}
+
+// The program's name with a dot in it is somebody's domain: whoever copied it
+// from here would send the key to a stranger.
+func TestNoFileNamesADomainOfStrangers(t *testing.T) {
+	list, err := exec.Command("git", "ls-files", "-z").Output()
+	if err != nil {
+		missing(t, "git, or the repository")
+	}
+	hostname := regexp.MustCompile(`[\w-]+(\.[\w-]+)+`)
+	stranger := "call" + ".me"
+	files := strings.Split(strings.TrimSuffix(string(list), "\x00"), "\x00")
+	if len(files) < 100 {
+		t.Errorf("only %d files are tracked", len(files))
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			for _, name := range hostname.FindAllString(line, -1) {
+				if name = strings.ToLower(name); name == stranger || strings.HasSuffix(name, "."+stranger) {
+					t.Errorf("%s:%d: %s is a stranger's; write call-me.example", file, i+1, name)
+				}
+			}
+		}
 	}
 }

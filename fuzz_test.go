@@ -127,7 +127,7 @@ func FuzzEnvironments(f *testing.F) {
 }
 
 func FuzzHost(f *testing.F) {
-	for _, text := range []string{"call.me", "call.me:80", "https://call.me/base/", "[::1]:9000", "user:p@x", "x86_64-conda-linux-gnu", "http://", "a..b", "http://[::1%25eth0]"} {
+	for _, text := range []string{"call-me.example", "call-me.example:80", "https://call-me.example/base/", "[::1]:9000", "user:p@x", "x86_64-conda-linux-gnu", "http://", "a..b", "http://[::1%25eth0]"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

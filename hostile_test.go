@@ -100,7 +100,7 @@ func unfit(detail string) string {
 // with the key, each with its line end, and ¶ the end of what we send: without
 // it the connection stays open until all answers are there. No request may
 // take the slot of uat.
-var expandHostile = strings.NewReplacer("~", "\r\n", "§", "Host: call.me\r\n", "¤", "X-API-KEY: "+testKey+"\r\n", "¶", "")
+var expandHostile = strings.NewReplacer("~", "\r\n", "§", "Host: call-me.example\r\n", "¤", "X-API-KEY: "+testKey+"\r\n", "¶", "")
 
 var hostileTable = []struct{ name, send, want string }{
 	// Request lines
@@ -156,11 +156,11 @@ var hostileTable = []struct{ name, send, want string }{
 	{"an escaped slash", "GET /%2fmaybe HTTP/1.1~§¤~", notThere},
 	{"an escaped question mark", "GET /maybe%3fenvironment=uat HTTP/1.1~§¤~", notThere},
 	{"a bad escape in the path", "GET /%zz HTTP/1.1~§¤~", malformed},
-	{"an absolute URI", "GET http://call.me/maybe?environment=uat HTTP/1.1~§¤~", "200"},
+	{"an absolute URI", "GET http://call-me.example/maybe?environment=uat HTTP/1.1~§¤~", "200"},
 	{"an absolute URI of another host", "GET http://elsewhere/maybe?environment=uat HTTP/1.1~§¤~", "200"},
-	{"an absolute URI without a path", "GET http://call.me HTTP/1.1~§¤~", notThere},
-	{"an absolute URI with a key in it", "GET http://x:" + testKey + "@call.me/maybe?environment=uat HTTP/1.1~§~", noKey},
-	{"another scheme", "GET ftp://call.me/healthz HTTP/1.1~§¤~", `200 {"status":"ok"}`},
+	{"an absolute URI without a path", "GET http://call-me.example HTTP/1.1~§¤~", notThere},
+	{"an absolute URI with a key in it", "GET http://x:" + testKey + "@call-me.example/maybe?environment=uat HTTP/1.1~§~", noKey},
+	{"another scheme", "GET ftp://call-me.example/healthz HTTP/1.1~§¤~", `200 {"status":"ok"}`},
 	{"a relative path", "GET maybe HTTP/1.1~§¤~", malformed},
 	{"a fragment", "GET /healthz#x HTTP/1.1~§¤~", `404 {"code":404,"message":"not found"}`},
 	{"a question mark alone", "GET ? HTTP/1.1~§¤~", malformed},
@@ -292,14 +292,14 @@ var hostileTable = []struct{ name, send, want string }{
 	{"the preface of HTTP/2, with a key", "PRI * HTTP/2.0~§¤~SM~~", notThere + "|" + malformed},
 	{"SOCKS", "\x05\x01\x00¶", malformed},
 	{"SSH", "SSH-2.0-OpenSSH_9.0~", malformed},
-	{"SMTP", "EHLO call.me~", malformed},
+	{"SMTP", "EHLO call-me.example~", malformed},
 	{"RTSP", "OPTIONS rtsp://x/y RTSP/1.0~~", malformed},
 	{"a proxy's announcement", "PROXY TCP4 1.1.1.1 2.2.2.2 1 2~GET /healthz HTTP/1.1~§~", malformed},
 	{"a proxy's announcement in bytes", "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c", malformed},
 
 	// More targets
 	{"a POST to another host", "POST http://elsewhere/maybe?environment=abs HTTP/1.1~§¤~", "201"},
-	{"a port that is none", "GET http://call.me:x/healthz HTTP/1.1~§¤~", malformed},
+	{"a port that is none", "GET http://call-me.example:x/healthz HTTP/1.1~§¤~", malformed},
 	{"half a bracket", "GET http://[::1/healthz HTTP/1.1~§¤~", malformed},
 	{"a scheme without a host", "GET mailto:x HTTP/1.1~§¤~", notThere},
 	{"CONNECT to a URL", "CONNECT http://x/ HTTP/1.1~§¤~", notThere},

@@ -269,7 +269,8 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 				for _, s := range readRecipe(t, file) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 					defer cancel()
-					cmd := exec.CommandContext(ctx, bash, "-ec", strings.ReplaceAll(s.script, "$$", "$")) // Buildkite's $
+					script := strings.ReplaceAll(s.script, "$$", "$") // as Buildkite does
+					cmd := exec.CommandContext(ctx, bash, "-ec", script)
 					cmd.WaitDelay = time.Second
 					cmd.Dir, cmd.Env = folder, append(env, s.env...)
 					out, _ := cmd.CombinedOutput()
@@ -357,7 +358,7 @@ func TestTheExitCodeOfTheRecipeForCron(t *testing.T) {
 			t.Fatal(err)
 		}
 		if out, _ := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != want {
-			t.Errorf("tests that end with %s while uat is lost: %v, want exit code %d\n%s", end, cmd.ProcessState, want, out)
+			t.Errorf("tests end with %s, uat is lost: %v, want exit code %d\n%s", end, cmd.ProcessState, want, out)
 		}
 	}
 	d := newDaemon(t)

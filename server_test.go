@@ -190,7 +190,7 @@ func TestTheAPIOf2019ToTheByte(t *testing.T) {
 				body = "{}"
 			}
 			for i, step := range steps {
-				got := s.raw(step.method + " /maybe?environment=uat HTTP/1.1\r\nHost: call.me\r\nX-Api-Key: " + testKey + "\r\n" + header + "\r\n" + body)
+				got := s.raw(step.method + " /maybe?environment=uat HTTP/1.1\r\nHost: call-me.example\r\nX-Api-Key: " + testKey + "\r\n" + header + "\r\n" + body)
 				if got != step.want {
 					t.Errorf("step %d, %s:\n%swant:\n%s", i, step.method, got, step.want)
 				}

@@ -7,7 +7,7 @@
 # that only this user can read. Without CALL_ME_HOLDER the holder is user@host:
 # then two jobs of one user on one machine are the same holder to call-me.
 set -eu
-export CALL_ME_HOST="${CALL_ME_HOST:-call.me:8000}"
+export CALL_ME_HOST="${CALL_ME_HOST:-https://call-me.example}"
 export CALL_ME_API_KEY_FILE="${CALL_ME_API_KEY_FILE:-$HOME/.config/call-me.key}"
 export CALL_ME_HOLDER="${CALL_ME_HOLDER:-cron:$(hostname)/nightly}"
 export CALL_ME_REASON="${CALL_ME_REASON:-nightly tests}"
