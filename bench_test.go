@@ -280,6 +280,30 @@ func newServedApart(b testing.TB, env ...string) (*contender, *daemon) {
 	return targetAt(b, d.base, d.cmd.Process), d
 }
 
+// newOtherApart starts another build of call-me.
+func newOtherApart(b testing.TB, path string) *contender {
+	folder, host := b.TempDir(), fmt.Sprint("127.0.0.1:", freePort())
+	log, err := os.Create(filepath.Join(folder, "log"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(path, "serve")
+	cmd.Env = []string{"API_KEY=" + testKey, "PORT=" + host[len("127.0.0.1:"):], "CALL_ME_DB=" + filepath.Join(folder, "call-me.db")}
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	if err := waitForServer(http.DefaultClient, "http://"+host); err != nil {
+		b.Fatal(err)
+	}
+	return targetAt(b, "http://"+host, cmd.Process)
+}
+
 // bareHandler answers the calls of 2019 as the floor does, but from a file too:
 // one goroutine commits to bbolt whatever has gathered, and nothing else is done.
 // It is what net/http and the disk allow together, without a lock's rules, line,
@@ -416,11 +440,14 @@ func closedLoop(clients, n int, operation func(client int)) time.Duration {
 
 var clientCounts = []int{1, 16, 64, 256}
 
-// cycle is an acquire and a release, each client on its own environment.
+var requests atomic.Int64
+
+// cycle is an acquire and a release as the client sends them, each client on
+// its own environment.
 func cycle(b testing.TB, t *contender, client int) {
-	name := fmt.Sprintf("environment-%d", client)
-	t.want(b, http.StatusCreated, http.MethodPost, name)
-	t.want(b, http.StatusNoContent, http.MethodDelete, name)
+	id := fmt.Sprintf("environment-%d&id=request-%d", client, requests.Add(1))
+	t.want(b, http.StatusCreated, http.MethodPost, id+fmt.Sprintf("&holder=github:acme/shop/run/%d/deploy&ttl=2m&wait=25s&claim=30s", client))
+	t.want(b, http.StatusNoContent, http.MethodDelete, id)
 }
 
 func BenchmarkCycle(b *testing.B) {
@@ -433,28 +460,20 @@ func BenchmarkCycle(b *testing.B) {
 }
 
 // The same where call-me, the floor and the bare server are processes of their
-// own: the load shares the processors with them, and nothing else.
+// own: the load shares the processors with them, and nothing else. With
+// BENCH_OTHER=PATH another build of call-me takes the place of the bare server.
 func BenchmarkCycleApart(b *testing.B) {
 	for _, clients := range clientCounts {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
 			served, _ := newServedApart(b)
-			floor, bare := newRivalApart(b, "floor"), newRivalApart(b, "bare")
-			atBare := compare(b, floor, served, clients, cycle, bare)
+			floor := newRivalApart(b, "floor")
+			if other := os.Getenv("BENCH_OTHER"); other != "" {
+				atOther := compare(b, floor, served, clients, cycle, newOtherApart(b, other))
+				b.ReportMetric(float64(atOther)/float64(b.N), "other-ns/op")
+				return
+			}
+			atBare := compare(b, floor, served, clients, cycle, newRivalApart(b, "bare"))
 			b.ReportMetric(float64(atBare)/float64(b.N), "bare-ns/op")
-		})
-	}
-}
-
-// The same with all that call-me's own client sends: an id, a holder, a ttl.
-func BenchmarkCycleOfTheClient(b *testing.B) {
-	var n atomic.Int64
-	for _, clients := range clientCounts {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			besideFloor(b, clients, func(b testing.TB, t *contender, client int) {
-				who := fmt.Sprintf("environment-%d&id=request-%d&holder=github:acme/shop/run/%d/deploy&ttl=2m", client, n.Add(1), client)
-				t.want(b, http.StatusCreated, http.MethodPost, who+"&wait=25s&claim=30s")
-				t.want(b, http.StatusNoContent, http.MethodDelete, who)
-			})
 		})
 	}
 }
