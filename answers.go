@@ -35,6 +35,9 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Connection", "close")
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
+		if errors.Is(err, errStopping) {
+			w.Header().Set("Connection", "close")
+		}
 	}
 	writeJSON(w, status, body)
 }

@@ -200,6 +200,9 @@ func (c *client) download(ctx context.Context, to io.Writer) error {
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/octet-stream" {
 		body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
+		if isPlainToTLS(response, body) {
+			return secureError(c.base)
+		}
 		return understand(response, body, "", nil)
 	}
 	for part := make([]byte, copyPart); ; silence.Reset(copySilence) {

@@ -45,10 +45,9 @@ type call struct {
 	claim       time.Duration
 	renewal     renewal
 	departure   departure
-	of          *call       // callLeave, callGiveUp: whose
-	hungUp      func() bool // whether the caller has left, where the context may not tell; nil: it does
+	of          *call // callLeave, callGiveUp: whose
 
-	reply chan answer // takes one answer, and before it perhaps one that is inLine; nil where nobody waits for it
+	reply chan answer // takes the one answer; nil where nobody waits for it
 
 	// The keeper's own.
 	place    *place
@@ -62,7 +61,6 @@ type answer struct {
 	outcome
 	held     []lease // on a refusal: who has the environment
 	position int     // of a caller who was in line; 0: is not
-	inLine   bool    // not yet the answer: the caller is in line now
 }
 
 // An inbox holds what has arrived for the keeper.
@@ -121,18 +119,14 @@ func (b *inbox) count() int {
 	return b.came
 }
 
-// ask hands the call to the keeper and waits for the answer, or until the caller
-// is in line: as long as one commit takes, or two.
+// ask hands the call to the keeper and waits for the answer: as long as one
+// commit takes, or two.
 func (k *keeper) ask(c *call) answer {
-	c.reply = k.replies.Get().(chan answer)
+	c.reply = make(chan answer, 1)
 	if !k.send(c) {
 		return errorAnswerOf(errStopping)
 	}
-	a := <-c.reply
-	if !a.inLine { // nothing comes after it
-		k.replies.Put(c.reply)
-	}
-	return a
+	return <-c.reply
 }
 
 func errorAnswerOf(err error) answer { return answer{outcome: outcome{err: err}} }
@@ -159,54 +153,28 @@ func (k *keeper) renewed(c *call) bool {
 }
 
 // askForSlot asks for a slot and waits in line for up to wait. It ends early
-// when ctx does: the caller has left, and a grant to one without an id is
-// taken back.
+// with errGone when ctx does: the caller has left, and a grant to one without
+// an id is taken back.
 func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) answer {
-	until := time.Now().Add(wait)
-	a := k.enter(ctx, c)
-	if a.inLine {
-		a = k.stay(ctx, c, until)
+	if !c.wait {
+		return k.ask(c)
 	}
-	return a
-}
-
-// enter is the first part of askForSlot: until there is an answer, or the
-// caller is in line.
-func (k *keeper) enter(ctx context.Context, c *call) answer {
-	if !c.wait || ctx.Done() == nil {
-		return k.unlessGone(ctx, c, k.ask(c))
-	}
-	c.reply = make(chan answer, 2)
+	c.reply = make(chan answer, 1)
 	if !k.send(c) {
 		return errorAnswerOf(errStopping)
 	}
-	select {
-	case a := <-c.reply:
-		return k.unlessGone(ctx, c, a)
-	case <-ctx.Done():
-		return k.gone(c)
-	}
-}
-
-// stay is the second part, for a caller who is in line. ctx need not be the
-// one of the first.
-func (k *keeper) stay(ctx context.Context, c *call, until time.Time) answer {
-	timer := time.NewTimer(time.Until(until))
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	var a answer
 	select {
-	case a := <-c.reply:
-		return k.unlessGone(ctx, c, a)
+	case a = <-c.reply:
 	case <-ctx.Done():
 		return k.gone(c)
 	case <-timer.C:
 		k.send(&call{kind: callGiveUp, environment: c.environment, of: c})
+		a = <-c.reply
 	}
-	return k.unlessGone(ctx, c, <-c.reply)
-}
-
-// unlessGone takes a grant back that nobody will hear of.
-func (k *keeper) unlessGone(ctx context.Context, c *call, a answer) answer {
-	if a.lease != nil && c.request.id == "" && (ctx.Err() != nil || c.hungUp != nil && c.hungUp()) {
+	if a.lease != nil && c.request.id == "" && ctx.Err() != nil {
 		return k.gone(c)
 	}
 	return a

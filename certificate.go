@@ -19,6 +19,7 @@ import (
 var (
 	errUntrusted = errors.New("cannot trust")
 	errPlain     = errors.New("speaks plain HTTP, not HTTPS")
+	errSecure    = errors.New("speaks HTTPS, not plain HTTP")
 )
 
 // cipherSuites are those of TLS 1.2 that are still recommended (RFC 9325,
@@ -129,4 +130,15 @@ func trustError(base string, err error) error {
 		return hint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err), prefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
 	}
 	return fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err)
+}
+
+// isPlainToTLS reports whether an answer is the one that net/http gives to
+// plain HTTP on a TLS port (conn.serve in net/http/server.go).
+func isPlainToTLS(response *http.Response, body []byte) bool {
+	return response.StatusCode == http.StatusBadRequest && response.ProtoMinor == 0 &&
+		strings.HasPrefix(string(body), "Client sent an HTTP request to an HTTPS server.")
+}
+
+func secureError(base string) error {
+	return hint(fmt.Errorf("%s %w", base, errSecure), "HOST="+strings.Replace(base, "http:", "https:", 1))
 }

@@ -52,9 +52,7 @@ func (k *keeper) undo(g *group, again bool) {
 	}
 	for _, c := range g.calls {
 		switch {
-		case c.answered:
-		case len(k.waiting[c.place]) > 0: // was in line before, and waits
-			c.reply <- answer{inLine: true}
+		case c.answered, len(k.waiting[c.place]) > 0: // was in line before, and waits
 		case c.reply == nil, again:
 			c.place = nil
 			requeued = append(requeued, c)

@@ -39,8 +39,7 @@ func newClient(c clientConfig) (*client, error) {
 		return nil, err
 	}
 	transport.TLSClientConfig = trust
-	transport.Protocols = new(http.Protocols)
-	transport.Protocols.SetHTTP1(true) // of HTTP/2 there is one connection for all calls, also when it is dead
+	transport.Protocols = onlyHTTP1()
 	transport.ForceAttemptHTTP2 = false
 	made := &client{base: string(c.Host), keys: c.KeyConfig, caFile: c.CAFile, http: &http.Client{
 		Transport:     transport,
@@ -88,6 +87,9 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 		if err := trustError(c.base, err); err != nil {
 			return err
 		}
+		if errors.Is(err, io.EOF) && method == http.MethodDelete && c.meetsTLS(ctx) {
+			return secureError(c.base)
+		}
 		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
 	}
 	defer response.Body.Close()
@@ -95,7 +97,26 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 	if err != nil {
 		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
 	}
+	if isPlainToTLS(response, body) {
+		return secureError(c.base)
+	}
 	return understand(response, body, values.Get("environment"), into)
+}
+
+// meetsTLS asks in plain HTTP whether the server speaks TLS: net/http says so in
+// answer to a GET, and closes the connection without a word after a DELETE.
+func (c *client) meetsTLS(ctx context.Context) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/healthz", nil)
+	if err != nil {
+		return false
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
+	return isPlainToTLS(response, body)
 }
 
 // newRequest puts the environment into the URL, where a proxy's log may show

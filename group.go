@@ -232,15 +232,12 @@ func (k *keeper) publish(g *group) {
 	k.forgetIdle(g)
 }
 
-// answerCalls answers a part of the calls: those that are in line now are told
-// so, the others are done.
+// answerCalls answers a part of the calls: all but those that are in line now.
 func (k *keeper) answerCalls(g *group, from, to int) {
 	for i, c := range g.calls[from:to] {
 		o := g.answers[from+i]
 		if o.place == nil || o.lease != nil || o.err != nil {
 			k.answer(c, o)
-		} else if !c.answered {
-			c.reply <- answer{inLine: true}
 		}
 		if c.kind == callRenew && o.err != nil {
 			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)

@@ -38,7 +38,6 @@ type keeper struct {
 	maxWaiters int
 
 	inbox    inbox
-	replies  sync.Pool     // of channels for the answers to calls
 	stopping chan struct{} // closed by close
 	stopped  chan struct{} // closed when nothing will be answered any more
 	healthy  atomic.Bool   // commits succeed
@@ -82,7 +81,7 @@ func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics
 // loadKeeper leaves it to the caller to run it.
 func loadKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
 	k := &keeper{store: s, log: log, metrics: m, slots: slots, maxWaiters: maxWaiters,
-		inbox: newInbox(), replies: sync.Pool{New: func() any { return make(chan answer, 2) }}, stopping: make(chan struct{}), stopped: make(chan struct{}),
+		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		shown: map[string]*environment{}, past: newHistory(), listeners: map[chan struct{}]bool{},
 		environments: map[string]*environment{}, waiting: map[*place][]*call{}}
 	if err := k.load(time.Now()); err != nil {

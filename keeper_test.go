@@ -379,7 +379,8 @@ func TestAGrantWhoseCallerHadLeftIsUndone(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		a := g.askForSlot(ctx, &call{kind: callRequest, environment: "uat"}, 0)
+		a := g.askForSlot(ctx, &call{kind: callRequest, environment: "uat", wait: true}, time.Minute)
+		synctest.Wait()
 		if !errors.Is(a.err, errGone) {
 			t.Errorf("the answer to nobody: %v", a.err)
 		}

@@ -140,9 +140,7 @@ func (s *server) keyed(h handler) handler {
 			if len(r.RequestURI) > maxURL {
 				return errLongURL
 			}
-			if !entranceFor(r).begins() {
-				return errGone
-			}
+			connectionFor(r).showedKey()
 			return h(w, r)
 		}
 		s.metrics.badKeys.Inc()

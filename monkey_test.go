@@ -183,7 +183,7 @@ var goodCodes = []int{200, 201, 204, 304, 400, 401, 403, 404, 405, 409, 410, 413
 func TestTrustFuzz(t *testing.T) {
 	started, spend := time.Now(), budget(3*time.Second)
 	m := monkey{rand.New(rand.NewPCG(*seed, 7))}
-	parsers, handlers, crashes, texts, quick := 0, 0, 0, 0, 0
+	parsers, handlers, crashes := 0, 0, 0
 	for ; time.Since(started) < spend/3 && crashes == 0; parsers++ {
 		func() {
 			defer func() {
@@ -197,16 +197,6 @@ func TestTrustFuzz(t *testing.T) {
 				crashes++
 				t.Errorf("%q: %v", q, err)
 			}
-			if parsers%16 == 0 { // it takes as long as the others together
-				isQuick, err := readAsByNetHTTP([]byte(m.text()))
-				if err != nil {
-					crashes++
-					t.Error(err)
-				}
-				if texts++; isQuick {
-					quick++
-				}
-			}
 			w := sampleWrites(1)[parsers%3]
 			value := slices.Clone(w.value)
 			for range m.IntN(4) {
@@ -217,9 +207,6 @@ func TestTrustFuzz(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-	}
-	if crashes == 0 && (quick < texts/10 || quick > texts*9/10) {
-		t.Errorf("of %d calls %d are quick ones: they test too little", texts, quick)
 	}
 	g := &rig{t: t, path: fastFolder(t) + "/call-me.db", maxWaiters: 100}
 	g.open()

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,7 +59,11 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	stopReloading := s.reload(c, pair)
 	defer stopReloading()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB, "environments", strings.Join(c.Environments.names, ","))
-	return s.run(ctx, newFront(newDoor(listener, pair, maxConnections(), log), s))
+	var limited net.Listener = newLimitedListener(listener, maxConnections())
+	if pair != nil {
+		limited = tls.NewListener(limited, pair.config())
+	}
+	return s.run(ctx, limited)
 }
 
 // run serves until ctx ends, and closes the keeper.
@@ -80,9 +85,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if h.Shutdown(limited) == nil {
-			s.outside.Wait() // no more than answerTime
-		}
+		h.Shutdown(limited)
 	}()
 	s.keeper.close()
 	select {
@@ -102,15 +105,19 @@ func (s *server) http() *http.Server {
 		IdleTimeout:                  idleTime,
 		MaxHeaderBytes:               maxHeader - 4<<10, // net/http adds 4 kB of its own
 		ErrorLog:                     log.New(newSlogWriter(s.log), "", 0),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, entranceKey{}, entranceOf(c))
-		},
-		ConnState: func(c net.Conn, state http.ConnState) {
-			if state == http.StateIdle {
-				entranceOf(c).ends()
-			}
-		},
+		Protocols:                    onlyHTTP1(),
+		ConnContext:                  withConnection,
+		ConnState:                    changeState,
 	}
+}
+
+// onlyHTTP1 are the protocols of server and client. Every limit is meant for
+// HTTP/1, and of HTTP/2 there would be one connection for all calls, also when it
+// is dead.
+func onlyHTTP1() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
 }
 
 // useKeys lets these keys in from now on, and warns about short ones.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -31,63 +32,58 @@ type server struct {
 	keys       keyring
 	wrong      throttle
 	trusted    proxies
-	copying    sync.Mutex     // one copy of the file at a time
-	outside    sync.WaitGroup // connections that are attended to, and calls that will be answered, outside of net/http
+	copying    sync.Mutex // one copy of the file at a time
 }
 
-// routes is the whole API. A handler's error is answered as JSON. A path is
-// taken as it is: a ServeMux would redirect some, with a page for people.
+// routes is the whole API. A handler's error is answered as JSON.
 func (s *server) routes() http.Handler {
-	type path struct {
-		methods map[string]http.Handler
-		others  http.Handler
-	}
-	paths := map[string]path{}
-	route := func(name string, methods map[string]handler) {
-		p := path{map[string]http.Handler{}, s.answering(name, s.keyed(notAllowed(methods)))}
+	mux := http.NewServeMux()
+	route := func(path string, methods map[string]handler) {
+		name := strings.TrimSuffix(path, "{$}")
 		for method, h := range methods {
-			if p.methods[method] = s.answering(name, h); method == http.MethodGet {
-				p.methods[http.MethodHead] = p.methods[method]
-			}
+			mux.Handle(method+" "+path, s.answering(name, h)) // GET serves HEAD too
 		}
-		paths[name] = p
+		mux.Handle(path, s.answering(name, s.keyed(notAllowed(methods))))
 	}
-	route(quickPath, s.maybe())
-	route("/environments", map[string]handler{http.MethodGet: s.keyed(s.environments)})
-	route("/history", map[string]handler{http.MethodGet: s.keyed(s.history)})
-	route("/events", map[string]handler{http.MethodGet: s.keyed(s.events)})
-	route("/backup", map[string]handler{http.MethodGet: s.keyed(s.backup)})
-	route("/healthz", map[string]handler{http.MethodGet: s.health})
-	route("/", map[string]handler{http.MethodGet: s.keyed(s.page)})
-	route("/page.css", map[string]handler{http.MethodGet: s.keyed(asset("page.css", "text/css; charset=utf-8"))})
-	route("/page.js", map[string]handler{http.MethodGet: s.keyed(asset("page.js", "text/javascript; charset=utf-8"))})
-	route("/openapi.yaml", map[string]handler{http.MethodGet: s.keyed(asset("openapi.yaml", "application/yaml"))})
-	route("/metrics", map[string]handler{http.MethodGet: s.keyed(s.metricsHandler())})
+	get := func(path string, h handler) { route(path, map[string]handler{http.MethodGet: h}) }
+	route("/maybe", map[string]handler{
+		http.MethodGet:    s.keyed(s.check),
+		http.MethodPost:   s.keyed(s.request),
+		http.MethodPut:    s.keyed(s.renew),
+		http.MethodDelete: s.keyed(s.release),
+	})
+	get("/environments", s.keyed(s.environments))
+	get("/history", s.keyed(s.history))
+	get("/events", s.keyed(s.events))
+	get("/backup", s.keyed(s.backup))
+	get("/healthz", s.health)
+	get("/{$}", s.keyed(s.page))
+	get("/page.css", s.keyed(asset("page.css", "text/css; charset=utf-8")))
+	get("/page.js", s.keyed(asset("page.js", "text/javascript; charset=utf-8")))
+	get("/openapi.yaml", s.keyed(asset("openapi.yaml", "application/yaml")))
+	get("/metrics", s.keyed(s.metricsHandler()))
 	notFound := s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
+	mux.Handle("/", notFound)
 
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(s.answering("cross-origin", func(http.ResponseWriter, *http.Request) error {
 		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
 	}))
-	return guard.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := notFound
-		if p, ok := paths[r.URL.Path]; ok {
-			if h, ok = p.methods[r.Method]; !ok {
-				h = p.others
-			}
-		}
-		h.ServeHTTP(w, r)
-	}))
+	return guard.Handler(withoutRedirects(mux, notFound))
 }
 
-// maybe has the calls of the lock.
-func (s *server) maybe() map[string]handler {
-	return map[string]handler{
-		http.MethodGet:    s.keyed(s.check),
-		http.MethodPost:   s.keyed(s.request),
-		http.MethodPut:    s.keyed(s.renew),
-		http.MethodDelete: s.keyed(s.release),
-	}
+// withoutRedirects keeps paths that a ServeMux would redirect, with a page for
+// people, from it.
+func withoutRedirects(mux, notFound http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked := r.URL.EscapedPath()
+		clean := path.Clean("/" + asked)
+		if asked != clean && (clean == "/" || asked != clean+"/") {
+			notFound.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // A handler answers a call, or returns the error that is the answer.
@@ -108,9 +104,7 @@ func (s *server) answering(route string, h handler) http.Handler {
 			if p := recover(); p != nil {
 				s.refuse(w, r, fmt.Errorf("panic at %s: %v", whereabouts(), p))
 			}
-			if w.code != 0 { // else somebody else answers
-				s.metrics.answered(route, r.Method, w.code)
-			}
+			s.metrics.answered(route, r.Method, w.code)
 		}()
 		if err := h(w, r); err != nil {
 			s.refuse(w, r, err)
@@ -174,28 +168,20 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	if err := cmp.Or(errRequest, errWait, errClaim); err != nil {
 		return err
 	}
-	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim, hungUp: entranceFor(r).hungUp}
-	until := time.Now().Add(wait)
-	a := s.keeper.enter(r.Context(), c)
-	if a.inLine {
-		if wait > 0 && s.park(w, r, c, until) {
-			return nil
-		}
-		ctx, end := s.keys.while(r.Context(), keySumOf(r))
-		defer end()
-		a = s.stay(ctx, c, until)
+	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim}
+	if !waits {
+		return s.answerRequest(w, c, s.keeper.ask(c))
 	}
-	return s.answerRequest(w, c, a)
-}
-
-// stay waits in line until then, for as long as ctx lasts, which is one that
-// ends with the caller's key.
-func (s *server) stay(ctx context.Context, c *call, until time.Time) answer {
-	a := s.keeper.stay(ctx, c, until)
-	if errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey) {
+	ctx, end := s.keys.while(r.Context(), keySumOf(r))
+	defer end()
+	a := s.keeper.askForSlot(ctx, c, wait)
+	switch {
+	case a.lease != nil && asked.id == "" && connectionFor(r).hasLeft():
+		a = s.keeper.gone(c)
+	case errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey):
 		a.err = errKey
 	}
-	return a
+	return s.answerRequest(w, c, a)
 }
 
 func (s *server) answerRequest(w http.ResponseWriter, c *call, a answer) error {
@@ -319,6 +305,7 @@ func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
 
 // health answers 200 while the disk takes what is stored.
 func (s *server) health(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Connection", "close") // it needs no key, and must not keep a connection
 	if !s.keeper.healthy.Load() {
 		return fmt.Errorf("%w: storing fails", errUnavailable)
 	}

@@ -77,12 +77,11 @@ func siteOf(t *testing.T, g *rig) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &httptest.Server{Listener: newFront(newDoor(searched{l}, nil, 1000, s.log), s), Config: s.http()}
+	h := &httptest.Server{Listener: newLimitedListener(searched{l}, 1000), Config: s.http()}
 	h.Start()
 	t.Cleanup(func() {
 		g.close() // first: it answers those who wait
 		h.Close()
-		s.outside.Wait()
 	})
 	return &site{g, h.URL, h, s}
 }

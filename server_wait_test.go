@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -155,19 +156,74 @@ func TestAnOldCallerWaitsToo(t *testing.T) {
 	l.want(201, `"slot":"uat"`)
 }
 
-func TestAStoppingServerAnswersParkedCallsAndClosesThem(t *testing.T) {
+func TestAStoppingServerAnswersWaitersAndClosesThem(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=holder-1")
-	waiting, idle := s.dial(), s.dial()
-	idle.send("POST /maybe?environment=uat&id=waiter-1&wait=10ms")
-	idle.want(403, "")
+	waiting := s.dial()
 	waiting.send("POST /maybe?environment=uat&id=waiter-2&wait=1m")
 	s.connected(1)
 	s.restart()
 	if r := waiting.want(503, "stopping"); r.Header.Get("Retry-After") != "1" || !r.Close {
 		t.Errorf("the answer: %v", r.Header)
 	}
-	if n, err := idle.answer.ReadByte(); err != io.EOF {
-		t.Errorf("the idle connection: %v, %v", n, err)
+}
+
+// One call may come in pieces, and several in one.
+func TestAConnectionBringsCallsInAnyPieces(t *testing.T) {
+	s := newSite(t, "")
+	call := func(method, path, more string) string {
+		return method + " " + path + " HTTP/1.1\r\nHost: call-me\r\nX-API-KEY: " + testKey + "\r\n" + more + "\r\n"
+	}
+	all := call("POST", "/maybe?environment=uat", "") + call("GET", "/maybe?environment=uat", "") +
+		call("DELETE", "/maybe?environment=uat", "") + call("GET", "/environments", "") +
+		call("GET", "/maybe?environment=uat", "") + call("POST", "/maybe?environment=uat", "Content-Length: 0\r\n")
+	want := []int{201, 403, 204, 200, 200, 201}
+	for _, size := range []int{1, 7, 100, 1000, len(all)} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			l := s.dial()
+			go func() {
+				for rest := all; rest != ""; rest = rest[min(size, len(rest)):] {
+					io.WriteString(l, rest[:min(size, len(rest))])
+				}
+			}()
+			for _, status := range want {
+				l.want(status, "")
+			}
+			s.call("DELETE /maybe?environment=uat").want(t, 204, "")
+		})
+	}
+}
+
+// Whoever waits without an id gets no slot once its end of the connection is
+// closed, also if net/http cannot notice that because it has sent more.
+func TestAGrantToAWaiterWhoHasLeftIsTakenBack(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells who has left")
+	}
+	s := newSite(t, "")
+	for more, noticed := range map[string]bool{"": true, "GET /maybe?environment=uat HTTP/1.1\r\n": false} {
+		s.call("POST /maybe?environment=uat&id=holder-" + fmt.Sprint(noticed))
+		l := s.dial()
+		l.send("POST /maybe?environment=uat&wait=1m")
+		s.connected(1)
+		io.WriteString(l, more)
+		l.Close()
+		if noticed {
+			s.connected(0)
+		}
+		s.call("DELETE /maybe?environment=uat&id=holder-" + fmt.Sprint(noticed))
+		eventually(t, "the slot is free", func() bool { return s.call("GET /maybe?environment=uat").StatusCode == 200 })
+	}
+}
+
+// As in 2019: what was asked for is done, whoever listens.
+func TestAPlainRequestIsGrantedWhateverItsConnectionDoes(t *testing.T) {
+	s := newSite(t, "")
+	l := s.dial()
+	l.send("POST /maybe?environment=uat")
+	l.Close()
+	eventually(t, "the slot is held", func() bool { return s.call("GET /maybe?environment=uat").StatusCode == 403 })
+	if happened := s.call("GET /history").body; strings.Contains(happened, `"released"`) {
+		t.Errorf("the grant was taken back: %s", happened)
 	}
 }
