@@ -4,6 +4,7 @@ package main
 // and once the round is stored, it is made visible and answered.
 
 import (
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -19,6 +20,7 @@ type group struct {
 	gaveUp   []*call // gave up while they were in line
 	drop     int     // events that the commit deletes
 	lean     bool    // there was no space: without history
+	log      []slog.Record
 }
 
 // roundLists are empty lists for the next round.
@@ -199,8 +201,15 @@ func (g *group) stored() bool {
 	})
 }
 
-// publish makes a group visible and answers it.
+// publish makes a group visible, answers it and logs it.
 func (k *keeper) publish(g *group) {
+	k.show(g)
+	k.writeLog(g)
+}
+
+// show makes a group visible and answers it. It adds the lines for the log to
+// the group.
+func (k *keeper) show(g *group) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
@@ -215,7 +224,7 @@ func (k *keeper) publish(g *group) {
 		} else {
 			k.metrics.count(c.event)
 		}
-		k.logChange(c, now)
+		g.logChange(c, now)
 	}
 	if g.lean {
 		k.past.setAside()
@@ -240,7 +249,8 @@ func (k *keeper) answerCalls(g *group, from, to int) {
 			k.answer(c, o)
 		}
 		if c.kind == callRenew && o.err != nil {
-			k.log.Info("renewal refused", "environment", c.environment, "holder", c.renewal.holder, "request", nickname(c.renewal.id), "error", o.err)
+			e := &event{environment: c.environment, id: c.renewal.id, holder: c.renewal.holder}
+			g.logEvent(time.Now(), "renewal refused", e, slog.Any("error", o.err))
 		}
 	}
 }

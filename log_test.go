@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -176,8 +177,52 @@ msg=left environment=uat holder=bob request=` + nickname("abcdefgh") + `
 msg=left environment=uat holder=eve request=` + nickname("abcdefgi") + `
 msg=forced environment=uat slot=uat holder=ann request=` + nickname("12345678") + ` by=boss from=127.0.0.1
 `
+	for end := time.Now().Add(5 * time.Second); out.String() != want && time.Now().Before(end); { // answers come first
+		time.Sleep(time.Millisecond)
+	}
 	if got := out.String(); got != want {
 		t.Errorf("the log is\n%swant\n%s", got, want)
+	}
+}
+
+// A handler that blocks shows that the keeper logs after it has answered, and
+// does not hold its lock meanwhile.
+type blockedHandler struct {
+	slog.Handler
+	release chan struct{}
+}
+
+func (h blockedHandler) Handle(context.Context, slog.Record) error {
+	<-h.release
+	return nil
+}
+
+func TestTheKeeperLogsWithoutItsLock(t *testing.T) {
+	release := make(chan struct{})
+	g := newRig(t, "")
+	g.close()
+	g.handler = blockedHandler{slog.NewTextHandler(t.Output(), nil), release}
+	g.open()
+	defer func() {
+		close(release)
+		g.close()
+	}()
+	ask := &call{kind: callRequest, environment: "uat", request: request{id: "12345678"}}
+	if a := g.ask(ask); a.err != nil {
+		t.Fatal(a.err)
+	}
+	looked := make(chan error, 1)
+	go func() {
+		_, err := g.view("uat")
+		looked <- err
+	}()
+	select {
+	case err := <-looked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the keeper holds its lock while it logs")
 	}
 }
 
