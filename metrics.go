@@ -5,19 +5,16 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"fmt"
-	"io"
-	"maps"
+	"log"
 	"net"
 	"net/http"
-	"regexp"
-	"slices"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
-	exposition "github.com/VictoriaMetrics/metrics"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // labelledEnvironments is how many environments have a label of their own;
@@ -27,165 +24,166 @@ const (
 	otherEnvironments    = "(others)"
 )
 
-// metricHelp says what each metric of ours is.
-var metricHelp = map[string]string{
-	"callme_wait_seconds":          "Time from entering the line until the grant.",
-	"callme_hold_seconds":          "Time from the grant until the end of the lease.",
-	"callme_grants_total":          "Slots granted.",
-	"callme_leases_ended_total":    "Leases ended, by how: released, expired or forced.",
-	"callme_waits_ended_total":     "Requests that ended without a slot, by how: left or lapsed.",
-	"callme_commit_seconds":        "Time of one durable commit.",
-	"callme_commit_failures_total": "Commits that failed.",
-	"callme_refused_keys_total":    "Calls with a missing or wrong key.",
-	"callme_http_requests_total":   "HTTP requests answered.",
-	"callme_slots":                 "Slots, by state: free or held.",
-	"callme_waiting":               "Requests in line.",
-	"callme_longest_wait_seconds":  "Time that the first in line has waited so far; 0: nobody waits.",
-	"callme_healthy":               "1 while commits succeed.",
-}
-
 // Buckets for how long people wait for a slot and hold it, and for commits, in
 // seconds.
 var (
 	durationBuckets = []float64{1, 5, 15, 60, 180, 600, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600}
-	commitBuckets   = exposition.ExponentialBuckets(0.0001, 2.5, 12)
+	commitBuckets   = prometheus.ExponentialBuckets(0.0001, 2.5, 12)
 )
 
 // metrics are what the server counts. The keeper counts from its one
-// goroutine, the handlers from theirs; everything here is safe for both.
+// goroutine, the handlers from theirs.
 type metrics struct {
-	set     *exposition.Set
-	commit  *exposition.PrometheusHistogram
-	failed  *exposition.Counter
-	badKeys *exposition.Counter
-	own     map[string]*environmentMetrics // of environments that have a label; the keeper's
-	others  *environmentMetrics            // of those that have none
+	commit                                    prometheus.Histogram
+	failed, badKeys                           prometheus.Counter
+	waited, held                              *prometheus.HistogramVec
+	granted, leasesEnded, waitsEnded, answers *prometheus.CounterVec
 
-	mu       sync.RWMutex
-	counters map[answerKind]*exposition.Counter // of requests, as they were found first
-}
-
-// environmentMetrics are what is counted for one environment.
-type environmentMetrics struct {
-	waited, held *exposition.PrometheusHistogram
-	granted      *exposition.Counter
-	ended        [usedUp + 1]*exposition.Counter // by the kind of the event; nil: not counted
-}
-
-// An answerKind is what answers are counted by.
-type answerKind struct {
-	route, method string
-	code          int
+	labels labelSet // the keeper's
 }
 
 func newMetrics() *metrics {
-	set := exposition.NewSet()
-	return &metrics{set: set, commit: set.NewPrometheusHistogramExt("callme_commit_seconds", commitBuckets),
-		failed: set.NewCounter("callme_commit_failures_total"), badKeys: set.NewCounter("callme_refused_keys_total"),
-		own: map[string]*environmentMetrics{}, counters: map[answerKind]*exposition.Counter{}}
-}
-
-// A label is a name and a value.
-type label struct{ name, value string }
-
-// labelled returns the name of a metric with its labels, which are in the order
-// of their names.
-func labelled(metric string, labels ...label) string {
-	var all []string
-	for _, l := range labels {
-		all = append(all, l.name+`="`+escapeLabel.Replace(l.value)+`"`)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	return metric + "{" + strings.Join(all, ",") + "}"
+	histogram := func(name, help string) *prometheus.HistogramVec {
+		opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: durationBuckets}
+		return prometheus.NewHistogramVec(opts, []string{"environment"})
+	}
+	return &metrics{
+		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "callme_commit_seconds", Help: "Time of one durable commit.", Buckets: commitBuckets}),
+		failed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "callme_commit_failures_total", Help: "Commits that failed."}),
+		badKeys: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "callme_refused_keys_total", Help: "Calls with a missing or wrong key."}),
+		waited:  histogram("callme_wait_seconds", "Time from entering the line until the grant."),
+		held:    histogram("callme_hold_seconds", "Time from the grant until the end of the lease."),
+		granted: counter("callme_grants_total", "Slots granted.", "environment"),
+		leasesEnded: counter("callme_leases_ended_total",
+			"Leases ended, by how: released, expired or forced.", "environment", "how"),
+		waitsEnded: counter("callme_waits_ended_total",
+			"Requests that ended without a slot, by how: left or lapsed.", "environment", "how"),
+		answers: counter("callme_http_requests_total", "HTTP requests answered.", "code", "method", "route"),
+		labels:  labelSet{},
+	}
 }
 
-var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{m.commit, m.failed, m.badKeys, m.waited, m.held,
+		m.granted, m.leasesEnded, m.waitsEnded, m.answers}
+}
 
-// of returns what is counted for the environment, while there are few.
-func (m *metrics) of(environment string) *environmentMetrics {
-	own := m.own[environment]
+// A labelSet has the environments that have a label of their own.
+type labelSet map[string]bool
+
+// label returns the value of the label for an environment: its name, which is
+// added while there is room, or otherEnvironments.
+func (s labelSet) label(environment string) string {
 	switch {
-	case own != nil:
-		return own
-	case len(m.own) < labelledEnvironments:
-		own = m.make(environment)
-		m.own[environment] = own
-		return own
-	case m.others == nil:
-		m.others = m.make(otherEnvironments)
+	case s[environment]:
+		return environment
+	case len(s) < labelledEnvironments:
+		s[environment] = true
+		return environment
 	}
-	return m.others
+	return otherEnvironments
 }
 
-// make begins to count under a name. An environment of that very name may be
-// counted there already.
-func (m *metrics) make(name string) *environmentMetrics {
-	histogram := func(metric string) *exposition.PrometheusHistogram {
-		return m.set.GetOrCreatePrometheusHistogramExt(labelled(metric, label{"environment", name}), durationBuckets)
+// label returns the label of an environment. With a new one all metrics of an
+// environment begin at zero.
+func (m *metrics) label(environment string) string {
+	if m.labels[environment] {
+		return environment
 	}
-	e := &environmentMetrics{waited: histogram("callme_wait_seconds"), held: histogram("callme_hold_seconds"),
-		granted: m.set.GetOrCreateCounter(labelled("callme_grants_total", label{"environment", name}))}
+	label := m.labels.label(environment)
+	m.waited.WithLabelValues(label)
+	m.held.WithLabelValues(label)
+	m.granted.WithLabelValues(label)
 	for _, kind := range []eventKind{released, expired, forced} {
-		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_leases_ended_total", label{"environment", name}, label{"how", kind.String()}))
+		m.leasesEnded.WithLabelValues(label, kind.String())
 	}
 	for _, kind := range []eventKind{left, lapsed} {
-		e.ended[kind] = m.set.GetOrCreateCounter(labelled("callme_waits_ended_total", label{"environment", name}, label{"how", kind.String()}))
+		m.waitsEnded.WithLabelValues(label, kind.String())
 	}
-	return e
+	return label
 }
 
-// count is told of each event that is published.
+// count counts an event that has been committed.
 func (m *metrics) count(e *event) {
-	counted := m.of(e.environment)
+	label := m.label(e.environment)
 	switch e.kind {
 	case granted:
-		counted.granted.Inc()
-		counted.waited.Update(e.waited.Seconds())
+		m.granted.WithLabelValues(label).Inc()
+		m.waited.WithLabelValues(label).Observe(e.waited.Seconds())
 	case released, expired, forced:
-		counted.ended[e.kind].Inc()
-		counted.held.Update(e.held.Seconds())
+		m.leasesEnded.WithLabelValues(label, e.kind.String()).Inc()
+		m.held.WithLabelValues(label).Observe(e.held.Seconds())
 	case left, lapsed:
-		counted.ended[e.kind].Inc()
+		m.waitsEnded.WithLabelValues(label, e.kind.String()).Inc()
 	}
 }
 
-// committed is told how long each commit took, and whether it failed.
+// committed counts a commit: how long it took, and whether it failed.
 func (m *metrics) committed(took time.Duration, err error) {
-	m.commit.Update(took.Seconds())
+	m.commit.Observe(took.Seconds())
 	if err != nil {
 		m.failed.Inc()
 	}
 }
 
-// answered is told of each HTTP answer.
+// answered counts an HTTP answer.
 func (m *metrics) answered(route, method string, code int) {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete:
 	default:
 		method = "other"
 	}
-	kind := answerKind{route, method, code}
-	m.mu.RLock()
-	counter := m.counters[kind]
-	m.mu.RUnlock()
-	if counter == nil {
-		counter = m.set.GetOrCreateCounter(labelled("callme_http_requests_total", label{"code", fmt.Sprint(code)}, label{"method", method}, label{"route", route}))
-		m.mu.Lock()
-		m.counters[kind] = counter
-		m.mu.Unlock()
-	}
-	counter.Inc()
+	m.answers.WithLabelValues(strconv.Itoa(code), method, route).Inc()
 }
 
-// The gauges show what is the case: they read it from the keeper when asked.
-type gauges struct {
+// environmentCollector reads the state of the environments from the keeper at
+// each scrape.
+type environmentCollector struct {
 	keeper   *keeper
 	declared environments
 
 	mu     sync.Mutex
-	labels map[string]bool // environments that have a label
+	labels labelSet
 }
 
-// A state is what the gauges tell of an environment, or of many.
+var (
+	slotsDesc   = environmentDesc("callme_slots", "Slots, by state: free or held.", "state")
+	waitingDesc = environmentDesc("callme_waiting", "Requests in line.")
+	longestDesc = environmentDesc("callme_longest_wait_seconds",
+		"Time that the first in line has waited so far; 0: nobody waits.")
+)
+
+func environmentDesc(name, help string, more ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, append([]string{"environment"}, more...), nil)
+}
+
+// Describe is for prometheus.Collector.
+func (c *environmentCollector) Describe(to chan<- *prometheus.Desc) {
+	to <- slotsDesc
+	to <- waitingDesc
+	to <- longestDesc
+}
+
+// Collect is for prometheus.Collector.
+func (c *environmentCollector) Collect(to chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	for label, s := range c.states() {
+		gauge(slotsDesc, s.free, label, "free")
+		gauge(slotsDesc, s.held, label, "held")
+		gauge(waitingDesc, s.waiting, label)
+		gauge(longestDesc, s.oldest, label)
+	}
+}
+
+// A state is what the gauges show of an environment, or of many.
 type state struct{ free, held, waiting, oldest float64 }
 
 func (s *state) add(slots, leases int, line []*place, now time.Time) {
@@ -197,90 +195,66 @@ func (s *state) add(slots, leases int, line []*place, now time.Time) {
 	}
 }
 
-// states copies nothing: with very many environments that would hold the
-// keeper up. Those without a label are summed up.
-func (g *gauges) states() map[string]*state {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// states returns the state of each label. It copies no environment: with very
+// many that would hold the keeper up.
+func (c *environmentCollector) states() map[string]*state {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	now, states := time.Now(), map[string]*state{}
-	for _, name := range g.declared.names { // some may have neither lease nor line
-		g.of(states, name).add(len(g.declared.of(name)), 0, nil, now)
+	of := func(environment string) *state {
+		label := c.labels.label(environment)
+		if states[label] == nil {
+			states[label] = &state{}
+		}
+		return states[label]
 	}
-	g.keeper.each(func(e *environment) {
+	for _, name := range c.declared.names { // some may have neither lease nor line
+		of(name).add(len(c.declared.of(name)), 0, nil, now)
+	}
+	c.keeper.each(func(e *environment) {
 		declared := 0
-		if len(g.declared.names) > 0 { // counted above
+		if len(c.declared.names) > 0 { // counted above
 			declared = len(e.slots)
 		}
-		x := g.of(states, e.name)
-		x.add(len(e.slots), len(e.leases), e.line, now)
-		x.free -= float64(declared)
+		s := of(e.name)
+		s.add(len(e.slots), len(e.leases), e.line, now)
+		s.free -= float64(declared)
 	})
 	return states
 }
 
-// of returns the state that an environment counts for.
-func (g *gauges) of(states map[string]*state, name string) *state {
-	if !g.labels[name] {
-		if len(g.labels) < labelledEnvironments {
-			g.labels[name] = true
-		} else {
-			name = otherEnvironments
-		}
-	}
-	x := states[name]
-	if x == nil {
-		x = &state{}
-		states[name] = x
-	}
-	return x
+// registry has everything that /metrics answers.
+func (s *server) registry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(s.metrics.collectors()...)
+	r.MustRegister(
+		&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "callme_healthy", Help: "1 while commits succeed."}, s.keeper.healthGauge),
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return r
 }
 
-// write writes all gauges.
-func (g *gauges) write(w io.Writer) {
-	states := g.states()
-	names := slices.Sorted(maps.Keys(states))
-	family := func(metric string, values func(name string, x *state)) {
-		fmt.Fprintf(w, "# HELP %s\n# TYPE %[1]s gauge\n", metric)
-		for _, name := range names {
-			values(name, states[name])
-		}
+func (k *keeper) healthGauge() float64 {
+	if k.healthy.Load() {
+		return 1
 	}
-	family("callme_slots", func(name string, x *state) {
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", label{"environment", name}, label{"state", "free"}), x.free)
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_slots", label{"environment", name}, label{"state", "held"}), x.held)
-	})
-	family("callme_waiting", func(name string, x *state) {
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_waiting", label{"environment", name}), x.waiting)
-	})
-	family("callme_longest_wait_seconds", func(name string, x *state) {
-		fmt.Fprintf(w, "%s %v\n", labelled("callme_longest_wait_seconds", label{"environment", name}), x.oldest)
-	})
-	healthy := 0
-	if g.keeper.healthy.Load() {
-		healthy = 1
-	}
-	fmt.Fprintf(w, "# HELP callme_healthy\n# TYPE callme_healthy gauge\ncallme_healthy %d\n", healthy)
+	return 0
 }
-
-// helpLine is the line before each metric, without what it says.
-var helpLine = regexp.MustCompile(`(?m)^# HELP (\w+)$`)
 
 // metricsHandler answers the scrape.
 func (s *server) metricsHandler() handler {
-	exposition.ExposeMetadata(true)
-	state := &gauges{keeper: s.keeper, declared: s.declared, labels: map[string]bool{}}
+	scrape := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{
+		ErrorLog:           log.New(newSlogWriter(s.log), "", 0),
+		ErrorHandling:      promhttp.ContinueOnError,
+		DisableCompression: true,
+	})
 	return func(w http.ResponseWriter, r *http.Request) error {
-		var all bytes.Buffer
-		s.metrics.set.WritePrometheus(&all)
-		state.write(&all)
-		exposition.WriteProcessMetrics(&all)
-		exposition.WriteFDMetrics(&all)
-		text := helpLine.ReplaceAllStringFunc(all.String(), func(line string) string {
-			return strings.TrimSpace(line + " " + metricHelp[strings.TrimPrefix(line, "# HELP ")])
-		})
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		io.WriteString(w, text)
+		w.Header().Set("Cache-Control", "no-store")
+		scrape.ServeHTTP(w, r)
 		return nil
 	}
 }

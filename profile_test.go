@@ -64,7 +64,7 @@ func TestProfilesAreForGoToolPprof(t *testing.T) {
 			t.Errorf("%s: %d %s", nothing, status, body)
 		}
 	}
-	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile?seconds=1"} {
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile?seconds=1", "/debug/vars"} {
 		if status, body := d.call(http.MethodGet, path); status != http.StatusNotFound {
 			t.Errorf("%s on the server's own port: %d %s", path, status, body)
 		}
