@@ -22,14 +22,6 @@ var (
 	errSecure    = errors.New("speaks HTTPS, not plain HTTP")
 )
 
-// cipherSuites are those of TLS 1.2 that are still recommended (RFC 9325,
-// section 4.2). TLS 1.3 has no others.
-var cipherSuites = []uint16{
-	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-}
-
 // A certificate is the server's, with its private key. A nil one: plain HTTP.
 type certificate struct {
 	pair atomic.Pointer[tls.Certificate]
@@ -67,7 +59,6 @@ func (c *certificate) config() *tls.Config {
 	}
 	return &tls.Config{
 		MinVersion:             tls.VersionTLS12,
-		CipherSuites:           cipherSuites,
 		NextProtos:             []string{"http/1.1"},
 		SessionTicketsDisabled: true,
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil },
