@@ -146,7 +146,7 @@ func (c *client) backup(ctx context.Context, path string, tell func(error)) (cop
 			return copied, nil
 		case ctx.Err() != nil:
 			return copied, ctx.Err()
-		case errors.Is(err, errKey) && c.hasNewKey():
+		case refusesKey(err) && c.hasNewKey():
 			continue
 		}
 		if err := p.bear(ctx, err); err != nil {

@@ -93,7 +93,8 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 				return grant{}, err
 			}
 			continue
-		case errors.Is(err, errKey), errors.Is(err, errUntrusted), errors.Is(err, errPlain), errors.Is(err, errSecure), errors.Is(err, errMalformed),
+		case refusesKey(err), errors.Is(err, errUntrusted), errors.Is(err, errPlain), errors.Is(err, errSecure),
+			errors.Is(err, errMalformed),
 			a.noWait && errors.Is(err, errNoSlot): // nothing was left behind
 			return grant{}, err
 		case retryable(err) && p.heard && p.late():

@@ -63,6 +63,10 @@ func (c *client) hasNewKey() bool {
 	return c.readKey() == nil && *c.key.Load() != *before
 }
 
+// refusesKey reports whether an error says that the key is wrong. With many
+// wrong keys a server says only that.
+func refusesKey(err error) bool { return errors.Is(err, errKey) || errors.Is(err, errTooMany) }
+
 // An apiError is a server's refusal. It is the table's error for its status.
 type apiError struct {
 	refusalJSON

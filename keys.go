@@ -8,10 +8,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"math"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,10 +19,9 @@ import (
 )
 
 const (
-	shortKey     = 16     // characters; serve warns about keys that have fewer
-	wrongKeys    = 50     // that an address may send at once: a fleet of jobs that all have the old key
-	wrongRate    = 1      // further ones a second
-	mostThrottle = 10_000 // addresses that are told apart; all others share one limit
+	shortKey  = 16 // characters; serve warns about keys that have fewer
+	wrongKeys = 50 // that may come at once: a fleet of jobs that all have the old key
+	wrongRate = 1  // further ones a second
 )
 
 // A keySum stands for a key.
@@ -132,8 +129,8 @@ func showsNoKey(r *http.Request) bool {
 	return r.Header[keyHeader] == nil && r.Header["Authorization"] == nil
 }
 
-// keyed lets nobody through who does not show a key, and no URL that is too long. Who tries wrong ones has
-// to wait; a right one is never held up.
+// keyed rejects calls that do not show a key, and URLs that are too long. Calls
+// with a wrong key are limited; a right one is never held up.
 func (s *server) keyed(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if s.keys.lets(r) {
@@ -148,89 +145,43 @@ func (s *server) keyed(h handler) handler {
 		if showsNoKey(r) {
 			return errKey
 		}
-		from := s.trusted.address(r)
-		wait, first := s.wrong.wait(from, time.Now())
-		if wait == 0 {
+		allowed, first := s.wrong.allow(time.Now())
+		if allowed {
 			return errKey
 		}
 		if first {
-			s.log.Warn("too many wrong keys", "from", from.String())
+			s.log.Warn("too many wrong keys", "from", s.trusted.address(r).String())
 		}
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+		w.Header().Set("Retry-After", "1") // as wrongRate
 		return errTooMany
 	}
 }
 
-// A throttle limits how many wrong keys come from one address. Its memory is
-// bounded. The zero throttle is ready.
-type throttle struct {
-	mu     sync.Mutex
-	limits map[netip.Prefix]*wrongLimit
-	others *wrongLimit
-	swept  time.Time
+// A wrongKeyLimit limits the calls with a wrong key, of all addresses together.
+// The zero value is ready to use.
+type wrongKeyLimit struct {
+	mu      sync.Mutex
+	limiter *rate.Limiter
+	logged  bool // that too many have come; until the whole allowance is back
 }
 
-type wrongLimit struct {
-	*rate.Limiter
-	refused bool // the last one
-}
-
-// wait takes one try from the address's allowance: 0, or how long it is until
-// there is one again. first: the try before this one was allowed.
-func (t *throttle) wait(from netip.Addr, now time.Time) (wait time.Duration, first bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	l := t.limit(from, now)
-	r := l.ReserveN(now, 1)
-	if wait = r.DelayFrom(now); wait > 0 {
-		r.CancelAt(now)
+// allow takes one call from the allowance. Of calls that are not allowed, first
+// is true for one only until the whole allowance is back.
+func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limiter == nil {
+		l.limiter = rate.NewLimiter(wrongRate, wrongKeys)
 	}
-	first = wait > 0 && !l.refused
-	l.refused = wait > 0
-	return wait, first
-}
-
-// limit returns the one for an address. Of IPv6 the first 64 bits count: whoever
-// has one address has all of those.
-func (t *throttle) limit(from netip.Addr, now time.Time) *wrongLimit {
-	bits := 64
-	if from.Is4() {
-		bits = 32
+	if l.limiter.TokensAt(now) >= wrongKeys {
+		l.logged = false
 	}
-	prefix, _ := from.Prefix(bits)
-	if l := t.limits[prefix]; l != nil {
-		return l
+	if l.limiter.AllowN(now, 1) {
+		return true, false
 	}
-	if t.limits == nil {
-		t.limits, t.others = map[netip.Prefix]*wrongLimit{}, newWrongLimit()
-	}
-	if len(t.limits) >= mostThrottle {
-		t.sweep(now)
-	}
-	if len(t.limits) >= mostThrottle {
-		return t.others
-	}
-	l := newWrongLimit()
-	t.limits[prefix] = l
-	return l
-}
-
-func newWrongLimit() *wrongLimit {
-	return &wrongLimit{Limiter: rate.NewLimiter(wrongRate, wrongKeys)}
-}
-
-// sweep forgets those whose allowance is full again: they are as good as new.
-// Once a second is enough.
-func (t *throttle) sweep(now time.Time) {
-	if now.Sub(t.swept) < time.Second {
-		return
-	}
-	t.swept = now
-	for prefix, l := range t.limits {
-		if l.TokensAt(now) >= wrongKeys {
-			delete(t.limits, prefix)
-		}
-	}
+	first = !l.logged
+	l.logged = true
+	return false, first
 }
 
 // proxies are the addresses whose word on where a call comes from is taken.

@@ -1,13 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,7 +36,7 @@ func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
 	for i := range 2 * wrongKeys {
 		r := s.with(http.Header{"X-Api-Key": {fmt.Sprint("wrong-", i)}}, "GET /environments")
 		if counts[r.StatusCode]++; r.StatusCode == 429 {
-			if wait, err := strconv.Atoi(r.Header.Get("Retry-After")); err != nil || wait < 1 || wait > 60 || r.body != `{"code":429,"message":"too many wrong keys"}`+"\n" {
+			if r.Header.Get("Retry-After") != "1" || r.body != `{"code":429,"message":"too many wrong keys"}`+"\n" {
 				t.Fatalf("Retry-After %q, %s", r.Header.Get("Retry-After"), r.body)
 			}
 		}
@@ -50,50 +50,66 @@ func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
 	}
 }
 
-func TestTheLimitOfWrongKeysIsEachAddresssOwnAndComesBack(t *testing.T) {
-	var th throttle
-	now := time.Now()
-	refused := func(address string) bool {
-		wait, _ := th.wait(netip.MustParseAddr(address), now)
-		return wait > 0
-	}
-	exhaust := func(address string) {
-		for range wrongKeys {
-			refused(address)
+// After many wrong keys of others a removed key is answered with 429, and that
+// too makes a client read its key again.
+func TestAClientReadsItsKeyAgainWhenTooManyWereWrong(t *testing.T) {
+	s := newSite(t, "")
+	file := filepath.Join(t.TempDir(), "key")
+	write := func(key string) {
+		if err := os.WriteFile(file, []byte(key), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
-	exhaust("10.0.0.1")
-	if !refused("10.0.0.1") || refused("10.0.0.2") {
-		t.Error("10.0.0.1 sent too many, 10.0.0.2 did not")
+	write("the-old-key-of-this-test")
+	c, err := newClient(clientConfig{Host: host(s.url), KeyConfig: KeyConfig{APIKeyFile: file}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	exhaust("2001:db8:0:1::1")
-	if !refused("2001:db8:0:1:ffff::2") || refused("2001:db8:0:2::1") {
-		t.Error("who has one address of a /64 has all of them")
+	refused := 0
+	for range 2 * wrongKeys {
+		if s.with(http.Header{"X-Api-Key": {"wrong"}}, "GET /environments").StatusCode == 429 {
+			refused++
+		}
 	}
-	if now = now.Add(time.Second); refused("10.0.0.1") || !refused("10.0.0.1") {
-		t.Error("one more a second")
+	look := func() error {
+		p := &patience{started: time.Now()}
+		return c.try(t.Context(), p, callTime, "GET", "/environments", url.Values{}, &environmentsJSON{})
 	}
-	if _, first := th.wait(netip.MustParseAddr("10.0.0.1"), now); first {
-		t.Error("it is told twice")
+	if err := look(); !errors.Is(err, errTooMany) || refused == 0 {
+		t.Errorf("with the old key: %v", err)
+	}
+	write(testKey)
+	if err := look(); err != nil {
+		t.Errorf("the key was not read again: %v", err)
 	}
 }
 
-func TestTheMemoryOfWrongKeysIsBounded(t *testing.T) {
-	var th throttle
+func TestTheLimitOfWrongKeysComesBackAndIsLoggedOnce(t *testing.T) {
+	var l wrongKeyLimit
 	now := time.Now()
-	for i := range 10 * mostThrottle {
-		th.wait(netip.AddrFrom4([4]byte{1, byte(i >> 16), byte(i >> 8), byte(i)}), now)
+	burst := func() {
+		t.Helper()
+		for range wrongKeys {
+			if allowed, _ := l.allow(now); !allowed {
+				t.Error("fewer than 50 are allowed at once")
+			}
+		}
+		if allowed, first := l.allow(now); allowed || !first {
+			t.Errorf("the 51st: allowed is %v, first %v", allowed, first)
+		}
 	}
-	if len(th.limits) > mostThrottle {
-		t.Errorf("%d addresses are remembered", len(th.limits))
+	burst()
+	for range 3 {
+		now = now.Add(time.Second)
+		if allowed, _ := l.allow(now); !allowed {
+			t.Error("none is allowed after a second")
+		}
+		if allowed, first := l.allow(now); allowed || first {
+			t.Errorf("a second one: allowed is %v, first %v", allowed, first)
+		}
 	}
-	if wait, _ := th.wait(netip.MustParseAddr("9.9.9.9"), now); wait == 0 {
-		t.Error("those who are too many share one limit, which is used up")
-	}
-	now = now.Add(time.Minute)
-	if wait, _ := th.wait(netip.MustParseAddr("9.9.9.9"), now); wait != 0 || len(th.limits) != 1 {
-		t.Errorf("after a minute of rest %d are remembered", len(th.limits))
-	}
+	now = now.Add(wrongKeys * time.Second)
+	burst()
 }
 
 func TestWhereACallComesFrom(t *testing.T) {
@@ -213,11 +229,28 @@ func TestKeysAreExchangedWhileTheServerServes(t *testing.T) {
 }
 
 func TestAShortKeyIsWarnedOf(t *testing.T) {
-	for key, warned := range map[string]bool{"fifteen-letters": true, "sixteen-letters-": false} {
-		d := newDaemon(t, "API_KEY="+key)
+	file := filepath.Join(t.TempDir(), "keys")
+	for keys, warnings := range map[string]int{"fifteen-letters\nshort\n": 1, "sixteen-letters-\n": 0} {
+		if err := os.WriteFile(file, []byte(keys), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d := newDaemon(t, "API_KEY=", "API_KEY_FILE="+file)
+		warned := func() int {
+			text := d.log.String()
+			n := strings.Count(text, "a key is short enough to be guessed")
+			if n != strings.Count(text, "openssl rand -hex 16") {
+				t.Errorf("it does not say what helps: %s", text)
+			}
+			return n
+		}
 		eventually(t, "it serves", func() bool { return strings.Contains(d.log.String(), "msg=serving") })
-		if got := strings.Contains(d.log.String(), "a key is short enough to be guessed"); got != warned {
-			t.Errorf("%q: warned is %v", key, got)
+		if got := warned(); got != warnings {
+			t.Errorf("%q: %d warnings", keys, got)
+		}
+		d.cmd.Process.Signal(syscall.SIGHUP)
+		eventually(t, "the keys are read again", func() bool { return strings.Contains(d.log.String(), "keys were read again") })
+		if got := warned(); got != 2*warnings {
+			t.Errorf("%q: %d warnings after SIGHUP", keys, got)
 		}
 	}
 }

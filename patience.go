@@ -96,7 +96,7 @@ func (c *client) try(ctx context.Context, p *patience, each time.Duration, metho
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, errKey) && c.hasNewKey() {
+		if refusesKey(err) && c.hasNewKey() {
 			continue
 		}
 		if err != nil && retryable(err) {

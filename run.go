@@ -302,7 +302,7 @@ func (h *holder) renew(ctx context.Context) error {
 	values := holdingID(h.asking.environment, h.grant.id)
 	values.Set("ttl", h.asking.ttl.String()) // whatever a renewal by the holder has made of it
 	err := h.client.do(ctx, "PUT", "/maybe", values, &lease)
-	if errors.Is(err, errKey) {
+	if refusesKey(err) {
 		h.client.readKey()
 	}
 	if err == nil && lease.Fence != h.grant.Fence {

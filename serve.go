@@ -125,7 +125,7 @@ func (s *server) useKeys(keys []string) {
 	s.keys.set(keys)
 	short := slices.ContainsFunc(keys, func(key string) bool { return utf8.RuneCountInString(key) < shortKey })
 	if short {
-		s.log.Warn("a key is short enough to be guessed; take one of 16 characters or more")
+		s.log.Warn("a key is short enough to be guessed", "hint", "openssl rand -hex 16 makes a good one")
 	}
 }
 

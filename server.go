@@ -30,7 +30,7 @@ type server struct {
 	log        *slog.Logger
 	metrics    *metrics
 	keys       keyring
-	wrong      throttle
+	wrong      wrongKeyLimit
 	trusted    proxies
 	copying    sync.Mutex // one copy of the file at a time
 }
