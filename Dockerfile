@@ -6,7 +6,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG TARGETOS TARGETARCH VERSION
-RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -tags nethttpomithttp2,urfave_cli_no_docs -ldflags="-s -w -X main.release=$VERSION" -o /out/call-me . && mkdir /out/data
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags="-s -w -X main.release=$VERSION" -o /out/call-me . && mkdir /out/data
 
 # Nothing but the binary and a folder for the database: no shell, no root.
 FROM scratch

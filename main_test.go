@@ -56,13 +56,10 @@ func (s suite) Run() int {
 	return code
 }
 
-// releaseTags leave out of a release what call-me never uses.
-const releaseTags = "nethttpomithttp2,urfave_cli_no_docs"
-
 var (
 	binDir string
 	build  = sync.OnceValue(func() error {
-		out, err := exec.Command("go", "build", "-tags", releaseTags, "-o", binaryPath(), ".").CombinedOutput()
+		out, err := exec.Command("go", "build", "-o", binaryPath(), ".").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%v\n%s", err, out)
 		}

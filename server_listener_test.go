@@ -225,6 +225,28 @@ func TestOldTLSIsRefused(t *testing.T) {
 	}
 }
 
+// A client that would rather speak HTTP/2 speaks HTTP/1.1, and one that speaks
+// nothing else is rejected. hostile_test.go has the same without TLS.
+func TestHTTP2IsNeverSpoken(t *testing.T) {
+	d := newTLSDaemon(t)
+	config := d.authority.trust()
+	config.NextProtos = []string{"h2"}
+	if c, err := tls.Dial("tcp", d.host, config); err == nil {
+		c.Close()
+		t.Errorf("a client with h2 only gets %q", c.ConnectionState().NegotiatedProtocol)
+	}
+	transport := &http.Transport{TLSClientConfig: d.authority.trust(), ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	response, err := (&http.Client{Transport: transport}).Get("https://" + d.host + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusOK || response.ProtoMajor != 1 {
+		t.Errorf("%s with %s", response.Status, response.Proto)
+	}
+}
+
 // Each connection has keys of its own, with TLS 1.2 and 1.3.
 func TestNoSessionOfTLSIsResumed(t *testing.T) {
 	d := newTLSDaemon(t)
