@@ -285,3 +285,23 @@ func TestTheLogCanBeJSON(t *testing.T) {
 		t.Errorf("the log has %s", got)
 	}
 }
+
+// The log of a server that runs in a job is read by the job's CI system.
+func TestTheLogHoldsNoCommandOfACISystem(t *testing.T) {
+	for _, form := range []logForm{logText, logJSON} {
+		for _, a := range agents {
+			for _, payload := range a.payloads {
+				var out lockedBuffer
+				l, flush := newLog(newOutput(&out), form)
+				l.Warn(payload, "path", payload, "error", errors.New(payload), "event", &event{environment: payload, holder: payload})
+				flush()
+				if reader, line := commandIn(out.String()); reader != "" {
+					t.Errorf("%s: %s reads a command in %q", form, reader, line)
+				}
+				if form == logJSON && !json.Valid([]byte(out.String())) {
+					t.Errorf("no JSON: %s", out.String())
+				}
+			}
+		}
+	}
+}
