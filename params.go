@@ -148,12 +148,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// parseQuery reads parameters. The calls of 2019 have one, in which nothing is
-// encoded: there is nothing to parse in them.
+// parseQuery reads parameters. Its error is errMalformed.
 func parseQuery(encoded string) (query, error) {
-	if name, value, _ := strings.Cut(encoded, "="); name != "" && !strings.ContainsAny(encoded, "&;%+") {
-		return query{{name, value}}, nil
-	}
 	values, err := url.ParseQuery(encoded)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errMalformed, err)
