@@ -4,11 +4,10 @@ package main
 // so many environments.
 
 import (
-	"bufio"
 	"log"
-	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,8 +77,10 @@ func (m *metrics) collectors() []prometheus.Collector {
 type labelSet map[string]bool
 
 // label returns the value of the label for an environment: its name, which is
-// added while there is room, or otherEnvironments.
+// added while there is room, or otherEnvironments. A name that is not UTF-8, as
+// a file of 2019 may have, is made so: the library panics otherwise.
 func (s labelSet) label(environment string) string {
+	environment = strings.ToValidUTF8(environment, "\ufffd")
 	switch {
 	case s[environment]:
 		return environment
@@ -268,15 +269,6 @@ type codeWriter struct {
 func (w *codeWriter) WriteHeader(code int) {
 	w.code = code
 	w.ResponseWriter.WriteHeader(code)
-}
-
-// Hijack hands the connection over; no answer goes this way any more.
-func (w *codeWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, buffered, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil {
-		w.code = 0
-	}
-	return conn, buffered, err
 }
 
 // Unwrap is for http.ResponseController.

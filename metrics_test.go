@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/prometheus/common/expfmt"
@@ -125,4 +126,16 @@ func TestLabelsAreQuoted(t *testing.T) {
 			t.Errorf("%s is about %q", family, seen)
 		}
 	}
+}
+
+// The server of 2019 took any bytes for a name.
+func TestAnEnvironmentWhoseNameIsNotUTF8IsCounted(t *testing.T) {
+	s := newSite(t, "")
+	s.keeper.mu.Lock()
+	s.keeper.place("\xff", change{newLease: &lease{slot: "\xff", fence: 1, since: time.Now()}})
+	s.keeper.mu.Unlock()
+	s.call("DELETE /maybe?environment=uat&force=1")
+	s.server.metrics.count(&event{kind: granted, environment: "\xff"})
+	s.server.metrics.count(&event{kind: released, environment: "\xff"})
+	s.call("GET /metrics").want(t, 200, `callme_slots{environment="`+"\ufffd"+`",state="held"} 1`)
 }
