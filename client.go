@@ -289,7 +289,7 @@ func (c *client) history(ctx context.Context, environment, since string) (histor
 }
 
 // follow sends to changed whenever something happens at the server, until ctx
-// ends or the connection does.
+// ends or the connection does. A beat is not a change.
 func (c *client) follow(ctx context.Context, changed chan<- struct{}) error {
 	request, err := c.newRequest(ctx, http.MethodGet, "/events", url.Values{})
 	if err != nil {
@@ -304,8 +304,15 @@ func (c *client) follow(ctx context.Context, changed chan<- struct{}) error {
 		return errForeign
 	}
 	lines := bufio.NewScanner(response.Body)
+	kind := ""
 	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "data:") {
+		field, value, _ := strings.Cut(lines.Text(), ":")
+		switch {
+		case field == "": // a comment, or the end of an event
+			kind = ""
+		case field == "event":
+			kind = strings.TrimSpace(value)
+		case field == "data" && kind != "beat":
 			select {
 			case changed <- struct{}{}:
 			default:

@@ -273,3 +273,17 @@ func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
 		})
 	}
 }
+
+func TestABeatIsNoChangeForWhoeverWatches(t *testing.T) {
+	beat, change := "event: beat\ndata: {}\n\n", "id: 7\nevent: granted\ndata: {}\n\n"
+	for text, want := range map[string]int{": hello\n\n" + beat + beat: 0, change: 1, beat + change + beat: 1, change + beat + change: 2, beat + "data: {}\n\n": 1} {
+		c, _ := gateway(t, nil, says(200, "text/event-stream", text))
+		changed := make(chan struct{}, 10)
+		if err := c.follow(t.Context(), changed); !errors.Is(err, errUnreachable) {
+			t.Errorf("the end of the stream: %v", err)
+		}
+		if got := len(changed); got != want {
+			t.Errorf("%q: %d changes, want %d", text, got, want)
+		}
+	}
+}

@@ -18,7 +18,7 @@ import (
 const (
 	defaultPage = 100              // events of one answer
 	largestPage = 1000             // at the most
-	heartbeat   = 15 * time.Second // for proxies that cut silent connections
+	heartbeat   = 15 * time.Second // for proxies that cut silent connections, and to tell a dead one
 )
 
 // eventJSON is one event as everyone may see it.
@@ -188,7 +188,7 @@ func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-ch
 		case <-s.keeper.stopped:
 			return
 		case <-beat.C:
-			text = ":\n\n"
+			text = "event: beat\ndata: {}\n\n"
 		case <-changed:
 			var found []*event
 			found, last = s.keeper.eventsAfter(last)

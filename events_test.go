@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -149,4 +151,24 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	if got := listen("")(); got != "the end" {
 		t.Errorf("who listens to nothing hears %q", got)
 	}
+}
+
+// A quiet stream has an event, not a comment: no script in a browser sees those.
+func TestAQuietStreamOfEventsHasABeat(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		s := &server{keeper: g.keeper}
+		s.keys.set([]string{testKey})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+		defer cancel()
+		r := httptest.NewRequestWithContext(ctx, "GET", "/events", nil)
+		r.Header.Set("X-API-KEY", testKey)
+		w := httptest.NewRecorder()
+		if err := s.events(w, r); err != nil {
+			t.Fatal(err)
+		}
+		beat := "event: beat\ndata: {}\n\n"
+		if got := w.Body.String(); got != ": this is call-me\n\n"+beat+beat+beat {
+			t.Errorf("50 quiet seconds: %q", got)
+		}
+	})
 }
