@@ -30,7 +30,9 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		s.log.Error("answering failed", "method", r.Method, "path", r.URL.Path, "error", err)
 		body.Message = foreign(errInternal.Error())
 	case http.StatusUnauthorized:
-		w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
+		if !fromScript(r) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
+		}
 	case http.StatusRequestEntityTooLarge: // what is left of it is not read
 		w.Header().Set("Connection", "close")
 	case http.StatusServiceUnavailable:
@@ -40,6 +42,13 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 	}
 	writeJSON(w, status, body)
+}
+
+// fromScript reports whether the status page's script sends the call, or its
+// event stream. The script shows itself that the key is not accepted; with
+// WWW-Authenticate in the answer the browser would ask for a login first.
+func fromScript(r *http.Request) bool {
+	return r.Header.Get("X-Requested-With") == "call-me" || r.Header.Get("Accept") == "text/event-stream"
 }
 
 // A refusal is an answer of the keeper that is an error.

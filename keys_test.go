@@ -50,6 +50,34 @@ func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
 	}
 }
 
+// A browser asks for a login when it sees WWW-Authenticate. The page's script
+// shows by itself that the key is not accepted.
+func TestOnlyPeopleAreAskedForALogin(t *testing.T) {
+	s := newSite(t, "")
+	for _, c := range []struct {
+		header http.Header
+		asked  bool
+	}{
+		{http.Header{"X-Api-Key": {"wrong"}}, true},
+		{http.Header{}, true},
+		{http.Header{"X-Requested-With": {"XMLHttpRequest"}}, true},
+		{http.Header{"Accept": {"text/html,*/*"}}, true},
+		{http.Header{"X-Requested-With": {"call-me"}}, false},
+		{http.Header{"X-Requested-With": {"call-me"}, "X-Api-Key": {"wrong"}}, false},
+	} {
+		for _, line := range []string{"GET /", "GET /events", "POST /maybe?environment=uat", "DELETE /maybe?environment=uat"} {
+			r := s.with(c.header.Clone(), line).want(t, 401, `"code":401`)
+			if asked := r.Header.Get("WWW-Authenticate") != ""; asked != c.asked {
+				t.Errorf("%s with %v: asked for a login is %v", line, c.header, asked)
+			}
+		}
+	}
+	stream := http.Header{"Accept": {"text/event-stream"}, "X-Api-Key": {"wrong"}} // which cannot have a header of its own
+	if r := s.with(stream, "GET /events").want(t, 401, ""); r.Header.Get("WWW-Authenticate") != "" {
+		t.Error("an event stream asks for a login")
+	}
+}
+
 // After many wrong keys of others a removed key is answered with 429, and that
 // too makes a client read its key again.
 func TestAClientReadsItsKeyAgainWhenTooManyWereWrong(t *testing.T) {
