@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-//go:embed page.html page.css page.js openapi.yaml
+//go:embed page.html page.css page.js events.js openapi.yaml
 var files embed.FS
 
 // pageTemplate is parsed when the page is first asked for: the clients of this
@@ -34,10 +34,10 @@ const (
 // laneWidth is the width of a lane in the units of its drawing.
 const laneWidth = 1000
 
-// contentPolicy lets the page load its own style and script, speak to its own
-// server, and nothing else.
-const contentPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; " +
-	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+// contentPolicy lets the page load its own style, script and worker, speak to
+// its own server, and nothing else.
+const contentPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; worker-src 'self'; " +
+	"connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // pageData is what the template is given.
 type pageData struct {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -92,6 +91,14 @@ func chromium(t *testing.T) string {
 
 func newVisit(t *testing.T, s *site, user string) *visit {
 	t.Helper()
+	v := newBrowser(t)
+	v.open(s.url, user)
+	return v
+}
+
+// newBrowser starts a browser with an empty tab.
+func newBrowser(t *testing.T) *visit {
+	t.Helper()
 	profile, err := os.MkdirTemp("", "call-me-chromium") // not t.TempDir: Chromium may write to it after its end
 	if err != nil {
 		t.Fatal(err)
@@ -103,8 +110,14 @@ func newVisit(t *testing.T, s *site, user string) *visit {
 	t.Cleanup(cancel)
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // it complains of events that it does not know
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
 	t.Cleanup(cancel)
+	return newTab(t, ctx)
+}
+
+// newTab notes what a tab asks for and complains about.
+func newTab(t *testing.T, ctx context.Context) *visit {
+	t.Helper()
 	v := &visit{t: t, ctx: ctx, hosts: map[string]bool{}}
 	chromedp.ListenTarget(ctx, func(e any) {
 		v.mu.Lock()
@@ -124,10 +137,21 @@ func newVisit(t *testing.T, s *site, user string) *visit {
 			}
 		}
 	})
-	login := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+testKey))
-	v.do(network.Enable(), log.Enable(), network.SetExtraHTTPHeaders(network.Headers{"Authorization": login}))
-	v.do(chromedp.Navigate(s.url + "/"))
+	v.do(network.Enable(), log.Enable())
 	return v
+}
+
+// open logs in, as somebody does who types the key once, and opens the page.
+// The browser then sends the key for its workers, too.
+func (v *visit) open(base, user string) {
+	v.t.Helper()
+	v.do(chromedp.Navigate(withLogin(base, user) + "/page.css"))
+	v.do(chromedp.Navigate(base + "/"))
+}
+
+// withLogin is a URL with a user name and the key.
+func withLogin(base, user string) string {
+	return strings.Replace(base, "://", "://"+url.UserPassword(user, testKey).String()+"@", 1)
 }
 
 func (v *visit) do(actions ...chromedp.Action) {
@@ -251,7 +275,7 @@ func TestHostileNamesAreHarmlessOnThePage(t *testing.T) {
 	v := newVisit(t, s, `<i>&"`)
 	v.shows(bad)
 	v.shows("live")
-	if title, scripts := v.script("document.title"), v.script("document.scripts.length"); title != "call-me" || scripts != "1" {
+	if title, scripts := v.script("document.title"), v.script("document.scripts.length"); title != "call-me" || scripts != "2" {
 		t.Errorf("title %q, %s scripts", title, scripts)
 	}
 	v.quiet(s)
@@ -259,7 +283,7 @@ func TestHostileNamesAreHarmlessOnThePage(t *testing.T) {
 
 func TestThePageNeedsTheKeyAndIsLocked(t *testing.T) {
 	s := newSite(t, "")
-	for _, path := range []string{"/", "/page.css", "/page.js", "/events"} {
+	for _, path := range []string{"/", "/page.css", "/page.js", "/events.js", "/events"} {
 		response, err := http.Get(s.url + path)
 		if err != nil || response.StatusCode != 401 {
 			t.Errorf("%s without a key: %v", path, err)
@@ -267,7 +291,7 @@ func TestThePageNeedsTheKeyAndIsLocked(t *testing.T) {
 	}
 	r := s.call("GET /").want(t, 200, "<!DOCTYPE html>")
 	policy := r.Header.Get("Content-Security-Policy")
-	if !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+	if !strings.Contains(policy, "default-src 'none'") || !strings.Contains(policy, "worker-src 'self'") || strings.Contains(policy, "unsafe") {
 		t.Errorf("policy %q", policy)
 	}
 	if strings.Contains(r.body, " style=") || strings.Contains(r.body, " onclick=") || strings.Contains(r.body, "<script>") {

@@ -60,6 +60,7 @@ func (s *server) routes() http.Handler {
 	get("/{$}", s.keyed(s.page))
 	get("/page.css", s.keyed(asset("page.css", "text/css; charset=utf-8")))
 	get("/page.js", s.keyed(asset("page.js", "text/javascript; charset=utf-8")))
+	get("/events.js", s.keyed(asset("events.js", "text/javascript; charset=utf-8")))
 	get("/openapi.yaml", s.keyed(asset("openapi.yaml", "application/yaml")))
 	get("/metrics", s.keyed(s.metricsHandler()))
 	notFound := s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
