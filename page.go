@@ -205,8 +205,11 @@ func newPageEnvironment(v view, events []*event, from, now time.Time, user strin
 	return e
 }
 
+// barTitle isolates the holder: whatever the direction of its letters, the text
+// after it stays as it is. A tooltip has no markup for that.
 func barTitle(holder string, held, waited time.Duration, end string) string {
-	text := fmt.Sprintf("%s: %s, %s", cmp.Or(printable(holder), "somebody who gave no name"), spell(held), end)
+	name := cmp.Or(printable(holder), "somebody who gave no name")
+	text := fmt.Sprintf("\u2068%s\u2069: %s, %s", name, spell(held), end)
 	if waited >= time.Second {
 		text += ", after waiting " + spell(waited)
 	}

@@ -281,6 +281,46 @@ func TestHostileNamesAreHarmlessOnThePage(t *testing.T) {
 	v.quiet(s)
 }
 
+// Every text of somebody else's stands in an element of its own direction.
+func TestNamesOnThePageDoNotTurnTheTextAroundThem(t *testing.T) {
+	s := newSite(t, "אבג:דהו+זחט,כלם")
+	call := func(id, holder, more string) {
+		s.call("POST /maybe?" + url.Values{"environment": {"אבג"}, "id": {id}, "holder": {holder}, "reason": {"סיבה"}}.Encode() + more)
+	}
+	call("12345678", "עברית", "")
+	call("12345679", "עברית", "&url=https://ci.example.com/1")
+	call("12345670", "עברית", "&wait=0s")
+	call("12345671", "עברית", "&wait=0s&url=https://ci.example.com/1")
+	v := newBrowser(t)
+	v.open(s.url, "ann")
+	v.shows("סיבה")
+	v.do(chromedp.Click("[data-act=force]", chromedp.ByQuery), chromedp.WaitVisible("#confirm", chromedp.ByQuery))
+	v.script(`confirmation.querySelector("form").requestSubmit()`)
+	v.do(chromedp.WaitNotVisible("#confirm", chromedp.ByQuery))
+	s.call("POST /maybe?" + url.Values{"environment": {"כלם"}, "id": {"12345678"}, "holder": {"ann"}}.Encode())
+	v.do(chromedp.WaitVisible("[data-act=release]", chromedp.ByQuery))
+	s.call("DELETE /maybe?" + url.Values{"environment": {"כלם"}, "id": {"12345678"}}.Encode())
+	bare := v.script(`(() => {
+		const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+		while (walker.nextNode()) {
+			const around = walker.currentNode.parentElement;
+			if (/[\u0590-\u05ff]/.test(walker.currentNode.data) && !around.closest("bdi, title")) found.push(around.outerHTML);
+		}
+		return found.join("\n");
+	})()`)
+	if bare != "" {
+		t.Errorf("not isolated:\n%s", bare)
+	}
+	if titles := v.script(`Array.from(document.querySelectorAll("title")).filter(e => /[\u0590-\u05ff]/.test(e.textContent)).every(e => /^\u2068[^:]*\u2069:/.test(e.textContent))`); titles != "true" {
+		t.Error("a holder in a tooltip is not isolated")
+	}
+	for _, where := range []string{"h2", ".name", ".holder", ".line .holder", ".line .reason", "figcaption", "#confirm-holder", "#confirm-slot"} {
+		if v.script(`/[\u0590-\u05ff]/.test(document.querySelector("`+where+` bdi")?.textContent)`) != "true" {
+			t.Errorf("%s shows no name", where)
+		}
+	}
+}
+
 func TestThePageNeedsTheKeyAndIsLocked(t *testing.T) {
 	s := newSite(t, "")
 	for _, path := range []string{"/", "/page.css", "/page.js", "/events.js", "/events"} {
