@@ -45,19 +45,24 @@ function follow(report) {
 }
 
 // share gives the reports of one stream to the tabs that have joined, which are
-// the visible ones. A tab sends "join" when it becomes visible, and "leave" when
-// it is hidden or closed. Without a visible tab there is no stream.
+// the visible ones. A tab sends "join" when it becomes visible and after each
+// beat, and "leave" when it is hidden or closed. One that has crashed answers no
+// beat, and is removed at the third. Without a visible tab there is no stream.
 function share() {
-  const tabs = new Set();
+  const tabs = new Map(); // the beats that each has not answered
   let stop = null, state = "";
   const report = (what) => {
     if (what === "open" || what === "lost") state = what;
-    for (const tab of tabs) tab.postMessage(what);
+    for (const [tab, beats] of tabs) {
+      if (what === "beat") tabs.set(tab, beats + 1);
+      if (beats < 2) tab.postMessage(what); else leave(tab);
+    }
   };
   const join = (tab) => {
-    tabs.add(tab);
+    const isNew = !tabs.has(tab);
+    tabs.set(tab, 0);
     if (!stop) stop = follow(report);
-    if (state) tab.postMessage(state);
+    if (isNew && state) tab.postMessage(state);
   };
   const leave = (tab) => {
     tabs.delete(tab);

@@ -210,6 +210,7 @@ function onReport(what) {
   if (sharing) {
     clearTimeout(workerTimer);
     workerTimer = setTimeout(stopSharing, workerTime);
+    if (what === "beat") worker.port.postMessage("join"); // the page is still here
   }
   if (what === "open" || what === "lost") stream = what;
   if (what === "open") {
@@ -246,7 +247,7 @@ function newID() {
   return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
 }
 
-let subject = null; // what the open dialog is about
+let subject = null; // what the dialog that was opened last is about
 
 function openDialog(dialog, about) {
   subject = about;
@@ -262,9 +263,10 @@ async function submit(dialog, method, parameters) {
   if (button.disabled) return;
   button.disabled = true;
   const refused = await call(method, parameters);
-  if (subject === about) button.disabled = false;
-  if (subject === about && !refused) dialog.close();
-  else if (subject === about) dialog.querySelector(".problem").replaceChildren(isolate(refused));
+  const isOpen = dialog.open && subject === about;
+  if (isOpen) button.disabled = false;
+  if (isOpen && !refused) dialog.close();
+  else if (isOpen) dialog.querySelector(".problem").replaceChildren(isolate(refused));
   else if (refused) failure.replaceChildren(isolate(parameters.environment), ": ", isolate(refused));
 }
 
@@ -279,9 +281,14 @@ function openReserve(environment) {
 
 reserve.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const { environment, reason, ttl } = event.target.elements;
-  const name = environment.value.trim();
-  submit(reserve, "POST", { environment: name, reason: reason.value, ttl: ttl.value, holder: user, id: subject.id });
+  const fields = event.target.elements;
+  submit(reserve, "POST", {
+    environment: fields.environment.value.trim(),
+    reason: fields.reason.value,
+    ttl: fields.ttl.value,
+    holder: user,
+    id: subject.id,
+  });
 });
 
 confirmation.querySelector("form").addEventListener("submit", (event) => {
@@ -318,7 +325,6 @@ live.addEventListener("click", (event) => {
 });
 
 for (const dialog of [reserve, confirmation]) {
-  dialog.addEventListener("close", () => { subject = null; });
   dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
 }
 const reserveButton = document.getElementById("reserve-open");

@@ -266,6 +266,7 @@ func TestThePageWorksInTenWindows(t *testing.T) {
 	s := newSite(t, "uat")
 	first := newBrowser(t)
 	first.open(s.url, "ann")
+	blank, _ := first.tab(false) // in the same window
 	windows := []*visit{first}
 	var shut []func()
 	for range 9 {
@@ -286,7 +287,6 @@ func TestThePageWorksInTenWindows(t *testing.T) {
 	for _, end := range shut {
 		end()
 	}
-	blank, _ := first.tab(false)
 	blank.front()
 	eventually(t, "closed windows keep no stream", func() bool { return s.streams() == 0 })
 	first.front()
@@ -318,6 +318,31 @@ func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
 		shut()
 		eventually(t, "there is no stream", func() bool { return s.streams() == 0 })
 	})
+}
+
+func TestATabThatCrashesKeepsNoStream(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 50 seconds")
+	}
+	t.Parallel()
+	s := newSite(t, "uat")
+	v := newBrowser(t)
+	v.open(s.url, "ann")
+	blank, _ := v.tab(false)
+	window, _ := v.tab(true)
+	window.do(chromedp.Navigate(s.url + "/"))
+	window.says("live", 10*time.Second)
+	blank.front() // the worker lives on with a hidden tab
+	v.says("paused", 10*time.Second)
+	go chromedp.Run(window.ctx, cdppage.Crash()) // never answered
+	eventually(t, "the stream is kept while the tab may only be slow", func() bool { return s.streams() == 1 })
+	for end := time.Now().Add(50 * time.Second); s.streams() > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the stream is kept for ever")
+		}
+	}
+	blank.do(chromedp.Navigate(s.url + "/"))
+	blank.says("live", 10*time.Second)
 }
 
 func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
@@ -559,6 +584,19 @@ func TestReserveWithoutAnAnswerCanBeSentAgain(t *testing.T) {
 	if body := s.call("GET /environments?environment=perf").body; strings.Count(body, `"holder":"ann"`) != 2 {
 		t.Errorf("the second reservation: %s", body)
 	}
+}
+
+// The browser reports the end of a dialog late, on a busy machine after the
+// next one was opened.
+func TestADialogThatIsOpenedAgainAtOnceWorks(t *testing.T) {
+	s := newSite(t, "uat")
+	v := newBrowser(t)
+	v.open(s.url, "ann")
+	v.fillReserve("x")
+	v.script(`[reserve.querySelector("[data-close]").click(), document.getElementById("reserve-open").click()]`)
+	v.do(chromedp.SendKeys(`[name=environment]`, "uat", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	v.shows("since")
+	v.quiet(s)
 }
 
 // pageAlert is where the page says what has failed, outside of its dialogs.

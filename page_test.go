@@ -165,8 +165,7 @@ func (v *visit) do(actions ...chromedp.Action) {
 func (v *visit) shows(text string) {
 	v.t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		var body string
-		v.do(chromedp.Text("body", &body, chromedp.ByQuery))
+		body := v.script("document.body.innerText")
 		if strings.Contains(strings.ToLower(body), strings.ToLower(text)) {
 			return
 		}
