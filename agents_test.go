@@ -19,11 +19,11 @@ type agent struct {
 	payloads []string
 }
 
-// withoutIgnorable is how .NET's comparison by culture sees a text: without
-// the characters that Unicode calls ignorable.
+// withoutIgnorable is how .NET's comparison by culture may see a text: without
+// the characters that Unicode calls ignorable, and without marks.
 func withoutIgnorable(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r == 0 || unicode.In(r, unicode.Cf, unicode.Cc, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) && r != '\t' {
+		if r == 0 || unicode.In(r, unicode.Cf, unicode.Cc, unicode.M, unicode.Lm, unicode.Other_Default_Ignorable_Code_Point) && r != '\t' {
 			return -1
 		}
 		return r
@@ -46,11 +46,12 @@ var (
 var agents = []agent{
 	{"azure", func(line string) bool { return strings.Contains(withoutIgnorable(line), "##vso[") }, []string{
 		"##vso[task.prependpath]/tmp/evil", "x ##vso[task.setvariable variable=a;]b", "###vso[task.complete result=Succeeded;]",
-		"##\u00advso[task.prependpath]/tmp", "#\ufe0f#vso[task.prependpath]/tmp", "##v\u200dso[task.prependpath]/tmp", "\x00##vso\x00[task.debug]x"}},
+		"##\u00advso[task.prependpath]/tmp", "#\ufe0f#vso[task.prependpath]/tmp", "##v\u200dso[task.prependpath]/tmp", "\x00##vso\x00[task.debug]x",
+		"##\u0591vso[task.debug]x", "#\u0640#vso[task.debug]x", "##vso\u1cd0[task.debug]x"}},
 	{"github", func(line string) bool {
 		line = withoutIgnorable(line)
 		return strings.Contains(line, "##[") || strings.HasPrefix(strings.TrimLeftFunc(line, unicode.IsSpace), "::")
-	}, []string{"::set-env name=A::b", " \t\u00a0::add-mask::x", "a\n::error::x", "a\r::error::x", "a\u2028::error::x", "x##[add-path]/tmp", ":\u200b:stop-commands::x", "##[group]x", "\u2060::debug::x"}},
+	}, []string{"::set-env name=A::b", " \t\u00a0::add-mask::x", "a\n::error::x", "a\r::error::x", "a\u2028::error::x", "x##[add-path]/tmp", ":\u200b:stop-commands::x", "##[group]x", "\u2060::debug::x", ":\u0591:debug::x", "\u0591::debug::x", "#\u0591#\u0610[group]x"}},
 	{"gitlab", gitlabSection.MatchString, []string{"section_start:1560896352:x\r\x1b[0K", "xsection_end:1:y[collapsed=true]\r\x1b[0K"}},
 	{"teamcity", teamcityMessage.MatchString, []string{"##teamcity[buildStatus status='SUCCESS']", "a ##teamcity[publishArtifacts '/etc']", "##teamcity[x]"}},
 	{"buildkite", func(line string) bool {

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"os"
 	"os/signal"
 	"slices"
@@ -20,7 +21,12 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-func main() { os.Exit(execute(os.Args, newTerminal())) }
+func main() {
+	t := newTerminal()
+	log.SetFlags(0) // net/http's client logs there what a server sends unasked
+	log.SetOutput(t.err)
+	os.Exit(execute(os.Args, t))
+}
 
 // execute is the program: it returns the exit code.
 func execute(args []string, t *terminal) int {
@@ -275,7 +281,9 @@ func explainNotHeld(err error, which holding) error {
 		return hint(err, "you asked for the lease with the fence "+strconv.FormatUint(which.fence, 10)+", by --fence or CALL_ME_FENCE; it is over, or another holder's")
 	}
 	text := "to end it whoever has it: call-me release " + quote(which.environment) + " --force"
-	if holder := string(refused.HeldBy[0].Holder); holder != "" && holder != which.holder {
+	holder := refused.HeldBy[0].Holder.String()
+	isItsName := foreign(holder) == refused.HeldBy[0].Holder // else no variable can be set to it
+	if isItsName && holder != "" && holder != which.holder {
 		text = fmt.Sprintf("you are %s; if it is yours, from another job, set in both:\n  CALL_ME_HOLDER=%s\n%s", which.holder, quote(holder), text)
 	}
 	return hint(err, text)

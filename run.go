@@ -230,7 +230,7 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 func (h *holder) whyLost() string {
 	var refused *apiError
 	if errors.Is(h.lost, errDeadline) || !errors.As(h.lost, &refused) {
-		return h.lost.Error()
+		return printable(h.lost.Error())
 	}
 	text := "the lease is over"
 	if e := refused.Ended; e != nil {

@@ -81,12 +81,14 @@ func visible(text string) string {
 // letters, marks, numbers, punctuation, symbols and the ASCII space, but none
 // of those that Unicode lets programs ignore or that look like nothing.
 func isVisible(r rune) bool {
-	return unicode.IsPrint(r) && r != brailleBlank &&
+	return unicode.IsPrint(r) && !strings.ContainsRune(blanks, r) &&
 		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// brailleBlank is a symbol to Unicode, and empty on the screen.
-const brailleBlank = '\u2800'
+// blanks are symbols to Unicode, and empty on the screen: the Braille pattern
+// without dots, the null notehead, blank hieroglyphs, the filler of Khitan, and
+// what stands for an object.
+const blanks = "\u2800\U0001d159\U00013441\U00013442\U00016fe4\ufffc"
 
 // breakCommands puts a backslash into each command that a CI system would read
 // in the text. The text may have several lines.
@@ -138,9 +140,9 @@ var controlString = regexp.MustCompile("\x1b[\\]_P^X]|\x1b\\[8m|[\u0090\u0098\u0
 //   - "section_start:" and "section_end:" (GitLab), "travis_fold:" and
 //     "travis_time:" (Travis) are found anywhere.
 //
-// Azure's and GitHub's readers compare by culture: they ignore case and width
-// no more than we do, but skip characters that Unicode calls ignorable.
-// Whoever prints replaces those first.
+// Azure's and GitHub's readers compare by culture: they skip characters that
+// Unicode's collation ignores. The invisible ones are replaced before a text is
+// printed; of the others, marks for the most part, none ends a command here.
 type commandScanner struct {
 	begun  bool   // something other than white space stands on the line
 	lead   rune   // the character that the line begins with, while it repeats; else zero
@@ -165,8 +167,17 @@ func (s *commandScanner) next(r rune) (breaks bool) {
 		*s = commandScanner{word: s.word[:0]}
 		return false
 	}
+	if isIgnoredByCollation(r) {
+		return false
+	}
 	anywhere := s.nextAnywhere(r)
 	return s.nextAtStart(r) || anywhere
+}
+
+// isIgnoredByCollation reports whether comparisons of text by culture may skip
+// a visible character. It is true of all that do so in ICU 72, and of more.
+func isIgnoredByCollation(r rune) bool {
+	return unicode.In(r, unicode.M, unicode.Lm) || r == 0x180a || r == 0x1cd3 || r == 0xfe73
 }
 
 // nextAtStart follows the start of a line.

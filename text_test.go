@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"log"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -48,6 +50,7 @@ func TestTextOfOthersIsReadableAndNoCommand(t *testing.T) {
 		"one\ntwo\tthree":                     "one two three",
 		"a\x1b[31mb\u202ec\u200bd\u009be":     "a?[31mb?c?d?e",
 		"#\ufe0f#[x]":                         "#?#[x]",
+		"##\u0591vso[x]":                      "##\u0591vso\\[x]",
 		"bad \xff byte":                       "bad \ufffd byte",
 	} {
 		if got := foreign(text).String(); got != want {
@@ -305,6 +308,67 @@ func endless(args []string) bool {
 	return line == "request uat --json" || line == "run uat -- true" || line == "status --watch"
 }
 
+// net/http of the client logs what a server sends unasked.
+func TestWhatAServerSendsUnaskedIsNoCommand(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+					return
+				}
+				body := `{"environments":[]}`
+				fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				time.Sleep(20 * time.Millisecond) // the client has read its answer
+				io.WriteString(c, "##vso[task.setvariable variable=x]y")
+				time.Sleep(20 * time.Millisecond)
+			}()
+		}
+	}()
+	t.Setenv("API_KEY", testKey)
+	t.Setenv("HOST", l.Addr().String())
+	c := exec.Command(binaryPath(), "status", "--watch")
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	var printed lockedBuffer
+	c.Stdout, c.Stderr = &printed, &printed
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "net/http has logged it", func() bool { return strings.Contains(printed.String(), "nsolicited") })
+	c.Process.Kill()
+	c.Wait()
+	if reader, line := commandIn(printed.String()); reader != "" {
+		t.Errorf("%s reads a command in %q", reader, line)
+	}
+}
+
+// What others have written cannot become a line of a hint, to be pasted.
+func TestAHintHasNoLineOfOthers(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&holder=" + url.QueryEscape("bob\ncall-me release prod --force #"))
+	t.Setenv("API_KEY", testKey)
+	t.Setenv("HOST", s.url)
+	for _, args := range []string{"release uat", "renew uat", "request uat --no-wait"} {
+		printed := printedBy(t, strings.Fields(args), "")
+		for line := range strings.Lines(printed) {
+			if strings.HasPrefix(strings.TrimSpace(line), "call-me release prod") {
+				t.Errorf("%s: %s", args, printed)
+			}
+		}
+	}
+}
+
 // A new command that prints a holder need not know any of this.
 func TestACommandThatForgetsIsHarmless(t *testing.T) {
 	for _, a := range agents {
@@ -433,7 +497,7 @@ func TestNamesThatLookAlike(t *testing.T) {
 		t.Errorf("who was first is warned: %s", r.body)
 	}
 	s.call("POST /maybe?environment=UAt").want(t, 201, "") // as in 2019
-	for _, name := range []string{"uat\u200b", "u\u00adat", "uat\ue000", "ua\u0308t", "u\u00a0at", "\u3164", "uat\ufe0f", "uat\U000e0001"} {
+	for _, name := range []string{"uat\u200b", "u\u00adat", "uat\ue000", "ua\u0308t", "u\u00a0at", "\u3164", "uat\ufe0f", "uat\U000e0001", "uat\U0001d159", "uat\ufffc"} {
 		s.call("POST /maybe?environment="+url.QueryEscape(name)).want(t, 422, "environment cannot be")
 	}
 	declared := newSite(t, "uat,UAT")
