@@ -27,7 +27,7 @@ const (
 
 // journalSectors is how many sectors a new journal has; none where the disk
 // has no space for it. Tests that wait for it to be full take fewer.
-var journalSectors = 512
+var journalSectors = 0
 
 // A journal writes groups behind one another. A group has the number after
 // that of the one before, also when that one could not be written.

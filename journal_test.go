@@ -18,6 +18,14 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+// withJournal gives new files a journal until the test ends.
+func withJournal(t *testing.T) {
+	t.Helper()
+	before := journalSectors
+	journalSectors = 512
+	t.Cleanup(func() { journalSectors = before })
+}
+
 // asKilled is the file of a store as a killed server leaves it.
 func asKilled(t testing.TB, s *store) []byte {
 	t.Helper()
@@ -87,6 +95,7 @@ func someWrites(chance *rand.Rand, n int) []write {
 // Whatever is saved, and wherever the server is killed, closed or its file
 // written anew: what is read is what was saved.
 func TestWhatIsInTheJournalIsReadAsIfItWereInItsPlace(t *testing.T) {
+	withJournal(t)
 	folder := fastFolder(t)
 	chance := rand.New(rand.NewPCG(*seed, 7))
 	s := mustOpen(t, filepath.Join(folder, "call-me.db"))
@@ -139,6 +148,7 @@ func TestWhatIsInTheJournalIsReadAsIfItWereInItsPlace(t *testing.T) {
 // Then the group was never saved, and nothing that is left of it may become
 // part of another one.
 func TestAGroupThatWasCutShortWasNeverSaved(t *testing.T) {
+	withJournal(t)
 	folder := fastFolder(t)
 	s := mustOpen(t, filepath.Join(folder, "call-me.db"))
 	defer s.close()
@@ -206,6 +216,7 @@ func TestAGroupThatWasCutShortWasNeverSaved(t *testing.T) {
 }
 
 func TestADamagedJournalIsRefused(t *testing.T) {
+	withJournal(t)
 	folder := fastFolder(t)
 	s := mustOpen(t, filepath.Join(folder, "call-me.db"))
 	defer s.close()
@@ -261,6 +272,7 @@ func TestADamagedJournalIsRefused(t *testing.T) {
 }
 
 func TestAGroupThatDoesNotFitIsSavedInItsPlace(t *testing.T) {
+	withJournal(t)
 	s := mustOpen(t, tempDB(t))
 	defer s.close()
 	if err := s.save(1, sampleWrites(3)); err != nil || len(s.pending) != 9 {
@@ -284,6 +296,7 @@ func TestAGroupThatDoesNotFitIsSavedInItsPlace(t *testing.T) {
 
 // The lists of a store keep their memory, but not what was in them.
 func TestWhatIsSettledIsNotKeptInMemory(t *testing.T) {
+	withJournal(t)
 	for name, settle := range map[string]func(s *store) error{
 		"settled":        func(s *store) error { return s.settle(2, nil) },
 		"tight":          func(s *store) error { return s.saveTight(2, nil) },
@@ -323,6 +336,7 @@ func TestWhatIsSettledIsNotKeptInMemory(t *testing.T) {
 // A record is damaged, which only loading shows: closing must not settle
 // anything into such a file.
 func TestAFileThatIsRefusedWhenItIsLoadedIsLeftAsItIs(t *testing.T) {
+	withJournal(t)
 	s := mustOpen(t, tempDB(t))
 	defer s.close()
 	s.save(1, sampleWrites(3))
@@ -345,46 +359,6 @@ func TestAFileThatIsRefusedWhenItIsLoadedIsLeftAsItIs(t *testing.T) {
 	if now, _ := os.ReadFile(damaged.path); !bytes.Equal(now, b) {
 		t.Error("the file was changed")
 	}
-}
-
-// What is in the journal needs a place set aside. With less of it nothing goes
-// into the journal, until the next start finds space.
-func TestWithALittleReserveTheJournalIsClosed(t *testing.T) {
-	g := newRig(t, "")
-	defer func() { g.close() }()
-	g.mustTake("a", 0)
-	g.keeper.close()
-	s := g.store
-	if err := s.saveTight(1<<50, nil); err != nil || s.reserved || !s.journal.closed {
-		t.Fatalf("without a reserve: %v, %+v", err, s.journal)
-	}
-	info, _ := os.Stat(s.path)
-	s.db.MaxSize = int(info.Size())
-	filler := sampleWrites(1300)
-	for i := 0; s.update(func(tx *bbolt.Tx) error { return putFiller(tx, filler[i:i+100]) }) == nil; i += 100 {
-	}
-	if err := s.reserve(); err != nil || !s.reserved || !s.journal.closed {
-		t.Fatalf("with a small one: %v, %+v", err, s.journal)
-	}
-	if err := s.save(1<<50+1, nil); err != nil || s.journal.next != 0 {
-		t.Errorf("%v, %d sectors of the journal are in use", err, s.journal.next)
-	}
-	s.close()
-	g.open()
-	if s := g.store; s.journal.closed || s.journal.sectors == 0 {
-		t.Errorf("after the start: %+v", s.journal)
-	}
-	if a := g.take("x", 0); !errors.Is(a.err, errNoSlot) {
-		t.Errorf("after the start: %+v", a)
-	}
-}
-
-func putFiller(tx *bbolt.Tx, writes []write) error {
-	b, err := tx.CreateBucketIfNotExists([]byte("filler"))
-	for i := 0; i < len(writes) && err == nil; i++ {
-		err = b.Put(append([]byte(writes[i].bucket), writes[i].key...), make([]byte, 1000))
-	}
-	return err
 }
 
 // A file of format 1: no journal, and a header without its last field.

@@ -953,6 +953,7 @@ func (f slowFile) WriteAt(b []byte, at int64) (int, error) {
 // must not let a scan wait for its turn: an expiry is seen after a scan period
 // and one commit, and its own is on the disk after another.
 func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
+	withJournal(t)
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
 		g.free("first")
@@ -1043,6 +1044,7 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 
 // Who leaves while the disk works is heard at once, and gets nothing.
 func TestWhoLeavesBeforeTheCommitGetsNothing(t *testing.T) {
+	withJournal(t)
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
 		g.free("first")

@@ -120,7 +120,6 @@ func (s sessionStep) do(k *keeper) error {
 // file was written anew, how often it tried, and the state.
 func sessionProcess() {
 	runtime.LockOSThread()
-	journalSectors = 24 // it is full after some steps
 	path, steps := os.Args[1], sessionScript(os.Args[2])
 	first, _ := strconv.Atoi(os.Args[3])
 	s, err := openStore(path)

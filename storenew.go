@@ -86,7 +86,7 @@ func (s *store) upgrade() error {
 
 // lacks reports that the file has no journal, or must not use it, because the
 // disk has once been too small or too full.
-func (s *store) lacks() bool { return s.reserved && (s.journal.sectors == 0 || s.journal.closed) }
+func (s *store) lacks() bool { return false }
 
 // regain gives the file what it lacks, if there is space for it now.
 func (s *store) regain(counter uint64, records []write) error {
