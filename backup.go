@@ -39,7 +39,7 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: another copy is being made", errUnavailable)
 	}
 	defer s.copying.Unlock()
-	file, err := s.keeper.copyAside()
+	file, err := s.copyAside()
 	if err != nil {
 		return err
 	}
@@ -72,9 +72,9 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 // copyAside writes what is committed into a new file beside the database. The
 // caller closes and removes it; a server that is killed before that removes it
 // when it starts.
-func (k *keeper) copyAside() (*os.File, error) {
-	counter, records := k.committed()
-	file, err := os.CreateTemp(filepath.Dir(k.store.path), filepath.Base(k.store.path)+".*.tmp")
+func (s *server) copyAside() (*os.File, error) {
+	counter, records := s.keeper.committed()
+	file, err := os.CreateTemp(filepath.Dir(s.database), filepath.Base(s.database)+".*.tmp")
 	if err != nil {
 		return nil, copyError(err)
 	}
@@ -219,14 +219,9 @@ func (c *client) download(ctx context.Context, to io.Writer) error {
 	}
 }
 
-// countRecords reads a whole copy, as a server would at its start.
+// countRecords checks a whole copy, as a server would at its start.
 func countRecords(path string) (n copyCount, err error) {
-	s, err := openStore(path)
-	if err != nil {
-		return n, err
-	}
-	defer s.close()
-	err = s.load(func(bucket string, key, value []byte) (err error) {
+	err = inspect(path, func(bucket string, key, value []byte) (err error) {
 		switch bucket {
 		case leaseBucket:
 			n.leases++

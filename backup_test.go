@@ -109,7 +109,7 @@ func TestFencesOfARestoredCopyAreLargerWhateverTheClockSays(t *testing.T) {
 	g := &rig{t: t, path: path, maxWaiters: 10}
 	g.open()
 	g.mustTake("12345678", 0)
-	file, err := g.copyAside()
+	file, err := (&server{keeper: g.keeper, database: g.path}).copyAside()
 	if err != nil {
 		t.Fatal(err)
 	}

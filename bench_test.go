@@ -914,8 +914,7 @@ func reportTimes(b *testing.B, name string, times []time.Duration) {
 }
 
 // A commit is what one call waits for: the records that a grant writes, or a
-// release that hands the slot to the next in line. They go into the journal;
-// settled, to where they belong. A full journal is settled at once.
+// release that hands the slot to the next in line.
 func BenchmarkCommit(b *testing.B) {
 	held := func(n uint64) write { return leaseRecord("uat", &lease{slot: "uat", fence: n, since: time.Now()}) }
 	happened := func(kind eventKind, n uint64) write {
@@ -928,29 +927,18 @@ func BenchmarkCommit(b *testing.B) {
 		ended.value, left.value = nil, nil
 		return []write{ended, happened(released, 2*n), left, waits, held(n), happened(granted, 2*n+1)}
 	}
-	b.Run("grant", func(b *testing.B) { benchmarkCommit(b, (*store).save, grant) })
-	b.Run("hand-over", func(b *testing.B) { benchmarkCommit(b, (*store).save, handOver) })
-	b.Run("grant-settled", func(b *testing.B) { benchmarkCommit(b, (*store).settle, grant) })
-	b.Run("hand-over-settled", func(b *testing.B) { benchmarkCommit(b, (*store).settle, handOver) })
-	b.Run("full-journal-settled", func(b *testing.B) {
-		grants := func(n uint64) (all []write) {
-			for i := range uint64(500) {
-				all = append(all, grant(500*n+i)...)
-			}
-			return all
-		}
-		benchmarkCommit(b, (*store).settle, grants)
-	})
+	b.Run("grant", func(b *testing.B) { benchmarkCommit(b, grant) })
+	b.Run("hand-over", func(b *testing.B) { benchmarkCommit(b, handOver) })
 }
 
-func benchmarkCommit(b *testing.B, save func(s *store, counter uint64, writes []write) error, writes func(n uint64) []write) {
+func benchmarkCommit(b *testing.B, writes func(n uint64) []write) {
 	s := mustOpen(b, tempDB(b))
 	defer s.close()
 	var times []time.Duration
 	for n := uint64(1); b.Loop(); n++ {
 		saved := writes(n)
 		start := time.Now()
-		if err := save(s, n, saved); err != nil {
+		if err := s.save(n, saved); err != nil {
 			b.Fatal(err)
 		}
 		times = append(times, time.Since(start))

@@ -110,8 +110,7 @@ var damages = []damage{
 // so there is no before.
 func soundFiles(t *testing.T) (files [][3][]byte) {
 	t.Helper()
-	for i, commits := range [][]int{{1, 2}, {10, 40, 20, 60, 5, 80, 100, 90}, {100, 700, 400, 800, 1200}, {1, 1200, 10, 1, 50, 30}} {
-		killed := i == 3
+	for _, commits := range [][]int{{1, 2}, {10, 40, 20, 60, 5, 80, 100, 90}, {100, 700, 400, 800, 1200}} {
 		path := tempDB(t)
 		s := mustOpen(t, path)
 		var before []byte
@@ -134,12 +133,8 @@ func soundFiles(t *testing.T) (files [][3][]byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		s.close()
 		now := asKilled(t, s)
-		if s.close(); killed {
-			before = nil
-		} else {
-			now = asKilled(t, s)
-		}
 		files = append(files, [3][]byte{now, before, []byte(want)})
 	}
 	return files
@@ -210,7 +205,7 @@ func TestTrustDamage(t *testing.T) {
 			}
 			tried++
 			got, err, hung := readDamaged(t, path)
-			if now, _ := os.ReadFile(path); !bytes.Equal(now, b) && (err != nil || f[1] != nil) { // what closing settles is no change of the records
+			if now, _ := os.ReadFile(path); !bytes.Equal(now, b) {
 				t.Errorf("%s: the file was changed", d.name)
 			}
 			var broke runtime.Error

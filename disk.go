@@ -14,7 +14,7 @@ import (
 // in line still. Where only space was missing, the same calls are tried once
 // more: what takes something away works on a full disk too.
 func (k *keeper) fail(g *group, err error) {
-	noSpace := errors.Is(err, errNoSpace)
+	noSpace := errors.Is(err, errNoSpace) && k.recovery != nil
 	k.undo(g, noSpace && !k.tight)
 	if k.healthy.Swap(false) {
 		k.log.Error("storing failed", "error", err)
@@ -69,14 +69,16 @@ func (k *keeper) undo(g *group, again bool) {
 // departs makes the call which tells that another's connection is gone.
 func (c *call) departs() *call { return &call{kind: callLeave, environment: c.environment, of: c} }
 
-// tryDisk finds out whether the disk works: when the file cannot be trusted, all
+// tryDisk finds out whether the disk works, if the store can recover: when the file cannot be trusted, all
 // of it is written anew; when it was full, the reserve is set aside again.
 func (k *keeper) tryDisk() {
 	k.probe = time.Now().Add(probePeriod)
-	if k.broken {
-		k.diskTried(k.store.rewrite(k.last, k.records()))
-	} else {
-		k.diskTried(k.store.reserve())
+	switch {
+	case k.recovery == nil:
+	case k.broken:
+		k.diskTried(k.recovery.rewrite(k.last, k.records()))
+	default:
+		k.diskTried(k.recovery.reserve())
 	}
 }
 

@@ -1,8 +1,7 @@
 package main
 
 // A disk that is really full: the real server on a file system of 200 kB,
-// which has no space for a journal, and on larger ones, which have it for what
-// the journal needs at first, and then, or not any more.
+// and on larger ones.
 
 import (
 	"encoding/json"

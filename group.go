@@ -38,6 +38,15 @@ func (g *group) lists() roundLists {
 	return roundLists{emptied(g.calls, mostInRound), emptied(g.changes, mostInRound), emptied(g.answers, mostInRound), emptied(g.touched, mostInRound)}
 }
 
+// emptied empties a list, and keeps its memory unless that is for more than most.
+func emptied[T any](list []T, most int) []T {
+	if cap(list) > most {
+		return nil
+	}
+	clear(list)
+	return list[:0]
+}
+
 // apply runs the rules: renewals, releases, expiries, then requests.
 func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	k.mu.Lock()

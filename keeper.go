@@ -31,7 +31,8 @@ const tightCalls = 4
 
 // A keeper keeps the environments of one store. How to call it is in call.go.
 type keeper struct {
-	store      *store
+	store      keeperStore
+	recovery   recoverableStore // the same store; nil if it is none
 	log        *slog.Logger
 	metrics    *metrics
 	slots      func(environment string) []string // declared slots; nil: undeclared
@@ -58,7 +59,6 @@ type keeper struct {
 	// What follows belongs to run.
 	last     uint64 // number given
 	ticked   bool
-	scribe   scribe
 	lists    roundLists // memory for those of the next round
 	broken   bool       // the file must be written anew before anything is saved
 	deferred []*call    // until it is
@@ -70,7 +70,7 @@ type keeper struct {
 // newKeeper loads the store and begins to serve it. From this moment every
 // lease has its full ttl, and everyone in line is absent. The caller closes
 // the keeper before the store.
-func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
+func newKeeper(s keeperStore, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
 	k, err := loadKeeper(s, slots, maxWaiters, m, log)
 	if err == nil {
 		go k.run()
@@ -79,7 +79,7 @@ func newKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics
 }
 
 // loadKeeper leaves it to the caller to run it.
-func loadKeeper(s *store, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
+func loadKeeper(s keeperStore, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
 	k := &keeper{store: s, log: log, metrics: m, slots: slots, maxWaiters: maxWaiters,
 		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		shown: map[string]*environment{}, past: newHistory(), listeners: map[chan struct{}]bool{},
@@ -87,8 +87,10 @@ func loadKeeper(s *store, slots func(string) []string, maxWaiters int, m *metric
 	if err := k.load(time.Now()); err != nil {
 		return nil, err
 	}
-	k.tight, k.shrink = !s.reserved, !s.reserved
-	k.healthy.Store(s.reserved)
+	k.recovery, _ = s.(recoverableStore)
+	k.tight = k.recovery != nil && k.recovery.isTight()
+	k.shrink = k.tight
+	k.healthy.Store(!k.tight)
 	return k, nil
 }
 
@@ -100,8 +102,7 @@ func (k *keeper) close() {
 }
 
 func (k *keeper) load(now time.Time) error {
-	k.last = max(k.store.header.counter, uint64(now.UnixMilli())-1)
-	err := k.store.load(func(bucket string, key, value []byte) error {
+	counter, err := k.store.load(func(bucket string, key, value []byte) error {
 		switch bucket {
 		case leaseBucket:
 			name, l, err := readLease(key, value)
@@ -129,15 +130,10 @@ func (k *keeper) load(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	k.last = max(counter, uint64(now.UnixMilli())-1)
 	k.past.publish(0, now)
 	for _, e := range k.environments {
 		k.agenda.addAll(e)
-	}
-	switch {
-	case k.store.old():
-		return k.store.rewrite(k.last, k.records())
-	case k.store.lacks():
-		return k.store.regain(k.last, k.records())
 	}
 	return nil
 }
@@ -227,9 +223,13 @@ func (k *keeper) step() {
 		return
 	}
 	g := k.apply(calls, ticked, now)
-	if !g.stored() {
-		k.publish(g)
-	} else if err := k.commit(g); err != nil {
+	var err error
+	if g.stored() {
+		err = k.commit(g)
+	} else {
+		err = k.store.confirm()
+	}
+	if err != nil {
 		k.fail(g, err)
 	} else {
 		k.publish(g)
@@ -256,12 +256,13 @@ func (k *keeper) gather() []*call {
 	return calls
 }
 
-// take answers the renewals that have arrived and need no disk, and puts
+// take answers the renewals that have arrived and need no store, and puts
 // everything else into the next round. The caller holds mu.
 func (k *keeper) take() {
+	exclusive := k.store.exclusive()
 	arrived := k.inbox.empty()
 	for _, c := range arrived {
-		if c.kind != callRenew || !k.renewNow(c) {
+		if c.kind != callRenew || !exclusive || !k.renewNow(c) {
 			k.queue = append(k.queue, c)
 		}
 	}
@@ -299,23 +300,23 @@ func (k *keeper) renewNow(c *call) bool {
 func (k *keeper) commit(g *group) error {
 	save := k.store.save
 	if g.drop = k.past.surplus(g.now); k.tight {
-		g.drop, g.lean, save = 0, true, k.store.saveTight
+		g.drop, g.lean, save = 0, true, k.recovery.saveTight
 		if k.shrink {
 			g.drop = len(k.past.events) / 10
 		}
 	}
+	var s scribe
 	for _, c := range g.changes {
 		if c.event == nil || !g.lean {
-			k.scribe.change(c)
+			s.change(c)
 		}
 	}
 	for _, e := range k.past.events[:g.drop] {
-		k.scribe.drop(e)
+		s.drop(e)
 	}
 	start := time.Now()
-	err := save(k.last, k.scribe.writes)
+	err := save(k.last, latestWrites(s.writes))
 	k.metrics.committed(time.Since(start), err)
-	k.scribe.writes = emptied(k.scribe.writes, mostKept)
 	return err
 }
 

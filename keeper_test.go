@@ -22,6 +22,8 @@ import (
 type rig struct {
 	*keeper
 	t          *testing.T
+	store      *store
+	wrap       func(*store) keeperStore // what the keeper sees of the store; nil: the store
 	path       string
 	declared   environments
 	maxWaiters int
@@ -55,7 +57,12 @@ func (g *rig) open() {
 	if g.handler == nil {
 		g.handler = slog.NewTextHandler(g.t.Output(), nil)
 	}
-	if g.keeper, err = newKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
+	seen := keeperStore(s)
+	if g.wrap != nil {
+		seen = g.wrap(s)
+	}
+	g.store = s
+	if g.keeper, err = newKeeper(seen, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -666,20 +673,12 @@ func (g *rig) open2() {
 	g.open()
 }
 
-// fillJournal lets the next group find no room in the journal: bbolt must
-// store it. The question to the keeper makes it see that.
-func (g *rig) fillJournal() {
-	g.extend("nobody")
-	g.store.journal.next = journalSectors
-}
-
-// A writer of our own holds bbolt's lock, and the journal is full: the disk is
+// A writer of our own holds bbolt's lock: the disk is
 // slow, the rest is not.
 func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
 	g := newRig(t, "")
 	defer g.close()
 	g.mustTake("holder", 400*time.Millisecond)
-	g.fillJournal()
 	slow, err := g.store.db.Begin(true)
 	if err != nil {
 		t.Fatal(err)
@@ -938,27 +937,94 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// A slowFile takes its time for each write.
-type slowFile struct {
-	journalFile
+// A slowStore takes its time for each save.
+type slowStore struct {
+	recoverableStore
 	time.Duration
 }
 
-func (f slowFile) WriteAt(b []byte, at int64) (int, error) {
-	time.Sleep(f.Duration)
-	return f.journalFile.WriteAt(b, at)
+func (s slowStore) save(counter uint64, writes []write) error {
+	time.Sleep(s.Duration)
+	return s.recoverableStore.save(counter, writes)
+}
+
+// slow opens the rig anew, with a store that takes so long for each save.
+func (g *rig) slow(d time.Duration) {
+	g.close()
+	g.wrap = func(s *store) keeperStore { return slowStore{s, d} }
+	g.open()
+}
+
+// A sharedStore is one that another server may take over: whether it has, one
+// learns from save and confirm. It cannot recover.
+type sharedStore struct {
+	keeperStore
+	takenOver *bool
+	confirmed *int
+}
+
+var errTakenOver = errors.New("another server has taken over")
+
+func (s sharedStore) save(counter uint64, writes []write) error {
+	if *s.takenOver {
+		return errTakenOver
+	}
+	return s.keeperStore.save(counter, writes)
+}
+
+func (s sharedStore) confirm() error {
+	*s.confirmed++
+	if *s.takenOver {
+		return errTakenOver
+	}
+	return nil
+}
+
+func (s sharedStore) exclusive() bool { return false }
+
+// With a store that is shared, a renewal is answered after it was confirmed that
+// nobody has taken over, and afterwards nothing is granted, renewed or ended.
+func TestAKeeperWhoseStoreWasTakenOverPromisesNothing(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.close()
+		takenOver, confirmed := false, 0
+		g.wrap = func(s *store) keeperStore { return sharedStore{s, &takenOver, &confirmed} }
+		g.open()
+		g.mustTake("a", time.Minute)
+		before := confirmed
+		if err := g.extend("a"); err != nil || confirmed == before {
+			t.Errorf("a renewal: %v, confirmed %d times", err, confirmed-before)
+		}
+		synctest.Wait()
+		takenOver = true
+		for range 2 {
+			if err := g.extend("a"); !errors.Is(err, errUnknown) {
+				t.Errorf("a renewal after the store was taken over: %v", err)
+			}
+			if err := g.free("a"); !errors.Is(err, errUnknown) {
+				t.Errorf("a release: %v", err)
+			}
+			if err := g.take("b", 0).err; !errors.Is(err, errUnknown) {
+				t.Errorf("a request: %v", err)
+			}
+			time.Sleep(time.Hour)
+		}
+		g.want("a |")
+		if g.healthy.Load() {
+			t.Error("it says that it is healthy")
+		}
+	})
 }
 
 // Calls that come all the time, while the disk takes 150 ms for each commit,
 // must not let a scan wait for its turn: an expiry is seen after a scan period
 // and one commit, and its own is on the disk after another.
 func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
-	withJournal(t)
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
 		g.free("first")
 		const commit = 150 * time.Millisecond
-		g.store.journal.file = slowFile{g.store.journal.file, commit}
+		g.slow(commit)
 		var busy sync.WaitGroup
 		stop := make(chan struct{})
 		for i := range 4 {
@@ -1009,6 +1075,7 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		g.store = s
 		if g.keeper, err = loadKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
 			t.Fatal(err)
 		}
@@ -1025,7 +1092,6 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 		}
 		ctx, leave := context.WithCancel(context.Background())
 		told := poll(ctx, 5*time.Second, true)
-		g.store.journal.file, g.store.journal.next = nil, journalSectors // bbolt must store it, and cannot
 		s.db.Close()
 		g.keeper.step()
 		if a := <-told; !errors.Is(a.err, errUnknown) {
@@ -1044,11 +1110,10 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 
 // Who leaves while the disk works is heard at once, and gets nothing.
 func TestWhoLeavesBeforeTheCommitGetsNothing(t *testing.T) {
-	withJournal(t)
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
 		g.free("first")
-		g.store.journal.file = slowFile{g.store.journal.file, time.Minute}
+		g.slow(time.Minute)
 		go g.ask(&call{kind: callRequest, environment: "other", request: request{id: "slow"}})
 		synctest.Wait()
 		w, began := g.asks("w", time.Hour), time.Now()

@@ -284,7 +284,7 @@ func (p *play) breakDisk(t *rapid.T, f func(m *rulebook)) bool {
 		return false
 	}
 	synctest.Wait()
-	p.k.store.db.Close()
+	p.k.store.(*store).db.Close()
 	return true
 }
 

@@ -324,7 +324,7 @@ func diskState(path string) ([]string, error) {
 		return nil, err
 	}
 	all := []string{}
-	err = s.load(func(bucket string, key, value []byte) error {
+	_, err = s.load(func(bucket string, key, value []byte) error {
 		switch bucket {
 		case leaseBucket:
 			name, l, err := readLease(key, value)

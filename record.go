@@ -20,7 +20,6 @@ const (
 	leaseBucket   = "leases"  // environment \0 slot -> lease
 	lineBucket    = "line"    // environment \0 number -> place
 	historyBucket = "history" // number -> event
-	journalBucket = "journal" // "sectors" -> what was saved last, see journal.go
 	reserveBucket = "reserve" // number -> bytes that mean nothing, see storefull.go
 )
 
@@ -33,18 +32,32 @@ type write struct {
 	key, value []byte
 }
 
-// format is the version of what is described here. A file of a later one is
-// refused, one of an earlier one is written anew: 1 had no journal, 0 is that
-// of 2019.
-const format = 2
+// latestWrites returns the last write of each key, in the order in which these
+// came: a batch that ends a lease and grants the slot again writes one key twice.
+func latestWrites(writes []write) []write {
+	type name struct{ bucket, key string }
+	last := map[name]int{}
+	for i, w := range writes {
+		last[name{w.bucket, string(w.key)}] = i
+	}
+	var latest []write
+	for i, w := range writes {
+		if last[name{w.bucket, string(w.key)}] == i {
+			latest = append(latest, w)
+		}
+	}
+	return latest
+}
+
+// format is the version of what is described here. A file of a later version is
+// refused. The file of 2019 has no header; it is written anew.
+const format = 1
 
 // A header describes the whole file.
 type header struct {
 	format  uint64
 	counter uint64 // the largest number given so far
 	sum     uint64 // of all records' checksums, modulo 2^64: a lost record shows
-	sectors uint64 // of the journal
-	settled uint64 // the number of the last group of the journal that is among the records
 }
 
 var errDamaged = errors.New("the file is damaged")
@@ -90,20 +103,6 @@ func (c *coder) text(s *string) {
 		c.err, c.bytes = errDamaged, nil
 	default:
 		*s, c.bytes = string(c.bytes[:n]), c.bytes[n:]
-	}
-}
-
-// blob is a text whose bytes, when read, stay those of the coder.
-func (c *coder) blob(b *[]byte) {
-	n := uint64(len(*b))
-	c.number(&n)
-	switch {
-	case !c.reading:
-		c.bytes = append(c.bytes, *b...)
-	case n > uint64(len(c.bytes)):
-		c.err, c.bytes = errDamaged, nil
-	default:
-		*b, c.bytes = c.bytes[:n:n], c.bytes[n:]
 	}
 }
 
@@ -166,8 +165,6 @@ func (h *header) code(c *coder) {
 	c.number(&h.format)
 	c.number(&h.counter)
 	c.number(&h.sum)
-	c.number(&h.sectors)
-	c.number(&h.settled)
 }
 
 // seal makes the value of a record: the checksum over bucket, key and fields,

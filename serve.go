@@ -54,7 +54,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return storeError(err, c.DB)
 	}
-	s := &server{keeper: k, declared: c.Environments, defaultTTL: time.Duration(c.TTL), metrics: m, trusted: c.TrustedProxies, log: log}
+	s := &server{keeper: k, database: store.path, declared: c.Environments, defaultTTL: time.Duration(c.TTL), metrics: m, trusted: c.TrustedProxies, log: log}
 	s.useKeys(keys)
 	stopReloading := s.reload(c, pair)
 	defer stopReloading()

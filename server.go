@@ -32,6 +32,7 @@ type server struct {
 	keys       keyring
 	wrong      wrongKeyLimit
 	trusted    proxies
+	database   string     // copies of the file are made beside it
 	copying    sync.Mutex // one copy of the file at a time
 }
 

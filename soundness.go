@@ -108,11 +108,9 @@ func readMeta(file io.ReaderAt, offset int64) (m boltMetaPage, err error) {
 }
 
 // page reads a page with what overflows from it, and marks all of it as seen.
-// Of a page that is one value, like the journal's, it reads only the beginning:
-// nobody looks at more. Size is how many bytes all of it has.
-func (f *soundFile) page(id uint64) (b []byte, size uint64, flags uint16, err error) {
+func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	if id < 2 || id >= f.high {
-		return nil, 0, 0, unsound("a reference to page %d of %d", id, f.high)
+		return nil, 0, unsound("a reference to page %d of %d", id, f.high)
 	}
 	if n := len(f.spare); n > 0 {
 		b, f.spare = f.spare[n-1], f.spare[:n-1]
@@ -120,34 +118,25 @@ func (f *soundFile) page(id uint64) (b []byte, size uint64, flags uint16, err er
 		b = make([]byte, f.pageSize)
 	}
 	if _, err := f.file.ReadAt(b, int64(id*f.pageSize)); err != nil {
-		return nil, 0, 0, unsound("page %d: %v", id, err)
+		return nil, 0, unsound("page %d: %v", id, err)
 	}
 	pages := uint64(native.Uint32(b[12:])) + 1
 	if native.Uint64(b) != id || pages > f.high-id {
-		return nil, 0, 0, unsound("page %d says that it is page %d with %d pages", id, native.Uint64(b), pages)
+		return nil, 0, unsound("page %d says that it is page %d with %d pages", id, native.Uint64(b), pages)
 	}
 	for i := id; i < id+pages; i++ {
 		if err := f.see(i); err != nil {
-			return nil, 0, 0, err
+			return nil, 0, err
 		}
 	}
-	flags, size = native.Uint16(b[8:]), pages*f.pageSize
-	if pages > 1 && !isOneValue(b, flags) {
-		b = append(make([]byte, 0, size), b...)[:size]
+	flags = native.Uint16(b[8:])
+	if pages > 1 {
+		b = append(b[:f.pageSize:f.pageSize], make([]byte, (pages-1)*f.pageSize)...)
 		if _, err := f.file.ReadAt(b[f.pageSize:], int64((id+1)*f.pageSize)); err != nil {
-			return nil, 0, 0, unsound("page %d: %v", id, err)
+			return nil, 0, unsound("page %d: %v", id, err)
 		}
 	}
-	return b, size, flags, nil
-}
-
-// isOneValue reports whether the page that begins with b is a leaf of a single
-// value, no bucket, whose key is within b.
-func isOneValue(b []byte, flags uint16) bool {
-	if flags != boltLeaf || native.Uint16(b[10:]) != 1 || native.Uint32(b[boltHeader:]) != 0 {
-		return false
-	}
-	return boltHeader+uint64(native.Uint32(b[boltHeader+4:]))+uint64(native.Uint32(b[boltHeader+8:])) <= uint64(len(b))
+	return b, flags, nil
 }
 
 // done takes back what page has returned, for the next one.
@@ -172,14 +161,14 @@ func (f *soundFile) tree(id uint64, first, limit []byte, depth int) error {
 	if depth > boltDepth {
 		return unsound("page %d is nested too deeply", id)
 	}
-	b, size, flags, err := f.page(id)
+	b, flags, err := f.page(id)
 	if err != nil {
 		return err
 	}
 	defer f.done(b)
 	switch flags {
 	case boltLeaf:
-		return f.leaf(b, size, first, limit, depth)
+		return f.leaf(b, first, limit, depth)
 	case boltBranch:
 		return f.branch(b, first, limit, depth)
 	}
@@ -192,7 +181,7 @@ func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 		return unsound("a branch page of %d elements", count)
 	}
 	keys := make([][]byte, count, count+1)
-	elements := newElements(b, uint64(len(b)), count, first, limit)
+	elements := newElements(b, count, first, limit)
 	for i := range keys {
 		at := boltHeader + i*boltElement
 		var err error
@@ -209,7 +198,7 @@ func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 	return nil
 }
 
-func (f *soundFile) leaf(b []byte, size uint64, first, limit []byte, depth int) error {
+func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	count := int(native.Uint16(b[10:]))
 	if boltHeader+count*boltElement > len(b) {
 		return unsound("a leaf page of %d elements", count)
@@ -217,7 +206,7 @@ func (f *soundFile) leaf(b []byte, size uint64, first, limit []byte, depth int) 
 	if count == 0 && first != nil {
 		return unsound("an empty page that has a key")
 	}
-	elements := newElements(b, size, count, first, limit)
+	elements := newElements(b, count, first, limit)
 	for i := range count {
 		at := boltHeader + i*boltElement
 		flags, pos, ksize, vsize := native.Uint32(b[at:]), native.Uint32(b[at+4:]), native.Uint32(b[at+8:]), native.Uint32(b[at+12:])
@@ -252,48 +241,31 @@ func (f *soundFile) bucket(value []byte, depth int) error {
 	case depth > boltDepth:
 		return unsound("buckets are nested too deeply")
 	}
-	return f.leaf(inline, uint64(len(inline)), nil, nil, depth+1)
-}
-
-// onlyValue returns where in the file the value of a bucket stands that has no
-// other, and its size. Root is the bucket's page.
-func onlyValue(file io.ReaderAt, pageSize, root uint64) (offset int64, size int, err error) {
-	b := make([]byte, boltHeader+boltElement)
-	if _, err := file.ReadAt(b, int64(root*pageSize)); err != nil {
-		return 0, 0, err
-	}
-	if native.Uint16(b[8:]) != boltLeaf || native.Uint16(b[10:]) != 1 {
-		return 0, 0, unsound("page %d is not one leaf of one value", root)
-	}
-	element := b[boltHeader:]
-	from := boltHeader + int64(native.Uint32(element[4:])) + int64(native.Uint32(element[8:]))
-	return int64(root*pageSize) + from, int(native.Uint32(element[12:])), nil
+	return f.leaf(inline, nil, nil, depth+1)
 }
 
 // elements are those of one page, looked at one after the other. They stand
 // behind one another, as bbolt writes them: where they share bytes, buckets
 // within buckets would be walked again and again.
 type elements struct {
-	page               []byte // or the beginning of it, with all keys
-	size               uint64 // of the page, in bytes
+	page               []byte
 	end                uint64 // of the last one, or of what describes them
 	first, last, limit []byte // keys
 }
 
-func newElements(page []byte, size uint64, count int, first, limit []byte) *elements {
-	return &elements{page: page, size: size, end: uint64(boltHeader + count*boltElement), first: first, limit: limit}
+func newElements(page []byte, count int, first, limit []byte) *elements {
+	return &elements{page: page, end: uint64(boltHeader + count*boltElement), first: first, limit: limit}
 }
 
-// next returns the key and the value which begin pos bytes after at. Of a value
-// that is not there in whole it returns the beginning.
+// next returns the key and the value which begin pos bytes after at.
 func (e *elements) next(at int, pos, ksize, vsize uint32) (key, value []byte, err error) {
 	from := uint64(at) + uint64(pos)
 	to := from + uint64(ksize) + uint64(vsize)
-	if from < e.end || to > e.size {
+	if from < e.end || to > uint64(len(e.page)) {
 		return nil, nil, unsound("an element outside of its page, or within another")
 	}
 	e.end = to
-	key, value = e.page[from:from+uint64(ksize)], e.page[from+uint64(ksize):min(to, uint64(len(e.page)))]
+	key, value = e.page[from:from+uint64(ksize)], e.page[from+uint64(ksize):to]
 	if e.last == nil && e.first != nil && !bytes.Equal(key, e.first) {
 		return nil, nil, unsound("a page that does not begin with the key by which it is known")
 	}
@@ -310,7 +282,7 @@ func (f *soundFile) freelist(id uint64) error {
 	if id == boltNoFreelist {
 		return nil
 	}
-	b, _, flags, err := f.page(id)
+	b, flags, err := f.page(id)
 	if err != nil {
 		return err
 	}

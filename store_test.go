@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func mustOpen(t testing.TB, path string) *store {
 func contents(t testing.TB, s *store) (string, error) {
 	t.Helper()
 	var b strings.Builder
-	err := s.load(func(bucket string, key, value []byte) error {
+	_, err := s.load(func(bucket string, key, value []byte) error {
 		var err error
 		switch bucket {
 		case leaseBucket:
@@ -144,7 +145,6 @@ func TestALostRecordIsNoticed(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
 	s.save(1, sampleWrites(3))
-	s.settle(1, nil)
 	s.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(leaseBucket))
 		key, _ := b.Cursor().First()
@@ -257,7 +257,7 @@ func TestAFileThatIsNotOursIsRefusedAndLeftAsItIs(t *testing.T) {
 	newer := func(path string) {
 		s := mustOpen(t, path)
 		s.header.format = format + 1
-		s.settle(1, nil)
+		s.save(1, nil)
 		s.close()
 	}
 	for name, c := range map[string]struct {
@@ -347,18 +347,12 @@ func TestBothMetaPagesMustBeValid(t *testing.T) {
 }
 
 // A file that has been full has free pages here and there, and seldom many in
-// a row, least where it has no journal: then what was set aside leaves no such
-// row either. Which ones bbolt takes is chance, so this is done a few times.
+// a row. Which ones bbolt takes is chance, so this is done a few times.
 func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
-	defer func(n int) { journalSectors = n }(journalSectors)
 	folder := fastFolder(t)
-	for round := range 40 {
-		size := 3 << 20
-		if journalSectors = 512; round%2 == 0 {
-			journalSectors, size = 0, 128<<10
-		}
+	for round := range 20 {
 		s := mustOpen(t, filepath.Join(folder, fmt.Sprint(round)))
-		s.db.MaxSize = size
+		s.db.MaxSize = 128 << 10
 		var held []write
 		for i, err := 0, error(nil); !errors.Is(err, errNoSpace); i++ {
 			name := fmt.Sprint("env", i)
@@ -376,7 +370,7 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 			}
 		}
 		if err := s.reserve(); err != nil {
-			t.Errorf("round %d, with a journal of %d sectors: of %d leases a fourth is left: %v", round, journalSectors, len(held), err)
+			t.Errorf("round %d: of %d leases a fourth is left: %v", round, len(held), err)
 		}
 		s.close()
 	}
@@ -461,7 +455,7 @@ func TestTheElementsOfAPageShareNothing(t *testing.T) {
 			native.PutUint32(page[at+4:], uint32(data-at)+pos)
 			native.PutUint32(page[at+8:], uint32(i+1)) // "a" and "ab", or "aa"
 		}
-		return (&soundFile{pageSize: 4096}).leaf(page, uint64(len(page)), nil, nil, 0)
+		return (&soundFile{pageSize: 4096}).leaf(page, nil, nil, 0)
 	}
 	if err := leaf([2]uint32{0, 1}); err != nil {
 		t.Errorf("behind one another: %v", err)
@@ -520,5 +514,160 @@ func TestASyncThatFailsForSpaceIsNotAFullDisk(t *testing.T) {
 		if isFull(c.err) != c.full {
 			t.Errorf("%v: %v", c.err, !c.full)
 		}
+	}
+}
+
+// asKilled is the file of a store as a killed server leaves it.
+func asKilled(t testing.TB, s *store) []byte {
+	t.Helper()
+	b, err := os.ReadFile(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// openBytes opens a store on a file with this content.
+func openBytes(t testing.TB, folder string, b []byte) (*store, error) {
+	t.Helper()
+	path := filepath.Join(folder, "copy.db")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return openStore(path)
+}
+
+// aBookkeeper knows what a store should hold.
+type aBookkeeper map[string][]byte
+
+func (b aBookkeeper) note(writes []write) {
+	for _, w := range writes {
+		key := w.bucket + "\x00" + string(w.key)
+		if delete(b, key); w.value != nil {
+			b[key] = w.value
+		}
+	}
+}
+
+func (b aBookkeeper) records() (all []write) {
+	for _, name := range slices.Sorted(maps.Keys(b)) {
+		bucket, key, _ := strings.Cut(name, "\x00")
+		all = append(all, write{bucket, []byte(key), b[name]})
+	}
+	return all
+}
+
+func (b aBookkeeper) check(t *testing.T, s *store) {
+	t.Helper()
+	want, last := maps.Clone(b), ""
+	_, err := s.load(func(bucket string, key, value []byte) error {
+		name := bucket + "\x00" + string(key)
+		if !bytes.Equal(want[name], value) {
+			t.Errorf("%q is %x, want %x", name, value, want[name])
+		}
+		delete(want, name)
+		if order := fmt.Sprint(slices.Index(recordBuckets, bucket), string(key)); order <= last {
+			t.Errorf("%q comes too late", name)
+		} else {
+			last = order
+		}
+		return nil
+	})
+	if err != nil || len(want) > 0 {
+		t.Errorf("%v; %d records are missing", err, len(want))
+	}
+}
+
+// someWrites puts and deletes records, new and known ones.
+func someWrites(chance *rand.Rand, n int) []write {
+	writes := make([]write, n)
+	for i := range writes {
+		key := fmt.Append(nil, "key", chance.IntN(300))
+		writes[i] = write{bucket: recordBuckets[chance.IntN(3)], key: key}
+		if chance.IntN(3) > 0 {
+			writes[i].value = seal(writes[i].bucket, key, func(c *coder) { c.bytes = append(c.bytes, make([]byte, chance.IntN(900))...) })
+		}
+	}
+	return writes
+}
+
+// Whatever is saved, and wherever the server is killed, closed or its file
+// written anew: what is read is what was saved.
+func TestWhatIsReadIsWhatWasSaved(t *testing.T) {
+	folder := fastFolder(t)
+	chance := rand.New(rand.NewPCG(*seed, 7))
+	s := mustOpen(t, filepath.Join(folder, "call-me.db"))
+	defer func() { s.close() }()
+	book := aBookkeeper{}
+	for i := range 200 {
+		writes := someWrites(chance, []int{0, 1, 3, 10, 100, 700}[chance.IntN(6)])
+		if err := s.save(uint64(i), writes); err != nil {
+			t.Fatal(err)
+		}
+		book.note(writes)
+		switch chance.IntN(8) {
+		case 0: // killed
+			b := asKilled(t, s)
+			s.close()
+			if err := os.WriteFile(s.path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, s.path)
+		case 1:
+			if err := s.close(); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, s.path)
+		case 2:
+			if err := s.saveTight(uint64(i), nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.reserve(); err != nil {
+				t.Fatal(err)
+			}
+		case 3:
+			if err := s.rewrite(uint64(i), book.records()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s.header.counter != uint64(i) {
+			t.Fatalf("the counter is %d, want %d", s.header.counter, i)
+		}
+		book.check(t, s)
+	}
+}
+
+func TestOfTheWritesOfOneKeyTheLastCounts(t *testing.T) {
+	w := func(bucket, key, value string) write { return write{bucket, []byte(key), []byte(value)} }
+	got := latestWrites([]write{w("a", "x", "1"), w("b", "x", "2"), {"a", []byte("x"), nil}, w("a", "y", "3"), w("a", "x", "4")})
+	want := []write{w("b", "x", "2"), w("a", "y", "3"), w("a", "x", "4")}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A record is damaged, which only loading shows: closing must not
+// change such a file.
+func TestAFileThatIsRefusedWhenItIsLoadedIsLeftAsItIs(t *testing.T) {
+	s := mustOpen(t, tempDB(t))
+	defer s.close()
+	s.save(1, sampleWrites(3))
+	s.save(2, sampleWrites(4)[9:])
+	b := asKilled(t, s)
+	at := bytes.Index(b, []byte("request-1"))
+	for at >= 0 {
+		b[at]++
+		at = bytes.Index(b, []byte("request-1"))
+	}
+	damaged, err := openBytes(t, t.TempDir(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := contents(t, damaged); !errors.Is(err, errDamaged) {
+		t.Errorf("reading it: %v", err)
+	}
+	damaged.close()
+	if now, _ := os.ReadFile(damaged.path); !bytes.Equal(now, b) {
+		t.Error("the file was changed")
 	}
 }

@@ -24,90 +24,37 @@ const (
 	reservePiece = 900
 )
 
-// settlePiece is how many writes of the journal are settled at once on a disk
-// that is too full for more: each may need a page or two.
-const settlePiece = 8
+const reservePieces = reserveSize / reservePiece
 
 // saveTight saves on a full disk: writes that take more away than they add.
-// It uses the reserve up, for what the journal holds too.
+// It uses the reserve up.
 func (s *store) saveTight(counter uint64, writes []write) error {
 	if s.reserved {
 		if err := s.update(dropReserve); err != nil {
 			return err
 		}
-		s.reserved, s.journal.closed = false, true
+		s.reserved = false
 	}
-	if err := s.settleInPieces(); err != nil {
-		return err
-	}
-	return s.settle(counter, writes)
+	return s.save(counter, writes)
 }
 
-// settleInPieces moves what the journal holds to where it belongs, so that
-// what one piece frees serves the next. The journal counts as settled only
-// with the next settle; until then its writes would be done once more.
-func (s *store) settleInPieces() error {
-	s.pending = s.latest(s.pending)
-	for size := len(s.pending); len(s.pending) > 0; {
-		h, piece := s.header, s.pending[:min(size, len(s.pending))]
-		switch err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, piece) }); {
-		case errors.Is(err, errNoSpace) && size > settlePiece:
-			size = max(size/4, settlePiece)
-		case err != nil:
-			return err
-		default:
-			s.header, s.pending = h, s.pending[len(piece):]
-		}
-	}
-	s.pending = nil // and what they were in
-	return nil
-}
-
-// reserve sets space aside again: for the journal too, or, where that does not
-// fit, without it, and then the journal stays closed. Its error is errNoSpace
-// while there is none, or as with save.
+// reserve sets space aside again. Its error is errNoSpace while there is none,
+// or as with save.
 func (s *store) reserve() error {
-	if err := s.settleInPieces(); err != nil {
-		return err
+	if s.reserved {
+		return nil
 	}
-	put := func(sectors int) error {
-		return s.update(func(tx *bbolt.Tx) error { return putReserve(tx, 0, reservePieces(sectors)) })
-	}
-	err := errNoSpace
-	if !s.reserved { // else it would need its space twice
-		err = put(s.journal.sectors)
-	}
-	if errors.Is(err, errNoSpace) {
-		err = put(0)
-	}
-	if err == nil {
-		s.lookAtReserve()
-	}
+	err := s.update(putReserve)
+	s.reserved = err == nil
 	return err
 }
 
-// lookAtReserve notes how much is set aside: with less than the journal needs
-// nothing more goes into it.
-func (s *store) lookAtReserve() {
-	s.db.View(func(tx *bbolt.Tx) error {
-		key, _ := tx.Bucket([]byte(reserveBucket)).Cursor().Last()
-		s.reserved = key != nil
-		s.journal.closed = key == nil || int(binary.BigEndian.Uint16(key))+1 < reservePieces(s.journal.sectors)
-		return nil
-	})
-}
-
-func reservePieces(sectors int) int {
-	return (reserveSize + 2*sectors*journalSector) / reservePiece
-}
-
-// putReserve sets aside what a transaction needs, and a place for all that a
-// journal holds, in pages that are half full.
-func putReserve(tx *bbolt.Tx, from, to int) error {
+// putReserve sets aside what a transaction needs, in pages that are half full.
+func putReserve(tx *bbolt.Tx) error {
 	b := tx.Bucket([]byte(reserveBucket))
 	b.FillPercent = 1
 	piece := make([]byte, reservePiece)
-	for i := from; i < to; i++ {
+	for i := range reservePieces {
 		if err := b.Put(binary.BigEndian.AppendUint16(nil, uint16(i)), piece); err != nil {
 			return err
 		}

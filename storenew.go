@@ -28,112 +28,88 @@ func globQuote(name string) string {
 }
 
 // create makes a new file where there is none. It is complete, synced and locked
-// before publish, which is os.Link, gives it its name: a power failure leaves
-// the whole file or none. Of two servers that do this at once, only one
-// succeeds.
-func (s *store) create(publish func(from, to string) error) error {
-	err := s.replace(header{format: format}, nil, publish)
+// before link, which is os.Link, gives it its name: a power failure leaves the
+// whole file or none. Of two servers that do this at once, one succeeds.
+func (s *store) create(link func(from, to string) error) error {
+	err := s.replace(header{format: format}, nil, link)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return errInUse
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // no links on this file system
-		return s.createOver()
+		return s.createInPlace()
 	}
 	return err
 }
 
-// createOver makes a new file in the place of an empty one, which is locked
-// until it is replaced.
-func (s *store) createOver() error {
-	release, err := holdEmpty(s.path)
+// createInPlace makes a file where there is an empty one, or none on a file
+// system without links. Of two servers that do this at once, one gets bbolt's
+// lock on the file. A power failure within bbolt's first write may leave a file
+// that is refused; it holds no records yet.
+func (s *store) createInPlace() error {
+	db, _, err := openBolt(s.path, os.O_CREATE)
 	if err != nil {
 		return err
 	}
-	defer release()
-	return s.replace(header{format: format}, nil, os.Rename)
-}
-
-// rewrite replaces the file by a new one with exactly these records. The old
-// one stays as it is when that fails; only one of format 1, on a full disk, is
-// changed instead.
-func (s *store) rewrite(counter uint64, records []write) error {
-	err := s.replace(header{format: format, counter: counter}, records, os.Rename)
-	if err != nil && isFull(err) && s.header.format == 1 {
-		err = s.upgrade()
+	h := header{format: format}
+	err = guard(func() error {
+		return db.Update(func(tx *bbolt.Tx) error {
+			if !isBlank(tx) {
+				return errInUse // another server was faster, and has ended since
+			}
+			return fillBuckets(tx, &h, nil)
+		})
+	})
+	if err == nil {
+		err = syncFolder(s.path)
 	}
 	if err != nil {
-		return fmt.Errorf("writing database %q anew: %w", s.path, err)
+		db.Close()
+		return err
 	}
+	s.db, s.header, s.reserved = db, h, true
 	return nil
 }
 
-// upgrade makes a file of format 1 one of today's, without a journal.
-func (s *store) upgrade() error {
-	h := s.header
-	h.format = format
-	err := s.update(func(tx *bbolt.Tx) error {
-		if _, err := tx.CreateBucketIfNotExists([]byte(journalBucket)); err != nil {
-			return err
-		}
-		return put(tx, &h, nil)
-	})
-	if err == nil {
-		s.header, s.journal = h, &journal{}
-		s.lookAtReserve()
-	}
-	return err
+// isBlank reports whether there is nothing at all in the file.
+func isBlank(tx *bbolt.Tx) bool {
+	key, _ := tx.Cursor().First()
+	return key == nil
 }
 
-// lacks reports that the file has no journal, or must not use it, because the
-// disk has once been too small or too full.
-func (s *store) lacks() bool { return false }
-
-// regain gives the file what it lacks, if there is space for it now.
-func (s *store) regain(counter uint64, records []write) error {
-	err := s.replaceWith(journalSectors, header{format: format, counter: counter}, records, os.Rename)
-	if err != nil && !isFull(err) {
+// rewrite replaces the file by a new one with exactly these records. The old
+// one stays as it is when that fails.
+func (s *store) rewrite(counter uint64, records []write) error {
+	err := s.replace(header{format: format, counter: counter}, records, os.Rename)
+	if err != nil {
 		return fmt.Errorf("writing database %q anew: %w", s.path, err)
 	}
 	return nil
 }
 
 // replace builds a file aside, publishes it under the store's path, and takes
-// it in place of the one that was open. The lock on it is never let go. On a
-// disk that is too small for a journal the file has none.
+// it in place of the one that was open. The lock on it is never let go.
 func (s *store) replace(h header, records []write, publish func(from, to string) error) error {
-	err := s.replaceWith(journalSectors, h, records, publish)
-	if err != nil && isFull(err) {
-		err = s.replaceWith(0, h, records, publish)
-	}
-	return err
-}
-
-func (s *store) replaceWith(sectors int, h header, records []write, publish func(from, to string) error) error {
 	aside, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
 	if err != nil {
 		return err
 	}
 	aside.Close()
 	defer os.Remove(aside.Name())
-	if err := fill(aside.Name(), sectors, &h, records); err != nil {
+	if err := fill(aside.Name(), &h, records); err != nil {
 		return err
 	}
-	db, file, err := openBolt(aside.Name(), 0)
+	db, _, err := openBolt(aside.Name(), 0)
 	if err != nil {
 		return err
 	}
-	j, err := findJournal(db, file, h.sectors)
-	if err == nil {
-		err = publish(aside.Name(), s.path)
-	}
-	if err != nil {
+	if err := publish(aside.Name(), s.path); err != nil {
 		db.Close()
 		return err
 	}
 	if s.db != nil && !s.broken {
 		s.db.Close()
 	}
-	s.db, s.header, s.journal, s.pending = db, h, j, nil
+	s.db, s.header = db, h
 	s.reserved, s.doubtful, s.broken = true, false, false
 	return syncFolder(s.path)
 }
@@ -141,73 +117,38 @@ func (s *store) replaceWith(sectors int, h header, records []write, publish func
 // writeCopy fills the empty file at path with a database of exactly these
 // records, and makes it durable.
 func writeCopy(path string, counter uint64, records []write) error {
-	err := fill(path, journalSectors, &header{format: format, counter: counter}, records)
-	if err != nil && isFull(err) {
-		if err := os.Truncate(path, 0); err != nil {
-			return err
-		}
-		err = fill(path, 0, &header{format: format, counter: counter}, records)
-	}
-	return err
+	return fill(path, &header{format: format, counter: counter}, records)
 }
-
-// emptySize is about how many bytes a file without records has. bbolt maps a
-// new file anew each time it has doubled, and copies what is going to be in it.
-func emptySize(sectors int) int {
-	return reservePieces(sectors)*1024 + journalSize(uint64(sectors)) + 32<<10
-}
-
-// fillPieces is how many pieces of the reserve go into the file at once: bbolt
-// keeps as many buffers as there are pages in its largest transaction.
-const fillPieces = 64
 
 // fill makes the empty file at path a database with exactly these records, and
 // durable. The file is closed again: what bbolt has mapped and buffered of it is
 // no longer needed.
-func fill(path string, sectors int, h *header, records []write) error {
-	h.sectors = uint64(sectors)
-	db, file, err := openBolt(path, emptySize(sectors))
+func fill(path string, h *header, records []write) error {
+	db, _, err := openBolt(path, 0)
 	if err != nil {
 		return err
 	}
 	db.NoSync = true // until it is whole
-	err = guard(func() error { return fillBuckets(db, sectors, h, records) })
-	if err == nil {
-		err = formatJournal(db, file, h.sectors)
-	}
+	err = guard(func() error {
+		return db.Update(func(tx *bbolt.Tx) error { return fillBuckets(tx, h, records) })
+	})
 	if err == nil {
 		err = db.Sync()
 	}
 	return errors.Join(err, db.Close())
 }
 
-func fillBuckets(db *bbolt.DB, sectors int, h *header, records []write) error {
-	err := db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range append([]string{metaBucket, journalBucket, reserveBucket}, recordBuckets...) {
-			if _, err := tx.CreateBucket([]byte(name)); err != nil {
-				return err
-			}
+// fillBuckets makes all that a file has.
+func fillBuckets(tx *bbolt.Tx, h *header, records []write) error {
+	for _, name := range append([]string{metaBucket, reserveBucket}, recordBuckets...) {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
+			return err
 		}
-		if sectors == 0 {
-			return nil
-		}
-		return tx.Bucket([]byte(journalBucket)).Put(sectorsKey, make([]byte, journalSize(h.sectors)))
-	})
-	for from, all := 0, reservePieces(sectors); err == nil && from < all; from += fillPieces {
-		err = db.Update(func(tx *bbolt.Tx) error { return putReserve(tx, from, min(from+fillPieces, all)) })
 	}
-	if err != nil {
+	if err := putReserve(tx); err != nil {
 		return err
 	}
-	return db.Update(func(tx *bbolt.Tx) error { return put(tx, h, records) })
-}
-
-func formatJournal(db *bbolt.DB, file *os.File, sectors uint64) error {
-	j, err := findJournal(db, file, sectors)
-	if err != nil {
-		return err
-	}
-	return j.format()
+	return put(tx, h, records)
 }
 
 // syncFolder makes a new name durable. Windows cannot, and need not.
@@ -217,8 +158,9 @@ func syncFolder(path string) error {
 		return err
 	}
 	defer folder.Close()
-	if err := folder.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, syscall.EINVAL) && os.PathSeparator == '/' {
-		return err
+	err = folder.Sync()
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) || os.PathSeparator != '/' {
+		return nil
 	}
-	return nil
+	return err
 }

@@ -3,6 +3,7 @@ package main
 // Opening a file that is there, with all doubt: bbolt trusts what it maps.
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,9 +44,9 @@ func openStore(path string) (s *store, err error) {
 	case info.IsDir():
 		return nil, errors.New("it is a folder")
 	case info.Size() == 0:
-		return s, s.createOver()
+		return s, s.createInPlace()
 	}
-	if err := inspect(path); err != nil {
+	if err := inspect(path, nil); err != nil {
 		return nil, err
 	}
 	db, file, err := openBolt(path, 0)
@@ -53,24 +54,22 @@ func openStore(path string) (s *store, err error) {
 		return nil, err
 	}
 	s.db = db
-	err = guard(s.readHeader)
-	if err == nil {
-		err = guard(func() error { return s.readJournal(file) })
-	}
-	if err == nil {
-		err = syncFolder(path) // a server that was killed may not have done so
-	}
+	err = guard(func() error { return s.takeUp(file) })
 	if err != nil {
 		db.Close()
 		return nil, err
 	}
 	s.sweep()
+	if s.header.format == 0 {
+		return s, s.takeOver2019()
+	}
 	return s, nil
 }
 
-// inspect looks at the file without writing to it. It shares the file's lock
-// with other readers, so that no server changes it meanwhile.
-func inspect(path string) error {
+// inspect looks at the file without writing to it, and calls each, if it is not
+// nil, for every record as load does. It shares the file's lock with other
+// readers, so that no server changes it meanwhile.
+func inspect(path string, each func(bucket string, key, value []byte) error) error {
 	var file *os.File
 	db, err := open(path, &bbolt.Options{ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag, mode)
@@ -85,20 +84,32 @@ func inspect(path string) error {
 	if err != nil {
 		return err
 	}
-	return guard(func() error { return checkSound(file, info.Size()) })
+	err = guard(func() error { return checkSound(file, info.Size()) })
+	if err != nil || each == nil {
+		return err
+	}
+	return guard(func() error {
+		return db.View(func(tx *bbolt.Tx) error {
+			h, err := readHeader(tx)
+			if err != nil {
+				return err
+			}
+			return loadRecords(tx, h, each)
+		})
+	})
 }
 
-// openBolt opens an existing file for writing, and maps at least so many bytes
-// of it. When the file was replaced while we waited for its lock, it begins
+// openBolt opens a file for writing: an existing one, or with os.O_CREATE as
+// flag any. When the file was replaced while we waited for its lock, it begins
 // anew.
-func openBolt(path string, size int) (db *bbolt.DB, file *os.File, err error) {
+func openBolt(path string, create int) (db *bbolt.DB, file *os.File, err error) {
 	openFile := func(name string, flag int, mode os.FileMode) (*os.File, error) {
-		f, err := os.OpenFile(name, flag&^os.O_CREATE, mode)
+		f, err := os.OpenFile(name, flag&^os.O_CREATE|create, mode)
 		file = f
 		return f, err
 	}
 	for {
-		db, err := open(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, InitialMmapSize: size, OpenFile: openFile})
+		db, err := open(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -130,90 +141,97 @@ func open(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	return db, err
 }
 
-func (s *store) readHeader() error {
-	return s.db.View(func(tx *bbolt.Tx) error {
-		meta := tx.Bucket([]byte(metaBucket))
-		switch {
-		case meta == nil && tx.Bucket([]byte(bucket2019)) != nil:
-			s.header = header{} // format 0
+// takeUp reads the header of the open file, fills a file that has nothing in it
+// yet, and makes sure that what it shows is on the disk.
+func (s *store) takeUp(file *os.File) error {
+	blank := false
+	err := s.db.View(func(tx *bbolt.Tx) (err error) {
+		if blank = isBlank(tx); blank {
 			return nil
-		case meta == nil && tx.Bucket([]byte(leaseBucket)) == nil:
-			return errors.New("this bbolt file is not call-me's")
-		case meta == nil:
-			return fmt.Errorf("%w: bucket %q is missing", errDamaged, metaBucket)
 		}
-		if err := unseal(metaBucket, stateKey, meta.Get(stateKey), s.header.code); err != nil {
+		s.header, err = readHeader(tx)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.syncAgain(file); err != nil {
+		return err
+	}
+	if blank {
+		h := header{format: format}
+		if err := s.update(func(tx *bbolt.Tx) error { return fillBuckets(tx, &h, nil) }); err != nil {
 			return err
 		}
-		buckets := []string{leaseBucket, lineBucket, historyBucket, reserveBucket, journalBucket}
-		switch {
-		case s.header.format > format:
-			return fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it", s.header.format, format)
-		case s.old():
-			buckets = recordBuckets
-		}
-		for _, name := range buckets {
-			if tx.Bucket([]byte(name)) == nil {
-				return fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
-			}
+		s.header = h
+	}
+	return s.db.View(func(tx *bbolt.Tx) error {
+		if b := tx.Bucket([]byte(reserveBucket)); b != nil {
+			key, _ := b.Cursor().First()
+			s.reserved = key != nil
 		}
 		return nil
 	})
 }
 
-// readJournal takes up what the journal holds, and what is set aside for it.
-// What a server left that was killed, it may not have synced, or in vain: it
-// may be told only after a sync that works. Of bbolt's pages that is true only
-// for those that it syncs last.
-func (s *store) readJournal(file *os.File) error {
-	if s.old() {
-		return nil
-	}
-	j, err := findJournal(s.db, file, s.header.sectors)
-	if err != nil {
-		return err
-	}
-	groups, err := j.read(s.header.settled)
-	if err != nil {
-		return err
-	}
-	for _, g := range groups {
-		s.header.counter = g.counter
-		s.pending = append(s.pending, g.writes...)
-	}
-	s.journal = j
-	s.lookAtReserve()
+// syncAgain makes durable what a killed server has written and not synced, or
+// synced in vain: after a sync that failed, the system takes pages to be on the
+// disk that may not be. bbolt syncs a transaction's pages before it writes the
+// meta page that makes them count, so only the meta pages are written once
+// more. An empty transaction would not do: it writes one of the two meta pages,
+// and the other one could then be older on the disk than bbolt ever leaves it.
+func (s *store) syncAgain(file *os.File) error {
 	meta := make([]byte, 2*s.db.Info().PageSize)
 	if _, err := file.ReadAt(meta, 0); err != nil {
 		return err
 	}
-	if err := writeBack(file, 0, meta); err != nil {
+	if _, err := file.WriteAt(meta, 0); err != nil {
 		return err
 	}
-	return s.db.Sync()
-}
-
-// findJournal returns the journal of an open database, which has so many
-// sectors. Its size is known from the header, which has a checksum, as the
-// page in which it stands has none.
-func findJournal(db *bbolt.DB, file *os.File, sectors uint64) (*journal, error) {
-	j := &journal{file: file, sectors: int(sectors)}
-	err := db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(journalBucket))
-		value := b.Get(sectorsKey)
-		if sectors == 0 && value == nil {
-			return nil
-		}
-		from, size, err := onlyValue(file, uint64(db.Info().PageSize), uint64(b.Root()))
-		if err == nil && (sectors == 0 || size != len(value) || size != journalSize(sectors)) {
-			err = unsound("its journal has %d bytes", len(value))
-		}
-		j.offset = (from + journalSector - 1) / journalSector * journalSector
+	if err := s.db.Sync(); err != nil {
 		return err
-	})
-	return j, err
+	}
+	return syncFolder(s.path)
 }
 
-// journalSize is how many bytes a journal has: a sector more than it uses, as
-// they may not begin where one does.
-func journalSize(sectors uint64) int { return int(sectors+1) * journalSector }
+// takeOver2019 writes a file of the call-me of 2019 anew, in today's form.
+func (s *store) takeOver2019() error {
+	var records []write
+	counter, err := s.load(func(bucket string, key, value []byte) error {
+		records = append(records, write{bucket, bytes.Clone(key), bytes.Clone(value)})
+		return nil
+	})
+	if err == nil {
+		err = s.rewrite(counter, records)
+	}
+	if err != nil {
+		s.db.Close()
+	}
+	return err
+}
+
+// readHeader returns the header of a file of call-me's: with format 0 for one of
+// 2019. Its error says what else the file is.
+func readHeader(tx *bbolt.Tx) (h header, err error) {
+	meta := tx.Bucket([]byte(metaBucket))
+	switch {
+	case meta == nil && tx.Bucket([]byte(bucket2019)) != nil:
+		return header{}, nil
+	case meta == nil && tx.Bucket([]byte(leaseBucket)) == nil:
+		return h, errors.New("this bbolt file is not call-me's")
+	case meta == nil:
+		return h, fmt.Errorf("%w: bucket %q is missing", errDamaged, metaBucket)
+	}
+	if err := unseal(metaBucket, stateKey, meta.Get(stateKey), h.code); err != nil {
+		return h, err
+	}
+	if h.format != format {
+		return h, fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it", h.format, format)
+	}
+	for _, name := range append([]string{reserveBucket}, recordBuckets...) {
+		if tx.Bucket([]byte(name)) == nil {
+			return h, fmt.Errorf("%w: bucket %q is missing", errDamaged, name)
+		}
+	}
+	return h, nil
+}
