@@ -132,12 +132,9 @@ func (k *keeper) committed() (counter uint64, records []write) {
 	return max(counter, uint64(time.Now().UnixMilli())), s.writes
 }
 
-// A copyCount says what is in a copy.
-type copyCount struct{ leases, places, events int }
-
 // backup writes a copy of the server's file to path. Whatever stands there is
 // replaced by the whole copy, or left as it is. It tries for up to a minute.
-func (c *client) backup(ctx context.Context, path string, tell func(error)) (copyCount, error) {
+func (c *client) backup(ctx context.Context, path string, tell func(error)) (recordCount, error) {
 	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
 	for {
 		copied, err := c.fetchCopy(ctx, path)
@@ -155,7 +152,7 @@ func (c *client) backup(ctx context.Context, path string, tell func(error)) (cop
 	}
 }
 
-func (c *client) fetchCopy(ctx context.Context, path string) (copied copyCount, err error) {
+func (c *client) fetchCopy(ctx context.Context, path string) (copied recordCount, err error) {
 	aside, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return copied, err
@@ -171,7 +168,7 @@ func (c *client) fetchCopy(ctx context.Context, path string) (copied copyCount, 
 	if err := aside.Close(); err != nil {
 		return copied, err
 	}
-	if copied, err = countRecords(aside.Name()); err != nil {
+	if copied, err = checkFile(aside.Name()); err != nil {
 		return copied, fmt.Errorf("checking the copy: %w", err)
 	}
 	if err := os.Rename(aside.Name(), path); err != nil {
@@ -217,23 +214,4 @@ func (c *client) download(ctx context.Context, to io.Writer) error {
 			return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
 		}
 	}
-}
-
-// countRecords checks a whole copy, as a server would at its start.
-func countRecords(path string) (n copyCount, err error) {
-	err = inspect(path, func(bucket string, key, value []byte) (err error) {
-		switch bucket {
-		case leaseBucket:
-			n.leases++
-			_, _, err = readLease(key, value)
-		case lineBucket:
-			n.places++
-			_, _, err = readPlace(key, value)
-		case historyBucket:
-			n.events++
-			_, err = readEvent(key, value)
-		}
-		return err
-	})
-	return n, err
 }

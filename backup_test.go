@@ -138,7 +138,7 @@ func TestOneCopyAtATimeAndNothingStaysAside(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "copy.db")
 	os.WriteFile(file, []byte(r.body), 0o600)
-	if n, err := countRecords(file); err != nil || n != (copyCount{leases: 1, events: 1}) {
+	if n, err := checkFile(file); err != nil || n != (recordCount{leases: 1, events: 1}) {
 		t.Errorf("%+v, %v", n, err)
 	}
 	s.call("HEAD /backup").want(t, 200, "")

@@ -137,7 +137,7 @@ func TestWhatPeopleAreToldToTypeExists(t *testing.T) {
 			variables = append(variables, s.variable)
 		}
 	}
-	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|serve|health|backup|completion)\b` +
+	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|serve|health|backup|check|completion)\b` +
 		`(?:"[^"\n]*"|[^\n<>}'"` + "`" + `|;)&])*)`)
 	variable := regexp.MustCompile(`\bCALL_ME_[A-Z_]*[A-Z]\b`)
 	for _, file := range documented(t) {

@@ -110,7 +110,7 @@ func newApp(t *terminal) *cli.App {
 			return exitError(exitUsage)
 		},
 		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
-			statusCommand(t), historyCommand(t), backupCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
+			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
 	}
 	ofClient := variables(&clientConfig{})
 	for _, command := range app.Commands {

@@ -200,6 +200,7 @@ var commandsThatPrint = map[string][]struct{ args, says string }{
 	"status":        {{"status", "seen holder"}, {"status uat", "seen reason"}, {"status --json", "seen environment"}, {"status --watch", "seen holder"}, {"status " + completionFlag, "seen environment"}},
 	"history":       {{"history", "seen event"}, {"history --json", "seen from"}},
 	"backup":        {{"backup no/such/PAYLOAD", ""}},
+	"check":         {{"check no/such/PAYLOAD", ""}},
 	"health":        {{"health PAYLOAD", ""}},
 	"completion":    {{"completion PAYLOAD", ""}, {"completion bash", ""}},
 	guardianCommand: nil, // prints nothing
