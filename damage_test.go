@@ -105,9 +105,7 @@ var damages = []damage{
 
 // soundFiles are what is damaged: nearly empty; with pages that were freed
 // and used again; large, with branch pages. Each with its records, and as it
-// was some commits before. And one that a killed server left, with groups in
-// its journal. If the last of these is as it was before, it was never saved:
-// so there is no before.
+// was some commits before.
 func soundFiles(t *testing.T) (files [][3][]byte) {
 	t.Helper()
 	for _, commits := range [][]int{{1, 2}, {10, 40, 20, 60, 5, 80, 100, 90}, {100, 700, 400, 800, 1200}} {
