@@ -501,11 +501,11 @@ func TestTrustPower(t *testing.T) {
 		}
 		switch {
 		case sessions%3 == 1:
-			faults = append(faults, []string{"-e", failing(5)}) // the first four make the file
+			faults = append(faults, []string{"-e", failing(3)}) // the first two make the file
 		case sessions%3 == 2 && chance.IntN(4) == 0:
 			faults = append(faults, []string{"-e", fmt.Sprint("inject=fsync:signal=SIGKILL:when=", 1+chance.IntN(2))})
 		case sessions%3 == 2:
-			for from := 5; len(faults) == 0 || len(faults) < 3 && chance.IntN(2) == 0; from = 2 { // the first one takes up the file
+			for from := 3; len(faults) == 0 || len(faults) < 3 && chance.IntN(2) == 0; from = 2 { // the first one takes up the file
 				faults = append(faults, []string{"-e", failing(from), "-e", "inject=renameat:signal=SIGKILL:when=1"})
 			}
 		}
