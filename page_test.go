@@ -182,6 +182,19 @@ func (v *visit) script(code string) (result string) {
 	return result
 }
 
+// until waits until JavaScript says true.
+func (v *visit) until(code string) {
+	v.t.Helper()
+	eventually(v.t, code, func() bool { return v.script(code) == "true" })
+}
+
+// press clicks a button as soon as one can. A refresh may replace the button at
+// any time, so the page itself looks for it.
+func (v *visit) press(selector string) {
+	v.t.Helper()
+	v.until(fmt.Sprintf("((b) => b?.checkVisibility() && !b.disabled && [b.click()].length === 1)(document.querySelector(%q))", selector))
+}
+
 func (v *visit) quiet(s *site) {
 	v.t.Helper()
 	v.mu.Lock()
@@ -215,7 +228,8 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	}
 
 	// a dialog stays open while the page changes under it
-	v.do(chromedp.Click(`[data-act=force]`, chromedp.ByQuery), chromedp.WaitVisible("#confirm", chromedp.ByQuery))
+	v.press("[data-act=force]")
+	v.do(chromedp.WaitVisible("#confirm", chromedp.ByQuery))
 	s.call("POST /maybe?environment=perf&id=another-1&holder=somebody")
 	v.shows("somebody")
 	if open, says := v.script(`document.getElementById("confirm").open`), v.script(`document.getElementById("confirm-holder").textContent`); open != "true" || says != "github:acme/shop/run/1/deploy" {
@@ -231,7 +245,8 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	s.call("DELETE /maybe?environment=uat&id=waiting-1")
 	s.call("POST /maybe?environment=uat&id=abcdefgh&holder=old")
 	v.shows("old")
-	v.do(chromedp.Click(`[data-environment=uat][data-act=force]`, chromedp.ByQuery), chromedp.WaitVisible("#confirm", chromedp.ByQuery))
+	v.press("[data-environment=uat][data-act=force]")
+	v.do(chromedp.WaitVisible("#confirm", chromedp.ByQuery))
 	s.call("DELETE /maybe?environment=uat&id=abcdefgh")
 	s.call("POST /maybe?environment=uat&id=hgfedcba&holder=new")
 	v.do(chromedp.Click("#confirm [type=submit]", chromedp.ByQuery))
@@ -255,7 +270,7 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	v.shows("median wait")
 
 	// release one's own
-	v.do(chromedp.Click(`[data-act=release]`, chromedp.ByQuery))
+	v.press("[data-act=release]")
 	for strings.Contains(s.call("GET /environments?environment=perf").body, `"holder":"ann"`) {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -293,11 +308,12 @@ func TestNamesOnThePageDoNotTurnTheTextAroundThem(t *testing.T) {
 	v := newBrowser(t)
 	v.open(s.url, "ann")
 	v.shows("סיבה")
-	v.do(chromedp.Click("[data-act=force]", chromedp.ByQuery), chromedp.WaitVisible("#confirm", chromedp.ByQuery))
+	v.press("[data-act=force]")
+	v.do(chromedp.WaitVisible("#confirm", chromedp.ByQuery))
 	v.script(`confirmation.querySelector("form").requestSubmit()`)
 	v.do(chromedp.WaitNotVisible("#confirm", chromedp.ByQuery))
 	s.call("POST /maybe?" + url.Values{"environment": {"כלם"}, "id": {"12345678"}, "holder": {"ann"}}.Encode())
-	v.do(chromedp.WaitVisible("[data-act=release]", chromedp.ByQuery))
+	v.until(`document.querySelector("[data-act=release]")?.checkVisibility()`)
 	s.call("DELETE /maybe?" + url.Values{"environment": {"כלם"}, "id": {"12345678"}}.Encode())
 	bare := v.script(`(() => {
 		const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
