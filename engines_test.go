@@ -284,7 +284,7 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 		t.Helper()
 		eventually(t, x.engine.name+" is in line", func() bool { _, line := d.uat(); return len(line) == 1 })
 		_, line := d.uat()
-		if !strings.HasPrefix(line[0].Holder, x.engine.holder("run")) || !strings.HasPrefix(line[0].URL, x.engine.link) {
+		if !strings.HasPrefix(string(line[0].Holder), x.engine.holder("run")) || !strings.HasPrefix(string(line[0].URL), x.engine.link) {
 			t.Errorf("in line is %+v", line[0])
 		}
 		eventually(t, fmt.Sprintf("its log has %q", log), func() bool {
@@ -296,7 +296,7 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 	workflow := shop.start()
 	waits(workflow, "waiting for uat, next in line; held by somebody")
 	d.call("DELETE", "/maybe?environment=uat&id=12345678")
-	eventually(t, "the workflow has uat", func() bool { lease, _ := d.uat(); return lease != nil && lease.Holder == shop.engine.holder("run") })
+	eventually(t, "the workflow has uat", func() bool { lease, _ := d.uat(); return lease != nil && string(lease.Holder) == shop.engine.holder("run") })
 
 	pipeline := billing.start()
 	waits(pipeline, "waiting for uat, next in line; held by github:acme/shop/run/4711/run", "https://github.com/acme/shop/actions/runs/4711")
@@ -331,7 +331,7 @@ func TestEnginesEveryWayOfARecipeHoldsUATAndFreesIt(t *testing.T) {
 					r.touch("hold-" + e.name)
 					success := r.start()
 					r.isTested()
-					if lease, _ := d.uat(); lease == nil || !strings.HasPrefix(lease.Holder, e.holder(way)) || !strings.HasPrefix(lease.URL, e.link) {
+					if lease, _ := d.uat(); lease == nil || !strings.HasPrefix(string(lease.Holder), e.holder(way)) || !strings.HasPrefix(string(lease.URL), e.link) {
 						t.Errorf("uat is held by %+v", lease)
 					}
 					r.remove("hold-" + e.name)
