@@ -296,7 +296,10 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 	workflow := shop.start()
 	waits(workflow, "waiting for uat, next in line; held by somebody")
 	d.call("DELETE", "/maybe?environment=uat&id=12345678")
-	eventually(t, "the workflow has uat", func() bool { lease, _ := d.uat(); return lease != nil && string(lease.Holder) == shop.engine.holder("run") })
+	eventually(t, "the workflow has uat", func() bool {
+		lease, _ := d.uat()
+		return lease != nil && string(lease.Holder) == shop.engine.holder("run")
+	})
 
 	pipeline := billing.start()
 	waits(pipeline, "waiting for uat, next in line; held by github:acme/shop/run/4711/run", "https://github.com/acme/shop/actions/runs/4711")
