@@ -11,8 +11,8 @@ import (
 )
 
 // maxCompared is how many names are compared with a new one. A server with
-// more of them has names that programs make.
-const maxCompared = 1000
+// more of them has names that programs make, and would compare them all at each request.
+const maxCompared = 200
 
 // similar returns the environment that a caller of the named one may have
 // meant: an older one, whose name differs only in case or by one edit; empty
@@ -56,12 +56,12 @@ func (k *keeper) firstSeen(name string) uint64 {
 // Names that differ only in their numbers, as perf-1 and perf-2, are not
 // similar, nor are short ones, as qa and qb.
 func similarNames(a, b string) bool {
-	if a == b || isNumbered(a) && isNumbered(b) && withoutDigits(a) == withoutDigits(b) {
-		return false
-	}
-	if strings.EqualFold(a, b) {
-		return true
-	}
+	return a != b && (strings.EqualFold(a, b) || isOneEdit(a, b)) && !differInNumbers(a, b)
+}
+
+// isOneEdit reports whether one edit makes a of b. Names of less than three
+// characters are too short to tell.
+func isOneEdit(a, b string) bool {
 	x, y := []rune(a), []rune(b)
 	if max(len(x), len(y)) < 3 || len(x)-len(y) > 1 || len(y)-len(x) > 1 {
 		return false
@@ -74,6 +74,12 @@ func similarNames(a, b string) bool {
 	}
 	isSwap := len(x) == 2 && len(y) == 2 && x[0] == y[1] && x[1] == y[0]
 	return isSwap || len(x) <= 1 && len(y) <= 1
+}
+
+// differInNumbers reports whether two different names that both have digits are
+// the same without them.
+func differInNumbers(a, b string) bool {
+	return isNumbered(a) && isNumbered(b) && withoutDigits(a) == withoutDigits(b)
 }
 
 func isNumbered(name string) bool { return strings.ContainsFunc(name, unicode.IsDigit) }
