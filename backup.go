@@ -116,20 +116,19 @@ func (k *keeper) committed() (counter uint64, records []write) {
 	}
 	events := slices.Clone(k.past.events)
 	k.mu.RUnlock()
-	var s scribe
 	for _, l := range leases {
 		counter = max(counter, l.of.fence)
-		s.lease(l.environment, &l.of)
+		records = append(records, encodeLease(l.environment, &l.of))
 	}
 	for _, p := range places {
 		counter = max(counter, p.of.number)
-		s.place(p.environment, &p.of)
+		records = append(records, encodePlace(p.environment, &p.of))
 	}
 	for _, e := range events {
 		counter = max(counter, e.number)
-		s.event(e)
+		records = append(records, encodeEvent(e))
 	}
-	return max(counter, uint64(time.Now().UnixMilli())), s.writes
+	return max(counter, uint64(time.Now().UnixMilli())), records
 }
 
 // backup writes a copy of the server's file to path. Whatever stands there is

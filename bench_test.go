@@ -517,7 +517,7 @@ func heldByOthers(b testing.TB, n int) (path string) {
 		name := fmt.Sprintf("others-%d", i)
 		l := &lease{request: request{id: fmt.Sprintf("request-%d", i), holder: fmt.Sprintf("github:acme/shop/run/%d/deploy", i), ttl: time.Hour},
 			slot: name, fence: uint64(i + 1), since: time.Now(), ttl: time.Hour}
-		records = append(records, leaseRecord(name, l))
+		records = append(records, encodeLease(name, l))
 	}
 	if err := s.rewrite(uint64(n), records); err != nil {
 		b.Fatal(err)
@@ -774,28 +774,47 @@ func BenchmarkHandOver(b *testing.B) {
 	}
 }
 
-// plainBolt returns a function that commits one small record to a bbolt file
-// of its own, and says how long that took.
+// plainBolt returns a function that commits the records of a hand-over to a
+// bbolt file of its own, and says how long that took. The waiter's record is
+// committed before, as it is in call-me.
 func plainBolt(b *testing.B) func() time.Duration {
 	db, err := bbolt.Open(filepath.Join(b.TempDir(), "plain.db"), 0o600, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { db.Close() })
-	n := uint64(0)
-	return func() time.Duration {
-		start := time.Now()
+	commit := func(writes ...write) {
 		err := db.Update(func(tx *bbolt.Tx) error {
-			bucket, err := tx.CreateBucketIfNotExists([]byte(leaseBucket))
-			if err != nil {
-				return err
+			for _, w := range writes {
+				bucket, err := tx.CreateBucketIfNotExists([]byte(w.bucket))
+				if err == nil && w.value != nil {
+					err = bucket.Put(w.key, w.value)
+				} else if err == nil {
+					err = bucket.Delete(w.key)
+				}
+				if err != nil {
+					return err
+				}
 			}
-			n++
-			return bucket.Put([]byte("uat"), fmt.Appendf(make([]byte, 100), "%d", n))
+			return nil
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
+	}
+	request, holder, n := request{id: "request-00000001", holder: "github:acme/shop/run/1/deploy", ttl: time.Hour}, "github:acme/shop/run/1/deploy", uint64(0)
+	return func() time.Duration {
+		n += 3
+		now := time.Now()
+		waits := encodePlace("uat", &place{request: request, number: n, since: now})
+		served := waits
+		served.value = nil
+		commit(waits, encodeHeader(&header{format: format, counter: n}))
+		start := time.Now()
+		commit(encodeLease("uat", &lease{request: request, slot: "uat", fence: n + 2, since: now}),
+			encodeEvent(&event{number: n + 1, kind: released, at: now, environment: "uat", slot: "uat", id: request.id, holder: holder, fence: n}),
+			encodeEvent(&event{number: n + 2, kind: granted, at: now, environment: "uat", slot: "uat", id: request.id, holder: holder, fence: n + 2}),
+			served, encodeHeader(&header{format: format, counter: n + 2}))
 		return time.Since(start)
 	}
 }
@@ -916,14 +935,14 @@ func reportTimes(b *testing.B, name string, times []time.Duration) {
 // A commit is what one call waits for: the records that a grant writes, or a
 // release that hands the slot to the next in line.
 func BenchmarkCommit(b *testing.B) {
-	held := func(n uint64) write { return leaseRecord("uat", &lease{slot: "uat", fence: n, since: time.Now()}) }
+	held := func(n uint64) write { return encodeLease("uat", &lease{slot: "uat", fence: n, since: time.Now()}) }
 	happened := func(kind eventKind, n uint64) write {
-		return eventRecord(&event{number: n, kind: kind, at: time.Now(), environment: "uat", slot: "uat", fence: n})
+		return encodeEvent(&event{number: n, kind: kind, at: time.Now(), environment: "uat", slot: "uat", fence: n})
 	}
 	grant := func(n uint64) []write { return []write{held(n), happened(granted, n)} }
 	handOver := func(n uint64) []write {
-		ended, waits := held(n), placeRecord("uat", &place{number: n, request: request{id: "request-1"}, since: time.Now()})
-		left := placeRecord("uat", &place{number: n - 1})
+		ended, waits := held(n), encodePlace("uat", &place{number: n, request: request{id: "request-1"}, since: time.Now()})
+		left := encodePlace("uat", &place{number: n - 1})
 		ended.value, left.value = nil, nil
 		return []write{ended, happened(released, 2*n), left, waits, held(n), happened(granted, 2*n+1)}
 	}

@@ -39,7 +39,6 @@ const (
 type call struct {
 	kind        callKind
 	environment string
-	plain       bool // of 2019: the answer needs no particulars
 	request     request
 	wait        bool
 	claim       time.Duration
@@ -69,9 +68,8 @@ type inbox struct {
 
 	mu     sync.Mutex
 	calls  []*call
-	spare  []*call // memory for the next calls
-	came   int     // so many calls have, ever
-	closed bool    // nothing is taken any more
+	came   int  // so many calls have, ever
+	closed bool // nothing is taken any more
 }
 
 func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }
@@ -96,12 +94,13 @@ func (b *inbox) rouse() {
 	}
 }
 
-// empty returns the calls, which are valid until it is called again.
+// empty takes the calls out.
 func (b *inbox) empty() []*call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.calls, b.spare = emptied(b.spare, mostInRound), b.calls
-	return b.spare
+	calls := b.calls
+	b.calls = nil
+	return calls
 }
 
 func (b *inbox) close() []*call {

@@ -30,13 +30,13 @@ func checkFile(path string) (n recordCount, err error) {
 		switch bucket {
 		case leaseBucket:
 			n.leases++
-			_, _, err = readLease(key, value)
+			_, _, err = decodeLease(key, value)
 		case lineBucket:
 			n.places++
-			_, _, err = readPlace(key, value)
+			_, _, err = decodePlace(key, value)
 		case historyBucket:
 			n.events++
-			_, err = readEvent(key, value)
+			_, err = decodeEvent(key, value)
 		}
 		return err
 	})

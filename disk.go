@@ -76,7 +76,8 @@ func (k *keeper) tryDisk() {
 	switch {
 	case k.recovery == nil:
 	case k.broken:
-		k.diskTried(k.recovery.rewrite(k.last, k.records()))
+		_, records := k.committed()
+		k.diskTried(k.recovery.rewrite(k.last, records))
 	default:
 		k.diskTried(k.recovery.reserve())
 	}

@@ -33,8 +33,8 @@ func FuzzEnvironmentName(f *testing.F) {
 		if err != nil || q.check() != nil || q.get("environment") != name {
 			t.Errorf("%q came over the wire as %q, %v", name, q.get("environment"), err)
 		}
-		w := leaseRecord(name, &lease{slot: name, fence: 1, since: time.Unix(0, 1)})
-		if read, l, err := readLease(w.key, w.value); err != nil || read != name || l.slot != name {
+		w := encodeLease(name, &lease{slot: name, fence: 1, since: time.Unix(0, 1)})
+		if read, l, err := decodeLease(w.key, w.value); err != nil || read != name || l.slot != name {
 			t.Errorf("%q is stored as %q, %v", name, read, err)
 		}
 	})
@@ -166,37 +166,37 @@ func FuzzForwardedFor(f *testing.F) {
 // What is stored comes back; what somebody has changed is told, not believed.
 func FuzzStoredRecords(f *testing.F) {
 	for _, w := range []write{
-		leaseRecord("uat", &lease{slot: "uat", request: request{id: "12345678", holder: "h", ttl: time.Hour}, fence: 7, since: time.Unix(1, 0)}),
-		placeRecord("uat", &place{request: request{id: "12345678"}, number: 7, since: time.Unix(1, 0)}),
-		eventRecord(&event{number: 7, kind: granted, at: time.Unix(1, 0), environment: "uat"}),
+		encodeLease("uat", &lease{slot: "uat", request: request{id: "12345678", holder: "h", ttl: time.Hour}, fence: 7, since: time.Unix(1, 0)}),
+		encodePlace("uat", &place{request: request{id: "12345678"}, number: 7, since: time.Unix(1, 0)}),
+		encodeEvent(&event{number: 7, kind: granted, at: time.Unix(1, 0), environment: "uat"}),
 	} {
 		f.Add(w.key, w.value[checksumSize:])
 	}
 	f.Fuzz(func(t *testing.T, key, fields []byte) {
 		sealed := func(bucket string) []byte {
-			return seal(bucket, key, func(c *coder) { c.bytes = append(c.bytes, fields...) })
+			return encode(bucket, key, func(c *codec) { c.bytes = append(c.bytes, fields...) })
 		}
-		if name, l, err := readLease(key, sealed(leaseBucket)); err == nil {
-			w := leaseRecord(name, l)
-			if name2, l2, err := readLease(w.key, w.value); err != nil || name2 != name || l2.request != l.request || l2.fence != l.fence || !l2.since.Equal(l.since) {
+		if name, l, err := decodeLease(key, sealed(leaseBucket)); err == nil {
+			w := encodeLease(name, l)
+			if name2, l2, err := decodeLease(w.key, w.value); err != nil || name2 != name || l2.request != l.request || l2.fence != l.fence || !l2.since.Equal(l.since) {
 				t.Errorf("%q %+v became %q %+v, %v", name, l, name2, l2, err)
 			}
 		}
-		if name, p, err := readPlace(key, sealed(lineBucket)); err == nil {
-			w := placeRecord(name, p)
-			if name2, p2, err := readPlace(w.key, w.value); err != nil || name2 != name || p2.request != p.request || p2.number != p.number {
+		if name, p, err := decodePlace(key, sealed(lineBucket)); err == nil {
+			w := encodePlace(name, p)
+			if name2, p2, err := decodePlace(w.key, w.value); err != nil || name2 != name || p2.request != p.request || p2.number != p.number {
 				t.Errorf("%q %+v became %q %+v, %v", name, p, name2, p2, err)
 			}
 		}
-		if e, err := readEvent(key, sealed(historyBucket)); err == nil {
-			w := eventRecord(e)
-			if e2, err := readEvent(w.key, w.value); err != nil || e2.number != e.number || e2.environment != e.environment || e2.held != e.held {
+		if e, err := decodeEvent(key, sealed(historyBucket)); err == nil {
+			w := encodeEvent(e)
+			if e2, err := decodeEvent(w.key, w.value); err != nil || e2.number != e.number || e2.environment != e.environment || e2.held != e.held {
 				t.Errorf("%+v became %+v, %v", e, e2, err)
 			}
 		}
 		damaged := sealed(leaseBucket)
 		damaged[len(damaged)-1] ^= 1
-		if _, _, err := readLease(key, damaged); err == nil {
+		if _, _, err := decodeLease(key, damaged); err == nil {
 			t.Errorf("%q is read though it was changed", damaged)
 		}
 	})

@@ -23,38 +23,12 @@ type group struct {
 	log      []slog.Record
 }
 
-// roundLists are empty lists for the next round.
-type roundLists struct {
-	calls   []*call
-	changes []change
-	answers []outcome
-	touched []*environment
-}
-
-// mostInRound is for how much of each these lists keep their memory.
-const mostInRound = 1 << 10
-
-func (g *group) lists() roundLists {
-	return roundLists{emptied(g.calls, mostInRound), emptied(g.changes, mostInRound), emptied(g.answers, mostInRound), emptied(g.touched, mostInRound)}
-}
-
-// emptied empties a list, and keeps its memory unless that is for more than most.
-func emptied[T any](list []T, most int) []T {
-	if cap(list) > most {
-		return nil
-	}
-	clear(list)
-	return list[:0]
-}
-
 // apply runs the rules: renewals, releases, expiries, then requests.
 func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	inOrder(calls)
-	g := &group{round: &round{now: now, next: k.next, past: k.past, changes: k.lists.changes},
-		calls: calls, answers: slices.Grow(k.lists.answers, len(calls))[:len(calls)], touched: k.lists.touched}
-	k.lists = roundLists{}
+	g := &group{round: &round{now: now, next: k.next, past: k.past}, calls: calls, answers: make([]outcome, len(calls))}
 	g.requests, _ = slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
 	for i, c := range calls[:g.requests] {
 		g.answers[i] = k.applyOne(g, c)
@@ -318,12 +292,10 @@ func (k *keeper) answer(c *call, o outcome) {
 	a := answer{outcome: o}
 	if o.lease != nil {
 		c.granted = o.lease
-		if !c.plain && c.kind != callRelease { // the others do not look at it
-			l := *o.lease
-			a.lease = &l
-		}
+		l := *o.lease
+		a.lease = &l
 	}
-	if e := k.shown[c.environment]; e != nil && o.err != nil && !c.plain {
+	if e := k.shown[c.environment]; e != nil && o.err != nil {
 		a.held = e.leaseCopies()
 		if o.place != nil {
 			a.position = e.position(o.place)

@@ -59,11 +59,10 @@ type keeper struct {
 	// What follows belongs to run.
 	last     uint64 // number given
 	ticked   bool
-	lists    roundLists // memory for those of the next round
-	broken   bool       // the file must be written anew before anything is saved
-	deferred []*call    // until it is
-	tight    bool       // the disk is full: nothing new is taken in until the reserve is back
-	shrink   bool       // the next commit on the full disk deletes a tenth of the history
+	broken   bool    // the file must be written anew before anything is saved
+	deferred []*call // until it is
+	tight    bool    // the disk is full: nothing new is taken in until the reserve is back
+	shrink   bool    // the next commit on the full disk deletes a tenth of the history
 	probe    time.Time
 }
 
@@ -105,21 +104,21 @@ func (k *keeper) load(now time.Time) error {
 	counter, err := k.store.load(func(bucket string, key, value []byte) error {
 		switch bucket {
 		case leaseBucket:
-			name, l, err := readLease(key, value)
+			name, l, err := decodeLease(key, value)
 			if err != nil {
 				return err
 			}
 			l.start(now)
 			k.place(name, change{newLease: l})
 		case lineBucket:
-			name, p, err := readPlace(key, value)
+			name, p, err := decodePlace(key, value)
 			if err != nil {
 				return err
 			}
 			p.absent = now
 			k.place(name, change{newPlace: p})
 		case historyBucket:
-			e, err := readEvent(key, value)
+			e, err := decodeEvent(key, value)
 			if err != nil {
 				return err
 			}
@@ -151,25 +150,6 @@ func (k *keeper) environment(in map[string]*environment, name string) *environme
 		in[name] = e
 	}
 	return e
-}
-
-// records returns the committed state as the file has it.
-func (k *keeper) records() []write {
-	var s scribe
-	for name, e := range k.shown {
-		for _, l := range e.leases {
-			s.lease(name, l)
-		}
-		for _, p := range e.line {
-			if p.kept() {
-				s.place(name, p)
-			}
-		}
-	}
-	for _, e := range k.past.events {
-		s.event(e)
-	}
-	return s.writes
 }
 
 func (k *keeper) next() uint64 {
@@ -205,7 +185,6 @@ func (k *keeper) step() {
 	k.ticked = false
 	calls := k.gather()
 	if len(calls) == 0 && !ticked {
-		k.lists.calls = calls
 		return
 	}
 	if ticked && (k.broken || k.tight) && time.Now().After(k.probe) {
@@ -234,7 +213,6 @@ func (k *keeper) step() {
 	} else {
 		k.publish(g)
 	}
-	k.lists = g.lists()
 }
 
 // letCome lets everybody run who is ready to, for as long as that brings new
@@ -252,7 +230,7 @@ func (k *keeper) gather() []*call {
 	defer k.mu.Unlock()
 	k.take()
 	calls := k.queue
-	k.queue, k.lists.calls = k.lists.calls, nil
+	k.queue = nil
 	return calls
 }
 
@@ -260,13 +238,11 @@ func (k *keeper) gather() []*call {
 // everything else into the next round. The caller holds mu.
 func (k *keeper) take() {
 	exclusive := k.store.exclusive()
-	arrived := k.inbox.empty()
-	for _, c := range arrived {
+	for _, c := range k.inbox.empty() {
 		if c.kind != callRenew || !exclusive || !k.renewNow(c) {
 			k.queue = append(k.queue, c)
 		}
 	}
-	clear(arrived)
 }
 
 // putBack lets the next round begin with these calls, and be soon.
@@ -305,17 +281,17 @@ func (k *keeper) commit(g *group) error {
 			g.drop = len(k.past.events) / 10
 		}
 	}
-	var s scribe
+	var writes []write
 	for _, c := range g.changes {
-		if c.event == nil || !g.lean {
-			s.change(c)
+		if w, isStored := encodeChange(c); isStored && !(g.lean && c.event != nil) {
+			writes = append(writes, w)
 		}
 	}
 	for _, e := range k.past.events[:g.drop] {
-		s.drop(e)
+		writes = append(writes, deleteEvent(e))
 	}
 	start := time.Now()
-	err := save(k.last, latestWrites(s.writes))
+	err := save(k.last, latestWrites(writes))
 	k.metrics.committed(time.Since(start), err)
 	return err
 }

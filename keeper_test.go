@@ -1258,9 +1258,7 @@ func TestReadersMayLookWhileTheFileIsWrittenAnew(t *testing.T) {
 		})
 	}
 	for range 5 { // with -race, encoding must not write
-		g.keeper.mu.RLock()
-		g.records()
-		g.keeper.mu.RUnlock()
+		g.committed()
 	}
 	close(stop)
 	readers.Wait()

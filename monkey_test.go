@@ -60,21 +60,21 @@ func parse(encoded string) error {
 	return nil
 }
 
-// decode reads stored bytes: they are refused, or the same bytes again.
-func decode(key, value []byte) error {
-	name, l, err := readLease(key, value)
-	if err == nil && !bytes.Equal(leaseRecord(name, l).value, value) {
+// decodeAny reads stored bytes: they are refused, or the same bytes again.
+func decodeAny(key, value []byte) error {
+	name, l, err := decodeLease(key, value)
+	if err == nil && !bytes.Equal(encodeLease(name, l).value, value) {
 		return fmt.Errorf("the lease %q %x was read as %+v", key, value, l)
 	}
 	if err != nil && !errors.Is(err, errDamaged) {
 		return err
 	}
-	name, p, err := readPlace(key, value)
-	if err == nil && !bytes.Equal(placeRecord(name, p).value, value) {
+	name, p, err := decodePlace(key, value)
+	if err == nil && !bytes.Equal(encodePlace(name, p).value, value) {
 		return fmt.Errorf("the place %q %x was read as %+v", key, value, p)
 	}
-	e, err := readEvent(key, value)
-	if err == nil && !bytes.Equal(eventRecord(e).value, value) {
+	e, err := decodeEvent(key, value)
+	if err == nil && !bytes.Equal(encodeEvent(e).value, value) {
 		return fmt.Errorf("the event %q %x was read as %+v", key, value, e)
 	}
 	return nil
@@ -202,7 +202,7 @@ func TestTrustFuzz(t *testing.T) {
 			for range m.IntN(4) {
 				value[m.IntN(len(value))] = byte(m.Uint32())
 			}
-			if err := decode(w.key, value[:len(value)-m.IntN(2)*m.IntN(len(value))]); err != nil {
+			if err := decodeAny(w.key, value[:len(value)-m.IntN(2)*m.IntN(len(value))]); err != nil {
 				crashes++
 				t.Error(err)
 			}

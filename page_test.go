@@ -52,16 +52,16 @@ func busyDay(t testing.TB, path string, environments, eventsADay, days, waiting 
 			holder := fmt.Sprintf(jobs[r.IntN(len(jobs))], 100+r.IntN(900))
 			number += 2
 			records = append(records,
-				eventRecord(&event{number: number, kind: granted, at: at, environment: name, slot: name, holder: holder, fence: number, waited: waited}),
-				eventRecord(&event{number: number + 1, kind: kind, at: at.Add(held), environment: name, slot: name, holder: holder, fence: number, waited: waited, held: held}))
+				encodeEvent(&event{number: number, kind: granted, at: at, environment: name, slot: name, holder: holder, fence: number, waited: waited}),
+				encodeEvent(&event{number: number + 1, kind: kind, at: at.Add(held), environment: name, slot: name, holder: holder, fence: number, waited: waited, held: held}))
 		}
 		if load > .2 {
 			number++
-			records = append(records, leaseRecord(name, &lease{request: request{id: newID(), holder: fmt.Sprintf(jobs[i%len(jobs)], 77+i), url: "https://ci.example.com/" + name, reason: "release 1." + fmt.Sprint(i)},
+			records = append(records, encodeLease(name, &lease{request: request{id: newID(), holder: fmt.Sprintf(jobs[i%len(jobs)], 77+i), url: "https://ci.example.com/" + name, reason: "release 1." + fmt.Sprint(i)},
 				slot: name, fence: number, since: now.Add(-time.Duration(i+3) * time.Minute), ttl: 2 * time.Hour}))
 			for j := range waiting * (3 - i) / 6 {
 				number++
-				records = append(records, placeRecord(name, &place{request: request{id: newID(), holder: fmt.Sprintf(jobs[j%len(jobs)], 200+j), reason: "tests"}, number: number, since: now.Add(-time.Duration(20-j) * time.Minute)}))
+				records = append(records, encodePlace(name, &place{request: request{id: newID(), holder: fmt.Sprintf(jobs[j%len(jobs)], 200+j), reason: "tests"}, number: number, since: now.Add(-time.Duration(20-j) * time.Minute)}))
 			}
 		}
 	}

@@ -327,15 +327,15 @@ func diskState(path string) ([]string, error) {
 	_, err = s.load(func(bucket string, key, value []byte) error {
 		switch bucket {
 		case leaseBucket:
-			name, l, err := readLease(key, value)
+			name, l, err := decodeLease(key, value)
 			all = append(all, fmt.Sprintf("lease %s/%s %v %v %d", name, l.slot, l.request, l.ttl, l.fence))
 			return err
 		case lineBucket:
-			name, p, err := readPlace(key, value)
+			name, p, err := decodePlace(key, value)
 			all = append(all, fmt.Sprintf("place %s %v %d", name, p.request, p.number))
 			return err
 		}
-		e, err := readEvent(key, value)
+		e, err := decodeEvent(key, value)
 		all = append(all, fmt.Sprintf("event %v %s %s %d", e.kind, e.environment, e.id, e.number))
 		return err
 	})

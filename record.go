@@ -1,9 +1,9 @@
 package main
 
-// How leases, places and events stand in the file: their keys, their values,
-// and the checksum that each value begins with. A record's fields are listed
-// once, for writing and reading alike; a new field goes to the end of its
-// list, and reads as zero from records that are older.
+// What is stored of leases, places and events: their keys, their values, and the
+// checksum that each value begins with. The fields of a record are listed once,
+// for encoding and decoding. A new field goes to the end of its list; a record
+// that ends before it decodes with the field's zero value.
 
 import (
 	"encoding/binary"
@@ -20,7 +20,7 @@ const (
 	leaseBucket   = "leases"  // environment \0 slot -> lease
 	lineBucket    = "line"    // environment \0 number -> place
 	historyBucket = "history" // number -> event
-	reserveBucket = "reserve" // number -> bytes that mean nothing, see storefull.go
+	reserveBucket = "reserve" // number -> bytes without a meaning, see storefull.go
 )
 
 // recordBuckets are the ones whose values the header's sum covers.
@@ -60,6 +60,9 @@ type header struct {
 	sum     uint64 // of all records' checksums, modulo 2^64: a lost record shows
 }
 
+// headerKey is the key of the header in metaBucket.
+var headerKey = []byte("state")
+
 var errDamaged = errors.New("the file is damaged")
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
@@ -67,66 +70,70 @@ var crcTable = crc64.MakeTable(crc64.ECMA)
 // checksumSize is how many bytes of a value its checksum takes.
 const checksumSize = 8
 
-// A coder carries the fields of one record to or from bytes: the same calls
-// in the same order do either. Its error, if any, is that of the first field
-// that could not be read.
-type coder struct {
-	bytes   []byte
-	reading bool
-	err     error
+// A codec encodes the fields of one record, or decodes them: the same calls in
+// the same order do either. err is the error of the first field that could not be
+// decoded.
+type codec struct {
+	bytes    []byte
+	decoding bool
+	err      error
 }
 
-func (c *coder) number(n *uint64) {
-	if !c.reading {
+func (c *codec) number(n *uint64) {
+	if !c.decoding {
 		c.bytes = binary.AppendUvarint(c.bytes, *n)
 		return
 	}
-	if len(c.bytes) == 0 { // written before this field existed
+	if len(c.bytes) == 0 { // the record was encoded before this field existed
 		*n = 0
 		return
 	}
 	v, size := binary.Uvarint(c.bytes)
 	if size <= 0 {
-		c.err, c.bytes = errDamaged, nil
+		c.fail()
 		return
 	}
 	*n, c.bytes = v, c.bytes[size:]
 }
 
-func (c *coder) text(s *string) {
+func (c *codec) fail() { c.err, c.bytes = errDamaged, nil }
+
+func (c *codec) text(s *string) {
 	n := uint64(len(*s))
 	c.number(&n)
-	switch {
-	case !c.reading:
+	if !c.decoding {
 		c.bytes = append(c.bytes, *s...)
-	case n > uint64(len(c.bytes)):
-		c.err, c.bytes = errDamaged, nil
-	default:
-		*s, c.bytes = string(c.bytes[:n]), c.bytes[n:]
+		return
 	}
+	if n > uint64(len(c.bytes)) {
+		c.fail()
+		return
+	}
+	*s, c.bytes = string(c.bytes[:n]), c.bytes[n:]
 }
 
-func (c *coder) duration(d *time.Duration) {
+func (c *codec) duration(d *time.Duration) {
 	n := uint64(*d)
-	if c.number(&n); c.reading { // readers may look at what is being written
+	c.number(&n)
+	if c.decoding { // others may read what is being encoded
 		*d = time.Duration(n)
 	}
 }
 
-// instant keeps a time as nanoseconds since 1970; the monotonic reading is
-// lost, as it means nothing to another process.
-func (c *coder) instant(t *time.Time) {
+// instant stores a time as nanoseconds since 1970, without its monotonic
+// reading, which has no meaning in another process.
+func (c *codec) instant(t *time.Time) {
 	var n uint64
-	if !c.reading {
+	if !c.decoding {
 		n = uint64(t.UnixNano())
 	}
 	c.number(&n)
-	if c.reading {
+	if c.decoding {
 		*t = time.Unix(0, int64(n))
 	}
 }
 
-func (q *request) code(c *coder) {
+func (c *codec) request(q *request) {
 	c.text(&q.id)
 	c.text(&q.holder)
 	c.text(&q.url)
@@ -134,22 +141,23 @@ func (q *request) code(c *coder) {
 	c.duration(&q.ttl)
 }
 
-func (l *lease) code(c *coder) {
-	l.request.code(c)
+func (c *codec) lease(l *lease) {
+	c.request(&l.request)
 	c.number(&l.fence)
 	c.instant(&l.since)
 	c.duration(&l.waited)
 	c.duration(&l.ttl)
 }
 
-func (p *place) code(c *coder) {
-	p.request.code(c)
+func (c *codec) place(p *place) {
+	c.request(&p.request)
 	c.instant(&p.since)
 }
 
-func (e *event) code(c *coder) {
+func (c *codec) event(e *event) {
 	kind := uint64(e.kind)
-	if c.number(&kind); c.reading {
+	c.number(&kind)
+	if c.decoding {
 		e.kind = eventKind(kind)
 	}
 	c.instant(&e.at)
@@ -161,31 +169,36 @@ func (e *event) code(c *coder) {
 	c.duration(&e.held)
 }
 
-func (h *header) code(c *coder) {
+func (c *codec) header(h *header) {
 	c.number(&h.format)
 	c.number(&h.counter)
 	c.number(&h.sum)
 }
 
-// seal makes the value of a record: the checksum over bucket, key and fields,
+// encode returns the value of a record: the checksum of bucket, key and fields,
 // then the fields.
-func seal(bucket string, key []byte, code func(*coder)) []byte {
-	c := coder{bytes: make([]byte, checksumSize, 128)}
-	code(&c)
+func encode(bucket string, key []byte, fields func(*codec)) []byte {
+	c := codec{bytes: make([]byte, checksumSize, 128)}
+	fields(&c)
 	binary.BigEndian.PutUint64(c.bytes, recordChecksum(bucket, key, c.bytes[checksumSize:]))
 	return c.bytes
 }
 
-// unseal reads a record back; errDamaged when the checksum does not fit.
-func unseal(bucket string, key, value []byte, code func(*coder)) error {
+// decode reverses encode. Its error is errDamaged, with bucket and key.
+func decode(bucket string, key, value []byte, fields func(*codec)) error {
 	if len(value) < checksumSize || checksumOf(value) != recordChecksum(bucket, key, value[checksumSize:]) {
-		return fmt.Errorf("reading %s %q: %w", bucket, key, errDamaged)
+		return damagedRecord(bucket, key)
 	}
-	c := coder{bytes: value[checksumSize:], reading: true}
-	if code(&c); c.err != nil {
-		return fmt.Errorf("reading %s %q: %w", bucket, key, c.err)
+	c := codec{bytes: value[checksumSize:], decoding: true}
+	fields(&c)
+	if c.err != nil {
+		return damagedRecord(bucket, key)
 	}
 	return nil
+}
+
+func damagedRecord(bucket string, key []byte) error {
+	return fmt.Errorf("reading %s %q: %w", bucket, key, errDamaged)
 }
 
 // checksumOf returns the checksum that a value begins with.
@@ -197,135 +210,85 @@ func recordChecksum(bucket string, key, fields []byte) uint64 {
 	return crc64.Update(sum, crcTable, fields)
 }
 
-// A scribe makes writes. Their keys and values lie behind one another in pieces
-// of memory for many.
-type scribe struct {
-	writes []write
-	coder
+func leaseKey(environment, slot string) []byte { return []byte(environment + "\x00" + slot) }
+
+func placeKey(environment string, number uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte(environment+"\x00"), number)
 }
 
-// A scribe's piece of memory, and how much must be left of it for it to be begun
-// upon, in bytes. What a record needs beyond that is found elsewhere.
-const (
-	scribePiece = 4 << 10
-	scribeLeast = 512
-)
+func eventKey(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
 
-// begin returns where the next key is to be written.
-func (s *scribe) begin() int {
-	if cap(s.bytes)-len(s.bytes) < scribeLeast {
-		s.bytes = make([]byte, 0, scribePiece)
-	}
-	return len(s.bytes)
+func encodeLease(environment string, l *lease) write {
+	key := leaseKey(environment, l.slot)
+	return write{leaseBucket, key, encode(leaseBucket, key, func(c *codec) { c.lease(l) })}
 }
 
-// put writes a record under the key that begins there.
-func (s *scribe) put(bucket string, from int, record interface{ code(*coder) }) {
-	key, at := s.key(from), len(s.bytes)
-	s.bytes = append(s.bytes, make([]byte, checksumSize)...)
-	record.code(&s.coder)
-	value := s.bytes[at:len(s.bytes):len(s.bytes)]
-	binary.BigEndian.PutUint64(value, recordChecksum(bucket, key, value[checksumSize:]))
-	s.writes = append(s.writes, write{bucket, key, value})
+func encodePlace(environment string, p *place) write {
+	key := placeKey(environment, p.number)
+	return write{lineBucket, key, encode(lineBucket, key, func(c *codec) { c.place(p) })}
 }
 
-// del deletes the record under the key that begins there.
-func (s *scribe) del(bucket string, from int) {
-	s.writes = append(s.writes, write{bucket, s.key(from), nil})
+func encodeEvent(e *event) write {
+	key := eventKey(e.number)
+	return write{historyBucket, key, encode(historyBucket, key, func(c *codec) { c.event(e) })}
 }
 
-func (s *scribe) key(from int) []byte { return s.bytes[from:len(s.bytes):len(s.bytes)] }
-
-func (s *scribe) leaseKey(environment, slot string) int {
-	from := s.begin()
-	s.bytes = append(append(append(s.bytes, environment...), 0), slot...)
-	return from
+func encodeHeader(h *header) write {
+	return write{metaBucket, headerKey, encode(metaBucket, headerKey, func(c *codec) { c.header(h) })}
 }
 
-func (s *scribe) lineKey(environment string, number uint64) int {
-	from := s.begin()
-	s.bytes = binary.BigEndian.AppendUint64(append(append(s.bytes, environment...), 0), number)
-	return from
-}
-
-func (s *scribe) eventKey(number uint64) int {
-	from := s.begin()
-	s.bytes = binary.BigEndian.AppendUint64(s.bytes, number)
-	return from
-}
-
-func (s *scribe) lease(environment string, l *lease) {
-	s.put(leaseBucket, s.leaseKey(environment, l.slot), l)
-}
-
-func (s *scribe) place(environment string, p *place) {
-	s.put(lineBucket, s.lineKey(environment, p.number), p)
-}
-
-func (s *scribe) event(e *event) { s.put(historyBucket, s.eventKey(e.number), e) }
-
-// change writes what a change means for the file; nothing for what is in memory
-// only.
-func (s *scribe) change(c change) {
+// encodeChange returns the write that stores a change. The second result is false
+// if the change is in memory only.
+func encodeChange(c change) (w write, isStored bool) {
 	switch {
 	case c.event != nil:
-		s.event(c.event)
+		return encodeEvent(c.event), true
 	case c.newLease != nil:
-		s.lease(c.environment.name, c.newLease)
+		return encodeLease(c.environment.name, c.newLease), true
 	case c.oldLease != nil:
-		s.del(leaseBucket, s.leaseKey(c.environment.name, c.oldLease.slot))
+		return write{leaseBucket, leaseKey(c.environment.name, c.oldLease.slot), nil}, true
 	case c.newPlace != nil && c.newPlace.kept():
-		s.place(c.environment.name, c.newPlace)
+		return encodePlace(c.environment.name, c.newPlace), true
 	case c.oldPlace != nil && c.oldPlace.kept():
-		s.del(lineBucket, s.lineKey(c.environment.name, c.oldPlace.number))
+		return write{lineBucket, placeKey(c.environment.name, c.oldPlace.number), nil}, true
 	}
+	return write{}, false
 }
 
-// drop deletes an event.
-func (s *scribe) drop(e *event) { s.del(historyBucket, s.eventKey(e.number)) }
+// deleteEvent returns the write that deletes an event.
+func deleteEvent(e *event) write { return write{historyBucket, eventKey(e.number), nil} }
 
-func leaseRecord(environment string, l *lease) write {
-	var s scribe
-	s.lease(environment, l)
-	return s.writes[0]
-}
-
-func placeRecord(environment string, p *place) write {
-	var s scribe
-	s.place(environment, p)
-	return s.writes[0]
-}
-
-func eventRecord(e *event) write {
-	var s scribe
-	s.event(e)
-	return s.writes[0]
-}
-
-// readLease, readPlace and readEvent undo leaseRecord, placeRecord and
-// eventRecord. Their error is errDamaged.
-func readLease(key, value []byte) (environment string, l *lease, err error) {
+// decodeLease reverses encodeLease. Its error is errDamaged.
+func decodeLease(key, value []byte) (environment string, l *lease, err error) {
 	environment, slot, found := strings.Cut(string(key), "\x00")
 	if !found {
-		return "", nil, fmt.Errorf("reading lease %q: %w", key, errDamaged)
+		return "", nil, damagedRecord(leaseBucket, key)
 	}
 	l = &lease{slot: slot}
-	return environment, l, unseal(leaseBucket, key, value, l.code)
+	return environment, l, decode(leaseBucket, key, value, func(c *codec) { c.lease(l) })
 }
 
-func readPlace(key, value []byte) (environment string, p *place, err error) {
-	name := len(key) - 9
-	if name < 0 || key[name] != 0 {
-		return "", nil, fmt.Errorf("reading place %q: %w", key, errDamaged)
+// decodePlace reverses encodePlace. Its error is errDamaged.
+func decodePlace(key, value []byte) (environment string, p *place, err error) {
+	end := len(key) - 9 // of the name: a zero byte and the number follow
+	if end < 0 || key[end] != 0 {
+		return "", nil, damagedRecord(lineBucket, key)
 	}
-	p = &place{number: binary.BigEndian.Uint64(key[name+1:])}
-	return string(key[:name]), p, unseal(lineBucket, key, value, p.code)
+	p = &place{number: binary.BigEndian.Uint64(key[end+1:])}
+	return string(key[:end]), p, decode(lineBucket, key, value, func(c *codec) { c.place(p) })
 }
 
-func readEvent(key, value []byte) (*event, error) {
+// decodeEvent reverses encodeEvent. Its error is errDamaged.
+func decodeEvent(key, value []byte) (*event, error) {
 	if len(key) != 8 {
-		return nil, fmt.Errorf("reading event %q: %w", key, errDamaged)
+		return nil, damagedRecord(historyBucket, key)
 	}
 	e := &event{number: binary.BigEndian.Uint64(key)}
-	return e, unseal(historyBucket, key, value, e.code)
+	return e, decode(historyBucket, key, value, func(c *codec) { c.event(e) })
+}
+
+// decodeHeader reverses encodeHeader. Its error is errDamaged.
+func decodeHeader(value []byte) (h header, err error) {
+	err = decode(metaBucket, headerKey, value, func(c *codec) { c.header(&h) })
+	return h, err
 }

@@ -170,9 +170,9 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	if err := cmp.Or(errRequest, errWait, errClaim); err != nil {
 		return err
 	}
-	c := &call{kind: callRequest, environment: name, plain: q.plain(), request: asked, wait: waits, claim: claim}
+	c := &call{kind: callRequest, environment: name, request: asked, wait: waits, claim: claim}
 	if !waits {
-		return s.answerRequest(w, c, s.keeper.ask(c))
+		return s.answerRequest(w, q, c, s.keeper.ask(c))
 	}
 	ctx, end := s.keys.while(r.Context(), keySumOf(r))
 	defer end()
@@ -183,14 +183,14 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	case errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey):
 		a.err = errKey
 	}
-	return s.answerRequest(w, c, a)
+	return s.answerRequest(w, q, c, a)
 }
 
-func (s *server) answerRequest(w http.ResponseWriter, c *call, a answer) error {
+func (s *server) answerRequest(w http.ResponseWriter, q query, c *call, a answer) error {
 	switch {
 	case errors.Is(a.err, errKey):
 		return errKey // it says nothing else
-	case c.plain && (a.err == nil || errors.Is(a.err, errNoSlot)):
+	case q.plain() && (a.err == nil || errors.Is(a.err, errNoSlot)):
 		return writeEmpty(w, allowed(a.err == nil, http.StatusCreated))
 	}
 	if a.err != nil {

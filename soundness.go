@@ -41,7 +41,6 @@ type soundFile struct {
 	pageSize uint64
 	high     uint64 // pages from here on are not in use
 	seen     []bool // by page
-	spare    [][]byte
 }
 
 type boltMetaPage struct {
@@ -112,11 +111,7 @@ func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	if id < 2 || id >= f.high {
 		return nil, 0, unsound("a reference to page %d of %d", id, f.high)
 	}
-	if n := len(f.spare); n > 0 {
-		b, f.spare = f.spare[n-1], f.spare[:n-1]
-	} else {
-		b = make([]byte, f.pageSize)
-	}
+	b = make([]byte, f.pageSize)
 	if _, err := f.file.ReadAt(b, int64(id*f.pageSize)); err != nil {
 		return nil, 0, unsound("page %d: %v", id, err)
 	}
@@ -131,19 +126,12 @@ func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	}
 	flags = native.Uint16(b[8:])
 	if pages > 1 {
-		b = append(b[:f.pageSize:f.pageSize], make([]byte, (pages-1)*f.pageSize)...)
+		b = append(b, make([]byte, (pages-1)*f.pageSize)...)
 		if _, err := f.file.ReadAt(b[f.pageSize:], int64((id+1)*f.pageSize)); err != nil {
 			return nil, 0, unsound("page %d: %v", id, err)
 		}
 	}
 	return b, flags, nil
-}
-
-// done takes back what page has returned, for the next one.
-func (f *soundFile) done(b []byte) {
-	if uint64(len(b)) == f.pageSize {
-		f.spare = append(f.spare, b)
-	}
 }
 
 func (f *soundFile) see(id uint64) error {
@@ -165,7 +153,6 @@ func (f *soundFile) tree(id uint64, first, limit []byte, depth int) error {
 	if err != nil {
 		return err
 	}
-	defer f.done(b)
 	switch flags {
 	case boltLeaf:
 		return f.leaf(b, first, limit, depth)

@@ -23,9 +23,6 @@ var (
 	errInUse   = errors.New("in use by another server")
 )
 
-// stateKey is the key of the header in metaBucket.
-var stateKey = []byte("state")
-
 // bucket2019 is where the call-me of 2019 kept its locks: name -> "locked".
 const bucket2019 = "environments"
 
@@ -82,7 +79,7 @@ func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) e
 	now, fence := time.Now(), uint64(0)
 	return tx.Bucket([]byte(bucket2019)).ForEach(func(name, _ []byte) error {
 		fence++
-		record := leaseRecord(string(name), &lease{slot: string(name), fence: fence, since: now})
+		record := encodeLease(string(name), &lease{slot: string(name), fence: fence, since: now})
 		return each(record.bucket, record.key, record.value)
 	})
 }
@@ -166,7 +163,8 @@ func put(tx *bbolt.Tx, h *header, writes []write) error {
 			return err
 		}
 	}
-	return tx.Bucket([]byte(metaBucket)).Put(stateKey, seal(metaBucket, stateKey, h.code))
+	w := encodeHeader(h)
+	return tx.Bucket([]byte(w.bucket)).Put(w.key, w.value)
 }
 
 // close lets go of the file.

@@ -37,11 +37,11 @@ func contents(t testing.TB, s *store) (string, error) {
 		var err error
 		switch bucket {
 		case leaseBucket:
-			_, _, err = readLease(key, value)
+			_, _, err = decodeLease(key, value)
 		case lineBucket:
-			_, _, err = readPlace(key, value)
+			_, _, err = decodePlace(key, value)
 		default:
-			_, err = readEvent(key, value)
+			_, err = decodeEvent(key, value)
 		}
 		fmt.Fprintf(&b, "%s %q %x\n", bucket, key, value)
 		return err
@@ -57,7 +57,7 @@ func sampleWrites(n int) []write {
 		p := &place{request: request{id: fmt.Sprint("waiting-", i), reason: "tests"}, number: uint64(1000 + i), since: time.Unix(1e9, 0)}
 		e := &event{number: uint64(2000 + i), kind: expired, at: time.Unix(2e9, 7), environment: "uat", slot: "uat", id: "x", holder: "h", fence: 7, held: time.Hour, by: "b", from: "f"}
 		env := fmt.Sprint("env", i)
-		writes = append(writes, leaseRecord(env, l), placeRecord(env, p), eventRecord(e))
+		writes = append(writes, encodeLease(env, l), encodePlace(env, p), encodeEvent(e))
 	}
 	return writes
 }
@@ -65,20 +65,20 @@ func sampleWrites(n int) []write {
 func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	now := time.Unix(1700000000, 123456789)
 	l := lease{request: request{"id-12345", "holder\n\x1b", "https://x/y", "reason äö", 2 * time.Hour}, slot: "blue", fence: 1 << 52, since: now, waited: time.Minute, ttl: time.Hour}
-	w := leaseRecord("team/perf", &l)
-	name, got, err := readLease(w.key, w.value)
+	w := encodeLease("team/perf", &l)
+	name, got, err := decodeLease(w.key, w.value)
 	if err != nil || name != "team/perf" || *got != l {
 		t.Errorf("lease %+v, %q, %v", got, name, err)
 	}
 	p := place{request: l.request, number: 1<<52 + 1, since: now}
-	w = placeRecord("uat", &p)
-	name, gotPlace, err := readPlace(w.key, w.value)
+	w = encodePlace("uat", &p)
+	name, gotPlace, err := decodePlace(w.key, w.value)
 	if err != nil || name != "uat" || *gotPlace != p {
 		t.Errorf("place %+v, %q, %v", gotPlace, name, err)
 	}
 	e := event{3, forced, now, "uat", "blue", "id", "h", "u", "r", 2, time.Second, time.Hour, "by", "from"}
-	w = eventRecord(&e)
-	gotEvent, err := readEvent(w.key, w.value)
+	w = encodeEvent(&e)
+	gotEvent, err := decodeEvent(w.key, w.value)
 	if err != nil || *gotEvent != e {
 		t.Errorf("event %+v, %v", gotEvent, err)
 	}
@@ -90,27 +90,27 @@ func TestEveryBitOfARecordIsUnderItsChecksum(t *testing.T) {
 		for bit := range 8 {
 			value := slices.Clone(w.value)
 			value[i] ^= 1 << bit
-			if _, _, err := readLease(w.key, value); !errors.Is(err, errDamaged) {
+			if _, _, err := decodeLease(w.key, value); !errors.Is(err, errDamaged) {
 				t.Errorf("byte %d bit %d: %v", i, bit, err)
 			}
 		}
 	}
-	other := leaseRecord("env1", &lease{slot: "uat"}).key
-	if _, _, err := readLease(other, w.value); !errors.Is(err, errDamaged) {
+	other := encodeLease("env1", &lease{slot: "uat"}).key
+	if _, _, err := decodeLease(other, w.value); !errors.Is(err, errDamaged) {
 		t.Errorf("under another key: %v", err)
 	}
 	for n := range w.value {
-		if _, _, err := readLease(w.key, w.value[:n]); !errors.Is(err, errDamaged) {
+		if _, _, err := decodeLease(w.key, w.value[:n]); !errors.Is(err, errDamaged) {
 			t.Errorf("cut to %d bytes: %v", n, err)
 		}
 	}
 }
 
 func TestAFieldThatARecordDoesNotHaveYetIsZero(t *testing.T) {
-	key := leaseRecord("uat", &lease{slot: "uat"}).key
+	key := encodeLease("uat", &lease{slot: "uat"}).key
 	old := request{id: "id", holder: "h"}
-	value := seal(leaseBucket, key, func(c *coder) { old.code(c) })
-	_, l, err := readLease(key, value)
+	value := encode(leaseBucket, key, func(c *codec) { c.request(&old) })
+	_, l, err := decodeLease(key, value)
 	if err != nil || l.request != old || l.fence != 0 || l.ttl != 0 {
 		t.Errorf("%+v, %v", l, err)
 	}
@@ -356,7 +356,7 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 		var held []write
 		for i, err := 0, error(nil); !errors.Is(err, errNoSpace); i++ {
 			name := fmt.Sprint("env", i)
-			w := leaseRecord(name, &lease{request: request{id: "filling-it", reason: strings.Repeat("r", 1000)}, slot: name, fence: uint64(i + 1)})
+			w := encodeLease(name, &lease{request: request{id: "filling-it", reason: strings.Repeat("r", 1000)}, slot: name, fence: uint64(i + 1)})
 			if err = s.save(uint64(i), []write{w}); err == nil {
 				held = append(held, w)
 			}
@@ -393,7 +393,7 @@ func TestEveryFileThatWasWrittenIsSound(t *testing.T) {
 			case 0:
 				writes = append(writes, w)
 			case 1:
-				w.value = seal(w.bucket, w.key, func(c *coder) { c.bytes = append(c.bytes, make([]byte, chance.IntN(1500))...) })
+				w.value = encode(w.bucket, w.key, func(c *codec) { c.bytes = append(c.bytes, make([]byte, chance.IntN(1500))...) })
 				writes = append(writes, w)
 			case 2:
 				writes = append(writes, write{w.bucket, w.key, nil})
@@ -585,7 +585,7 @@ func someWrites(chance *rand.Rand, n int) []write {
 		key := fmt.Append(nil, "key", chance.IntN(300))
 		writes[i] = write{bucket: recordBuckets[chance.IntN(3)], key: key}
 		if chance.IntN(3) > 0 {
-			writes[i].value = seal(writes[i].bucket, key, func(c *coder) { c.bytes = append(c.bytes, make([]byte, chance.IntN(900))...) })
+			writes[i].value = encode(writes[i].bucket, key, func(c *codec) { c.bytes = append(c.bytes, make([]byte, chance.IntN(900))...) })
 		}
 	}
 	return writes

@@ -222,7 +222,7 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 	case meta == nil:
 		return h, fmt.Errorf("%w: bucket %q is missing", errDamaged, metaBucket)
 	}
-	if err := unseal(metaBucket, stateKey, meta.Get(stateKey), h.code); err != nil {
+	if h, err = decodeHeader(meta.Get(headerKey)); err != nil {
 		return h, err
 	}
 	if h.format != format {
