@@ -5,6 +5,7 @@ package main
 
 import (
 	"log/slog"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -187,6 +188,7 @@ func (g *group) stored() bool {
 // publish makes a group visible, answers it and logs it.
 func (k *keeper) publish(g *group) {
 	k.show(g)
+	runtime.Gosched() // whoever was answered runs before the log is written
 	k.writeLog(g)
 }
 
