@@ -1,7 +1,7 @@
 package main
 
 // The configuration: typed structs that envconfig fills, the only place that
-// reads variables of call-me's own. (holder.go reads those of CI systems.)
+// reads variables of call-me's own. (ci.go reads those of CI systems.)
 
 import (
 	"cmp"

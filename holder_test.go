@@ -13,7 +13,7 @@ type documentedJob struct {
 	siblings        string // what is different in another job of the same run
 }
 
-// What the vendors' pages, named in holder.go, say that a job finds in its
+// What the vendors' pages, named in ci.go, say that a job finds in its
 // environment.
 var documentedJobs = []documentedJob{
 	{"GitHub Actions", `CI=true GITHUB_ACTIONS=true GITHUB_REPOSITORY=octocat/Hello-World GITHUB_RUN_ID=1658821493 GITHUB_RUN_NUMBER=3 GITHUB_JOB=greeting_job

@@ -4,7 +4,7 @@ package main
 // arrived, applies the rules, saves the changes, and then publishes and answers
 // them. Meanwhile the next calls arrive, and renewals that need no disk are
 // answered by whoever brings them. Leases and absences end when the keeper looks
-// at them, four times a second: agenda.go knows which are due.
+// at them, four times a second: keeper_expiry.go knows which are due.
 //
 // A keeper can be closed and made anew inside a process: what it knows comes
 // from the store.
@@ -29,7 +29,7 @@ const probePeriod = time.Second
 // make do with the reserve.
 const tightCalls = 4
 
-// A keeper keeps the environments of one store. How to call it is in call.go.
+// A keeper keeps the environments of one store. How to call it is in keeper_request.go.
 type keeper struct {
 	store      keeperStore
 	recovery   recoverableStore // the same store; nil if it is none

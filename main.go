@@ -3,7 +3,7 @@
 package main
 
 // The commands: what they are called, what they do, and the exit code.
-// flags.go reads their flags; nothing else imports the command-line library.
+// cli_flags.go reads their flags; nothing else imports the command-line library.
 
 import (
 	"context"

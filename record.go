@@ -20,7 +20,7 @@ const (
 	leaseBucket   = "leases"  // environment \0 slot -> lease
 	lineBucket    = "line"    // environment \0 number -> place
 	historyBucket = "history" // number -> event
-	reserveBucket = "reserve" // number -> bytes without a meaning, see storefull.go
+	reserveBucket = "reserve" // number -> bytes without a meaning, see store_reserve.go
 )
 
 // recordBuckets are the ones whose values the header's sum covers.

@@ -2,7 +2,7 @@ package main
 
 // `call-me run`: a slot is held for exactly as long as a command lives. What
 // is different on each system, how a command is started, signalled and
-// watched, is in run_unix.go and run_other.go; the clockwork in tenure.go.
+// watched, is in run_unix.go and run_other.go; the clockwork in run_renewal.go.
 
 import (
 	"cmp"

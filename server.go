@@ -1,7 +1,7 @@
 package main
 
 // The HTTP API: routes, the key check, and one short handler for each call.
-// serve.go starts and stops it.
+// server_run.go starts and stops it.
 
 import (
 	"cmp"

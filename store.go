@@ -2,8 +2,8 @@ package main
 
 // The store: one bbolt file. Its keys, values and their checksums are what the
 // store knows; what they mean is record.go's. How the file is opened is in
-// storeopen.go, how one is made in storenew.go, and what is done when the disk is
-// full in storefull.go: nothing else imports bbolt.
+// store_open.go, how one is made in store_new.go, and what is done when the disk is
+// full in store_reserve.go: nothing else imports bbolt.
 //
 // Not here: the state. It lives in memory, with the keeper, and the file is
 // what makes it durable.

@@ -2,7 +2,7 @@ package main
 
 // How call-me speaks: lines for people on stderr, and how times, places and
 // text from elsewhere are shown. stdout is that of 2019, to the byte.
-// waiting.go has what a waiting client says, table.go the tables.
+// terminal_wait.go has what a waiting client says, terminal_table.go the tables.
 
 import (
 	"cmp"

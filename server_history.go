@@ -1,7 +1,7 @@
 package main
 
 // What has happened, for those who look: GET /history and GET /events. The
-// ring itself is history.go's.
+// ring itself is lock_history.go's.
 
 import (
 	"bytes"
