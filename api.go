@@ -4,132 +4,9 @@ package main
 // both ends share of what can go wrong, with its status and its exit code.
 
 import (
-	"errors"
-	"fmt"
 	"net/http"
 	"time"
 )
-
-// What a caller can be told besides the refusals of the rules and the keeper.
-var (
-	errKey         = errors.New("missing or wrong API key")
-	errMalformed   = errors.New("malformed request")
-	errParameter   = errors.New("bad parameter")
-	errNotFound    = errors.New("not found")
-	errMethod      = errors.New("method not allowed")
-	errTooLarge    = errors.New("too large")
-	errLongURL     = errors.New("the URL is too long")
-	errTooMany     = errors.New("too many wrong keys")
-	errUnavailable = errors.New("the server cannot answer now")
-	errInternal    = errors.New("internal error")
-	errUsage       = errors.New("usage")
-	errLost        = errors.New("the slot was lost")
-)
-
-// Exit codes of the client. 128+n is added by main for signal n.
-const (
-	exitFailed  = 1
-	exitUsage   = 2
-	exitNoSlot  = 75 // EX_TEMPFAIL of sysexits.h: try again later
-	exitNotHeld = 76
-)
-
-// failures maps errors to statuses and exit codes. The first row that fits
-// counts, in either direction; status 0: never sent.
-var failures = []struct {
-	err    error
-	status int
-	exit   int
-}{
-	{errNoSlot, http.StatusForbidden, exitNoSlot},
-	{errNotHeld, http.StatusConflict, exitNotHeld},
-	{errEnded, http.StatusGone, exitNotHeld},
-	{errLost, 0, exitNotHeld},
-	{errUndeclared, http.StatusNotFound, exitFailed},
-	{errNotFound, http.StatusNotFound, exitFailed},
-	{errKey, http.StatusUnauthorized, exitFailed},
-	{errMalformed, http.StatusBadRequest, exitFailed},
-	{errParameter, http.StatusUnprocessableEntity, exitFailed},
-	{errSeveral, http.StatusUnprocessableEntity, exitFailed},
-	{errDifferent, http.StatusUnprocessableEntity, exitFailed},
-	{errMethod, http.StatusMethodNotAllowed, exitFailed},
-	{errTooLarge, http.StatusRequestEntityTooLarge, exitFailed},
-	{errLongURL, http.StatusRequestURITooLong, exitFailed},
-	{errTooMany, http.StatusTooManyRequests, exitFailed},
-	{errUnavailable, http.StatusServiceUnavailable, exitFailed},
-	{errStopping, http.StatusServiceUnavailable, exitFailed},
-	{errBusy, http.StatusServiceUnavailable, exitFailed},
-	{errUnknown, http.StatusServiceUnavailable, exitFailed},
-	{errFull, http.StatusServiceUnavailable, exitFailed},
-	{errGone, http.StatusServiceUnavailable, exitFailed},
-	{errInternal, http.StatusInternalServerError, exitFailed},
-	{errUsage, 0, exitUsage},
-}
-
-// statusOf returns the status that tells the error; 500 for one that the
-// table does not know.
-func statusOf(err error) int {
-	for _, f := range failures {
-		if f.status != 0 && errors.Is(err, f.err) {
-			return f.status
-		}
-	}
-	return http.StatusInternalServerError
-}
-
-// failureOf returns the error that a status tells; nil for an unknown one.
-func failureOf(status int) error {
-	for _, f := range failures {
-		if f.status == status {
-			return f.err
-		}
-	}
-	return nil
-}
-
-// exitCode returns what the process ends with: 0 for nil.
-func exitCode(err error) int {
-	if err == nil {
-		return 0
-	}
-	var code exitError
-	if errors.As(err, &code) {
-		return int(code)
-	}
-	if failed := (runError{}); errors.As(err, &failed) {
-		return exitOwnFailure
-	}
-	for _, f := range failures {
-		if errors.Is(err, f.err) {
-			return f.exit
-		}
-	}
-	return exitFailed
-}
-
-// An exitError ends the process with its code, and says nothing.
-type exitError int
-
-func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
-
-// A usageError is a mistake of the one who typed the command, errUsage.
-type usageError string
-
-func (e usageError) Error() string { return string(e) }
-
-func (e usageError) Is(target error) bool { return target == errUsage }
-
-func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
-
-// A hinted error knows what to type next.
-type hinted struct {
-	error
-	hint string
-}
-
-func hint(err error, text string) error { return hinted{err, text} }
-
-func (h hinted) Unwrap() error { return h.error }
 
 // leaseJSON is a lease as everyone may see it.
 type leaseJSON struct {
@@ -208,53 +85,37 @@ type refusalJSON struct {
 	Ended       *endJSON    `json:"ended,omitempty"`
 }
 
-func leaseToJSON(environment string, l *lease, now time.Time) leaseJSON {
-	j := leaseJSON{Environment: foreign(environment), Slot: foreign(l.slot), Holder: foreign(l.holder), URL: foreign(l.url),
-		Reason: foreign(l.reason), Fence: l.fence, Since: wireTime(l.since), TTLSeconds: l.ttl.Seconds(), WaitedSeconds: l.waited.Seconds(), HeldSeconds: max(0, now.Sub(l.since).Seconds())}
-	if !l.deadline.IsZero() {
-		until := wireTime(now.Add(l.deadline.Sub(now)))
-		j.Until = &until
-	}
-	return j
+// eventJSON is one event as everyone may see it.
+type eventJSON struct {
+	Number        uint64    `json:"number"`
+	At            time.Time `json:"at"`
+	Event         foreign   `json:"event"` // granted, released, expired, forced, left, lapsed
+	Environment   foreign   `json:"environment"`
+	Slot          foreign   `json:"slot,omitempty"`
+	Holder        foreign   `json:"holder,omitempty"`
+	URL           foreign   `json:"url,omitempty"`
+	Reason        foreign   `json:"reason,omitempty"`
+	Fence         uint64    `json:"fence,omitempty"`
+	WaitedSeconds float64   `json:"waited_seconds"`
+	HeldSeconds   float64   `json:"held_seconds"`   // of an ended lease
+	By            foreign   `json:"by,omitempty"`   // forced: who
+	From          foreign   `json:"from,omitempty"` // forced: from which address
 }
 
-func leasesToJSON(environment string, leases []lease, now time.Time) []leaseJSON {
-	all := make([]leaseJSON, len(leases))
-	for i := range leases {
-		all[i] = leaseToJSON(environment, &leases[i], now)
-	}
-	return all
+// historyJSON is a page of the history, newest first.
+type historyJSON struct {
+	Events []eventJSON `json:"events"`
+	// Next is what to give as before= for the next page; absent: there is none.
+	Next uint64 `json:"next,omitempty"`
 }
 
-// viewToJSON lists the declared slots, and after them those that have a lease
-// though they are not declared.
-func viewToJSON(v view, now time.Time) environmentJSON {
-	j := environmentJSON{Environment: foreign(v.name), Free: max(0, len(v.slots)-len(v.leases)), Slots: []slotJSON{}, Line: []placeJSON{}}
-	bySlot := map[foreign]*leaseJSON{}
-	for _, l := range leasesToJSON(v.name, v.leases, now) {
-		bySlot[l.Slot] = &l
-	}
-	for _, s := range v.slots {
-		j.Slots = append(j.Slots, slotJSON{foreign(s), bySlot[foreign(s)]})
-		delete(bySlot, foreign(s))
-	}
-	for _, l := range v.leases {
-		if other := bySlot[foreign(l.slot)]; other != nil {
-			j.Slots = append(j.Slots, slotJSON{foreign(l.slot), other})
-		}
-	}
-	for i, p := range v.line {
-		j.Line = append(j.Line, placeJSON{Position: i + 1, Holder: foreign(p.holder), URL: foreign(p.url), Reason: foreign(p.reason),
-			Since: wireTime(p.since), WaitedSeconds: max(0, now.Sub(p.since).Seconds()), Connected: p.present})
-	}
-	return j
-}
+func (h *historyJSON) ours(string) bool { return h.Events != nil }
 
-func endToJSON(e *event) *endJSON {
-	if e == nil {
-		return nil
-	}
-	return &endJSON{How: foreign(e.kind.String()), At: wireTime(e.at), Slot: foreign(e.slot), By: foreign(e.by)}
+// onlyHTTP1 are the protocols of server and client. Every limit is meant for
+// HTTP/1, and of HTTP/2 there would be one connection for all calls, also when it
+// is dead.
+func onlyHTTP1() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	return p
 }
-
-func wireTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

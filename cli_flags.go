@@ -4,13 +4,10 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -75,17 +72,6 @@ FLAGS:
 VARIABLES:
 {{.UsageText}}{{end}}`
 
-// A session is what every client command begins with: its configuration, the
-// environment it is about, and a client.
-type session struct {
-	*terminal
-	config clientConfig
-	name   string
-	holder string
-	link   string
-	client *client
-}
-
 // newSession puts flags over variables over defaults.
 func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	s := &session{terminal: t, name: c.Args().First()}
@@ -122,58 +108,7 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	return s, err
 }
 
-// defaultTTL is how long the lease of request lasts, unless it is renewed.
-const defaultTTL = 2 * time.Hour
-
-func (s *session) asking() asking {
-	a := asking{environment: s.name, holder: s.holder, url: s.link, reason: tidyReason(s.config.Reason), ttl: defaultTTL,
-		timeout: time.Duration(s.config.Timeout)}
-	if s.config.TTL.chosen != nil {
-		a.ttl = *s.config.TTL.chosen
-	}
-	return a
-}
-
-// renew renews a lease, with a ttl unless that is nil. What runs under run does
-// not change the ttl of a run around it, which renews in time for its own.
-func (s *session) renew(ctx context.Context, which holding, ttl *time.Duration, tell func(error)) (leaseJSON, error) {
-	if os.Getenv(marksVariable) == "" || ttl == nil {
-		return s.client.renewHeld(ctx, which, ttl, tell)
-	}
-	lease, err := s.client.renewHeld(ctx, which, nil, tell)
-	if err != nil {
-		return lease, err
-	}
-	if isOfARun(lease.Fence) {
-		s.say("call-me: run renews %s, with its own ttl", lease.Slot)
-		return lease, nil
-	}
-	which.fence = lease.Fence
-	return s.client.renewHeld(ctx, which, ttl, tell)
-}
-
-// holding is the lease that the caller means.
-func (s *session) holding(c *cli.Context) holding {
-	return holding{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: c.String("slot")}
-}
-
-func (s *session) troubled(err error) { s.say("%s; trying again", printable(err.Error())) }
-
-func usageProblem(c *cli.Context, err error, _ bool) error {
-	return hint(usagef("%v", err), "call-me "+c.Command.Name+" --help")
-}
-
-func commandNames(app *cli.App) []string {
-	var names []string
-	for _, command := range app.VisibleCommands() {
-		names = append(names, command.Name)
-	}
-	return names
-}
-
 var helpFlags = []string{"--help", "-help", "-h", "--h"}
-
-const completionFlag = "--generate-bash-completion" // the library's
 
 // flagsFirst moves the flags of a command before its arguments: the library
 // stops reading flags at the first argument. Nothing after -- is touched, nor,
@@ -292,121 +227,4 @@ func looksLikeFlag(word string) bool {
 	rest, found := strings.CutPrefix(word, "-")
 	first, _ := utf8.DecodeRuneInString(rest)
 	return found && (first == '-' || unicode.IsLetter(first))
-}
-
-// release is the tag of a build that knows none by itself, as an image's;
-// the linker sets it.
-var release string
-
-// version tells what was built, from what, and with which Go.
-func version() string {
-	info, found := debug.ReadBuildInfo()
-	if !found {
-		return "unknown"
-	}
-	text, details := cmp.Or(release, info.Main.Version), []string{}
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			details = append(details, "commit "+s.Value[:min(12, len(s.Value))])
-		case s.Key == "vcs.time":
-			details = append(details, s.Value)
-		case s.Key == "vcs.modified" && s.Value == "true":
-			details = append(details, "modified")
-		}
-	}
-	return fmt.Sprintf("%s (%s)", text, strings.Join(append(details, info.GoVersion), ", "))
-}
-
-// complete lists what may stand next: nothing after a flag that takes a value,
-// flags after a dash, else environments that the server knows. It never fails,
-// and is quick.
-func complete(c *cli.Context) {
-	last := ""
-	if len(os.Args) > 2 {
-		last = os.Args[len(os.Args)-2]
-	}
-	if strings.HasPrefix(last, "-") {
-		if flag, err := lookUpFlag(c.Command, last); err == nil && takesValue(flag) {
-			return
-		}
-		for _, flag := range c.Command.Flags {
-			fmt.Fprintln(c.App.Writer, "--"+flag.Names()[0])
-		}
-		return
-	}
-	var config clientConfig
-	if !strings.HasPrefix(c.Command.ArgsUsage, "ENV") && !strings.HasPrefix(c.Command.ArgsUsage, "[ENV]") || c.Args().Present() || readConfig(&config) != nil {
-		return
-	}
-	client, err := newClient(config)
-	if err != nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(c.Context, time.Second)
-	defer cancel()
-	all, _ := client.environments(ctx, "")
-	for _, e := range all.Environments {
-		fmt.Fprintln(c.App.Writer, e.Environment)
-	}
-}
-
-// completions are the scripts of the shells. Each asks call-me itself for the
-// words that may stand next.
-var completions = map[string]string{
-	"bash": `_call_me() {
-  local IFS=$'\n' words=("${COMP_WORDS[@]:1:COMP_CWORD-1}") cur="${COMP_WORDS[COMP_CWORD]}"
-  [[ $cur == -* ]] && words+=("$cur")
-  COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" "${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur"))
-}
-complete -o default -F _call_me call-me
-`,
-	"zsh": `#compdef call-me
-_call_me() {
-  local -a words_so_far options
-  words_so_far=("${(@)words[2,CURRENT-1]}")
-  [[ ${words[CURRENT]} == -* ]] && words_so_far+=("${words[CURRENT]}")
-  options=("${(@f)$("${words[1]}" "${words_so_far[@]}" --generate-bash-completion 2>/dev/null)}")
-  compadd -a options
-}
-compdef _call_me call-me
-`,
-	"fish": `function __call_me_complete
-  set -l words (commandline -opc)
-  set -l current (commandline -ct)
-  string match -q -- '-*' $current; and set -a words $current
-  $words --generate-bash-completion 2>/dev/null
-end
-complete -c call-me -f -a '(__call_me_complete)'
-`,
-	"powershell": `Register-ArgumentCompleter -Native -CommandName call-me -ScriptBlock {
-  param($current, $ast, $position)
-  $words = @($ast.CommandElements | Select-Object -Skip 1 | ForEach-Object { "$_" })
-  if ($current -ne '' -and -not $current.StartsWith('-')) { $words = @($words | Select-Object -SkipLast 1) }
-  & "$($ast.CommandElements[0])" @words --generate-bash-completion 2>$null |
-    Where-Object { $_ -like "$current*" } |
-    ForEach-Object { [System.Management.Automation.CompletionResult]::new($_) }
-}
-`,
-}
-
-func completionCommand(t *terminal) *cli.Command {
-	shells := []string{"bash", "zsh", "fish", "powershell"}
-	return &cli.Command{
-		Name:      "completion",
-		Usage:     "print the completion script of a shell: " + strings.Join(shells, ", "),
-		ArgsUsage: "SHELL",
-		Description: `   source <(call-me completion bash)
-   source <(call-me completion zsh)
-   call-me completion fish >~/.config/fish/completions/call-me.fish
-   call-me completion powershell | Out-String | Invoke-Expression`,
-		Action: func(c *cli.Context) error {
-			script, found := completions[c.Args().First()]
-			if !found || c.Args().Len() > 1 {
-				return usagef("completion takes one of %s", strings.Join(shells, ", "))
-			}
-			fmt.Fprint(t.out, script)
-			return nil
-		},
-	}
 }

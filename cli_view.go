@@ -4,7 +4,9 @@ package main
 // runs the server.
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -158,4 +160,18 @@ func healthCommand(t *terminal) *cli.Command {
 			return nil
 		},
 	}
+}
+
+// checkError says what can be done about an error of checkFile.
+func checkError(err error, path string) error {
+	err = fmt.Errorf("checking %q: %w", path, err)
+	switch {
+	case errors.Is(err, errInUse):
+		return hint(err, "stop the server, or check a copy: call-me backup call-me-copy.db")
+	case errors.Is(err, errDamaged):
+		return hint(err, "the file was left as it is; restore a copy, or move it away to begin without leases")
+	case errors.Is(err, fs.ErrPermission):
+		return hint(err, "call-me must be able to read the file")
+	}
+	return err
 }

@@ -5,21 +5,8 @@ package main
 
 import (
 	"context"
-	"errors"
-	"slices"
-	"strings"
 	"sync"
 	"time"
-)
-
-// What the keeper answers besides the refusals of the rules.
-var (
-	errUndeclared = errors.New("no such environment")
-	errStopping   = errors.New("the server is stopping")
-	errBusy       = errors.New("too many are waiting")
-	errUnknown    = errors.New("the disk failed: it is unknown whether this took effect") // retry with the same id
-	errFull       = errors.New("the server's disk is full: nothing new is taken in")
-	errGone       = errors.New("the caller has left")
 )
 
 // A callKind says what a call wants. In one round the calls are taken in the
@@ -183,85 +170,4 @@ func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) an
 func (k *keeper) gone(c *call) answer {
 	k.send(c.departs())
 	return errorAnswerOf(errGone)
-}
-
-// A view is what anyone may know of an environment: copies, as committed.
-// Nothing in it is a proof of ownership.
-type view struct {
-	name   string
-	slots  []string // declared
-	leases []lease
-	line   []place
-}
-
-// open reports whether a POST without wait would be granted now; errUndeclared
-// where there is no such environment.
-func (k *keeper) open(name string) (bool, error) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if e := k.shown[name]; e != nil && (e.slots != nil || !e.idle()) {
-		return e.open(), nil
-	}
-	if k.slots(name) == nil {
-		return false, errUndeclared
-	}
-	return true, nil
-}
-
-// view returns one environment; errUndeclared where there is no such.
-func (k *keeper) view(name string) (view, error) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if e := k.shown[name]; e != nil {
-		return e.view(), nil
-	}
-	slots := k.slots(name)
-	if slots == nil {
-		return view{}, errUndeclared
-	}
-	return view{name: name, slots: slots}, nil
-}
-
-// views returns the declared environments and all that have a lease or a
-// line, in the order of their names.
-func (k *keeper) views(declared []string) []view {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	views := make([]view, 0, len(k.shown)+len(declared))
-	for _, e := range k.shown {
-		views = append(views, e.view())
-	}
-	for _, name := range declared {
-		if k.shown[name] == nil {
-			views = append(views, view{name: name, slots: k.slots(name)})
-		}
-	}
-	slices.SortFunc(views, func(a, b view) int { return strings.Compare(a.name, b.name) })
-	return views
-}
-
-// each calls f for every environment that has a lease or a line, as committed.
-// f must be quick, and keep nothing.
-func (k *keeper) each(f func(e *environment)) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	for _, e := range k.shown {
-		f(e)
-	}
-}
-
-func (e *environment) view() view {
-	v := view{name: e.name, slots: e.slots, leases: e.leaseCopies(), line: make([]place, len(e.line))}
-	for i, p := range e.line {
-		v.line[i] = *p
-	}
-	return v
-}
-
-func (e *environment) leaseCopies() []lease {
-	copies := make([]lease, len(e.leases))
-	for i, l := range e.leases {
-		copies[i] = *l
-	}
-	return copies
 }

@@ -6,18 +6,8 @@ package main
 // a round, gets an answer, and finds the changes in the round.
 
 import (
-	"errors"
 	"slices"
 	"time"
-)
-
-// The refusals of the rules. api.go says which status and exit code each has.
-var (
-	errNoSlot    = errors.New("no free slot")
-	errNotHeld   = errors.New("not yours")                     // renew or end what the caller does not hold
-	errSeveral   = errors.New("several leases match")          // name the slot
-	errEnded     = errors.New("this request has ended")        // the id is used up
-	errDifferent = errors.New("this id asked for other terms") // same id, other holder, ttl, reason or url
 )
 
 // absence is how long a place in the line outlives the connection of the one

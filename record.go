@@ -7,7 +7,6 @@ package main
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc64"
 	"strings"
@@ -62,8 +61,6 @@ type header struct {
 
 // headerKey is the key of the header in metaBucket.
 var headerKey = []byte("state")
-
-var errDamaged = errors.New("the file is damaged")
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
 

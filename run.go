@@ -29,13 +29,6 @@ const (
 	hurryTime    = 2 * time.Second  // with one
 )
 
-// Exit codes of run besides those of the other commands, as the shell's.
-const (
-	exitOwnFailure  = 125
-	exitNotRunnable = 126
-	exitNotFound    = 127
-)
-
 // A mood is what a command can be in besides running and ended.
 type mood int
 
@@ -76,12 +69,6 @@ func (r *runner) run(ctx context.Context) error {
 	h := &holder{runner: r, grant: g, signals: signals, since: time.Now(), mark: fmt.Sprintf("(%d-%s)", g.Fence, rand.Text())}
 	return h.hold(path)
 }
-
-// A runError is why a command was not run, with a code that is not one of the
-// command's own.
-type runError struct{ error }
-
-func (e runError) Unwrap() error { return e.error }
 
 // ownFailure makes failures that would end with 1 end with 125.
 func ownFailure(err error) error {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -182,35 +181,6 @@ func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
 	first = !l.logged
 	l.logged = true
 	return false, first
-}
-
-// proxies are the addresses whose word on where a call comes from is taken.
-type proxies []netip.Prefix
-
-// Decode reads 10.0.0.1,192.168.0.0/16.
-func (p *proxies) Decode(text string) error {
-	*p = nil
-	for entry := range strings.SplitSeq(text, ",") {
-		entry = strings.TrimSpace(entry)
-		prefix, err := netip.ParsePrefix(entry)
-		if a, errAddress := netip.ParseAddr(entry); errAddress == nil {
-			prefix, err = a.Unmap().Prefix(a.Unmap().BitLen())
-		}
-		if err != nil {
-			return errors.New("no list of addresses such as 10.0.0.1,192.168.0.0/16")
-		}
-		*p = append(*p, prefix.Masked())
-	}
-	return nil
-}
-
-func (p proxies) has(a netip.Addr) bool {
-	for _, prefix := range p {
-		if prefix.Contains(a) {
-			return true
-		}
-	}
-	return false
 }
 
 // address is where a call comes from: the other end of the connection, or,

@@ -9,15 +9,12 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/time/rate"
 )
@@ -27,21 +24,6 @@ const (
 	maxLines  = 20_000          // that wait to be written; further ones are dropped
 	flushTime = 2 * time.Second // for the last lines to be written, when nobody may be reading them
 )
-
-// logForm is how a log looks.
-type logForm string
-
-const (
-	logText logForm = "text"
-	logJSON logForm = "json"
-)
-
-func (f *logForm) Decode(text string) error {
-	if *f = logForm(text); *f != logText && *f != logJSON {
-		return errors.New("neither text nor json")
-	}
-	return nil
-}
 
 // newLog makes a log that writes to w and never blocks. Call flush at the end:
 // it returns when everything is written, or after flushTime.
@@ -154,27 +136,6 @@ var tidyText tidier = func(text string) string { return shorten(breakCommands(te
 // characters as they are that end a line, or turn it around, for some readers.
 var tidyJSON tidier = func(text string) string {
 	return shorten(spellOut(breakCommands(text)), maxField)
-}
-
-func spellOut(text string) string {
-	if !strings.ContainsFunc(text, func(r rune) bool { return !isVisible(r) }) && utf8.ValidString(text) {
-		return text
-	}
-	quoted := strconv.Quote(text)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
-}
-
-// shorten cuts a text to so many bytes, and marks that it did.
-func shorten(text string, most int) string {
-	const mark = "…"
-	if len(text) <= most {
-		return text
-	}
-	end := most - len(mark)
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + mark
 }
 
 // LogValue is what any log says of an event: never its id.

@@ -158,14 +158,6 @@ func writePage(w http.ResponseWriter, kind string, content []byte) error {
 	return nil
 }
 
-// eventsSince returns the events of a time, oldest first.
-func (k *keeper) eventsSince(t time.Time) []*event {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	from, _ := slices.BinarySearchFunc(k.past.events, t, func(e *event, t time.Time) int { return e.at.Compare(t) })
-	return slices.Clone(k.past.events[from:])
-}
-
 func byEnvironment(events []*event) map[string][]*event {
 	all := map[string][]*event{}
 	for _, e := range events {

@@ -144,3 +144,54 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	w.Write(b.Bytes())
 	return nil
 }
+
+func leaseToJSON(environment string, l *lease, now time.Time) leaseJSON {
+	j := leaseJSON{Environment: foreign(environment), Slot: foreign(l.slot), Holder: foreign(l.holder), URL: foreign(l.url),
+		Reason: foreign(l.reason), Fence: l.fence, Since: wireTime(l.since), TTLSeconds: l.ttl.Seconds(), WaitedSeconds: l.waited.Seconds(), HeldSeconds: max(0, now.Sub(l.since).Seconds())}
+	if !l.deadline.IsZero() {
+		until := wireTime(now.Add(l.deadline.Sub(now)))
+		j.Until = &until
+	}
+	return j
+}
+
+func leasesToJSON(environment string, leases []lease, now time.Time) []leaseJSON {
+	all := make([]leaseJSON, len(leases))
+	for i := range leases {
+		all[i] = leaseToJSON(environment, &leases[i], now)
+	}
+	return all
+}
+
+// viewToJSON lists the declared slots, and after them those that have a lease
+// though they are not declared.
+func viewToJSON(v view, now time.Time) environmentJSON {
+	j := environmentJSON{Environment: foreign(v.name), Free: max(0, len(v.slots)-len(v.leases)), Slots: []slotJSON{}, Line: []placeJSON{}}
+	bySlot := map[foreign]*leaseJSON{}
+	for _, l := range leasesToJSON(v.name, v.leases, now) {
+		bySlot[l.Slot] = &l
+	}
+	for _, s := range v.slots {
+		j.Slots = append(j.Slots, slotJSON{foreign(s), bySlot[foreign(s)]})
+		delete(bySlot, foreign(s))
+	}
+	for _, l := range v.leases {
+		if other := bySlot[foreign(l.slot)]; other != nil {
+			j.Slots = append(j.Slots, slotJSON{foreign(l.slot), other})
+		}
+	}
+	for i, p := range v.line {
+		j.Line = append(j.Line, placeJSON{Position: i + 1, Holder: foreign(p.holder), URL: foreign(p.url), Reason: foreign(p.reason),
+			Since: wireTime(p.since), WaitedSeconds: max(0, now.Sub(p.since).Seconds()), Connected: p.present})
+	}
+	return j
+}
+
+func endToJSON(e *event) *endJSON {
+	if e == nil {
+		return nil
+	}
+	return &endJSON{How: foreign(e.kind.String()), At: wireTime(e.at), Slot: foreign(e.slot), By: foreign(e.by)}
+}
+
+func wireTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -111,15 +110,6 @@ func (s *server) http() *http.Server {
 	}
 }
 
-// onlyHTTP1 are the protocols of server and client. Every limit is meant for
-// HTTP/1, and of HTTP/2 there would be one connection for all calls, also when it
-// is dead.
-func onlyHTTP1() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
-}
-
 // useKeys lets these keys in from now on, and warns about short ones.
 func (s *server) useKeys(keys []string) {
 	s.keys.set(keys)
@@ -178,20 +168,4 @@ func storeError(err error, path string) error {
 		return hint(err, "make its folder first, or set CALL_ME_DB")
 	}
 	return err
-}
-
-// health asks the server on this machine whether it works: nil, or why not.
-func health(ctx context.Context, config healthConfig) error {
-	ctx, cancel := context.WithTimeout(ctx, headerTime)
-	defer cancel()
-	c := &client{base: fmt.Sprintf("http://127.0.0.1:%d", config.Port), http: http.DefaultClient}
-	if config.TLSCertificate != "" {
-		trust, err := healthTLS(config.TLSCertificate)
-		if err != nil {
-			return err
-		}
-		c.base = strings.Replace(c.base, "http:", "https:", 1)
-		c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}
-	}
-	return c.do(ctx, http.MethodGet, "/healthz", url.Values{}, &map[string]string{})
 }

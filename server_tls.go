@@ -5,21 +5,7 @@ package main
 
 import (
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"net/http"
-	"os"
-	"strings"
 	"sync/atomic"
-)
-
-// What a client can find at the other end instead of a server it trusts.
-var (
-	errUntrusted = errors.New("cannot trust")
-	errPlain     = errors.New("speaks plain HTTP, not HTTPS")
-	errSecure    = errors.New("speaks HTTPS, not plain HTTP")
 )
 
 // A certificate is the server's, with its private key. A nil one: plain HTTP.
@@ -63,73 +49,4 @@ func (c *certificate) config() *tls.Config {
 		SessionTicketsDisabled: true,
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.pair.Load(), nil },
 	}
-}
-
-// clientTLS trusts the authorities in caFile, or without one the system's.
-func clientTLS(caFile string) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if caFile == "" {
-		return config, nil
-	}
-	text, err := os.ReadFile(caFile)
-	if err != nil {
-		return nil, usagef("reading %s: %v", prefix+"_CA_FILE", err)
-	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(text) {
-		return nil, usagef("reading %s: %q has no certificate (PEM)", prefix+"_CA_FILE", caFile)
-	}
-	return config, nil
-}
-
-// healthTLS trusts exactly the certificate in the file, under one of its own
-// names: this machine has none that it was made for.
-func healthTLS(file string) (*tls.Config, error) {
-	config, err := clientTLS(file)
-	if err != nil {
-		return nil, fmt.Errorf("the server's certificate: %w", err)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(text)
-	leaf, err := x509.ParseCertificate(block.Bytes) // clientTLS has seen one
-	if err != nil {
-		return nil, usagef("reading %q: %v", file, err)
-	}
-	switch {
-	case len(leaf.DNSNames) > 0:
-		config.ServerName = strings.Replace(leaf.DNSNames[0], "*", "health", 1)
-	case len(leaf.IPAddresses) > 0:
-		config.ServerName = leaf.IPAddresses[0].String()
-	}
-	return config, nil
-}
-
-// trustError says why a server is not trusted, or that it speaks plain HTTP;
-// nil for every other failure of a call.
-func trustError(base string, err error) error {
-	var verification *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	switch {
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return hint(fmt.Errorf("%s %w", base, errPlain), "HOST="+strings.Replace(base, "https:", "http:", 1))
-	case !errors.As(err, &verification):
-		return nil
-	case errors.As(err, &unknown):
-		return hint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err), prefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
-	}
-	return fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err)
-}
-
-// isPlainToTLS reports whether an answer is the one that net/http gives to
-// plain HTTP on a TLS port (conn.serve in net/http/server.go).
-func isPlainToTLS(response *http.Response, body []byte) bool {
-	return response.StatusCode == http.StatusBadRequest && response.ProtoMinor == 0 &&
-		strings.HasPrefix(string(body), "Client sent an HTTP request to an HTTPS server.")
-}
-
-func secureError(base string) error {
-	return hint(fmt.Errorf("%s %w", base, errSecure), "HOST="+strings.Replace(base, "http:", "https:", 1))
 }

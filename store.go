@@ -9,18 +9,11 @@ package main
 // what makes it durable.
 
 import (
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
-)
-
-// What opening and saving can end with, besides errDamaged and plain errors.
-var (
-	errNoSpace = errors.New("no space left for the database")
-	errInUse   = errors.New("in use by another server")
 )
 
 // bucket2019 is where the call-me of 2019 kept its locks: name -> "locked".

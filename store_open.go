@@ -235,3 +235,36 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 	}
 	return h, nil
 }
+
+// A recordCount says how many records a file has.
+type recordCount struct{ leases, places, events int }
+
+// checkFile reads a whole file, and changes nothing. It returns nil if a server
+// could start on the file, errInUse while one does, and errDamaged if the file is
+// not what a server has written.
+func checkFile(path string) (n recordCount, err error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return n, err
+	case info.IsDir():
+		return n, errors.New("it is a folder")
+	case info.Size() == 0:
+		return n, errors.New("it is empty")
+	}
+	err = inspect(path, func(bucket string, key, value []byte) (err error) {
+		switch bucket {
+		case leaseBucket:
+			n.leases++
+			_, _, err = decodeLease(key, value)
+		case lineBucket:
+			n.places++
+			_, _, err = decodePlace(key, value)
+		case historyBucket:
+			n.events++
+			_, err = decodeEvent(key, value)
+		}
+		return err
+	})
+	return n, err
+}

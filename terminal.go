@@ -13,7 +13,6 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 
 	"golang.org/x/term"
 )
@@ -168,60 +167,6 @@ func paint(colour int, text string) string {
 
 func holderName(l leaseJSON) string {
 	return cmp.Or(l.Holder.String(), "somebody who gave no name")
-}
-
-// inLine says a position in words.
-func inLine(position int) string {
-	switch {
-	case position == 1:
-		return "next in line"
-	case position <= 0:
-		return "in line"
-	}
-	return ordinal(position) + " in line"
-}
-
-func ordinal(n int) string {
-	suffix := "th"
-	if n/10%10 != 1 && n%10 >= 1 && n%10 <= 3 {
-		suffix = [...]string{"st", "nd", "rd"}[n%10-1]
-	}
-	return fmt.Sprint(n, suffix)
-}
-
-// clock shows a time of day in the local zone, with the date unless it is
-// today.
-func clock(t time.Time) string {
-	local := t.Local()
-	if local.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
-		return local.Format("15:04:05 MST")
-	}
-	return local.Format("2006-01-02 15:04:05 MST")
-}
-
-func seconds(s float64) string { return spell(time.Duration(s * float64(time.Second))) }
-
-// spell shows a duration as people say it: 2h, 3m12s, 5s.
-func spell(d time.Duration) string {
-	text := d.Round(time.Second).String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}
-
-// quote makes a word that a shell takes as it is.
-func quote(word string) string {
-	special := func(r rune) bool {
-		return !strings.ContainsRune("-_./:@%+=,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
-	}
-	if word != "" && !strings.ContainsFunc(word, special) {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // fit cuts a text to so many columns.

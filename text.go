@@ -8,15 +8,14 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"regexp"
-	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/unicode/norm"
+	"github.com/xrash/smetrics"
 )
 
 // foreign is text of somebody else: a holder, a reason, a link, a name, a
@@ -90,154 +89,101 @@ func isVisible(r rune) bool {
 // what stands for an object.
 const blanks = "\u2800\U0001d159\U00013441\U00013442\U00016fe4\ufffc"
 
-// breakCommands puts a backslash into each command that a CI system would read
-// in the text. The text may have several lines.
-func breakCommands(text string) string {
-	if !hasCommand(text) {
+// shorten cuts a text to so many bytes, and marks that it did.
+func shorten(text string, most int) string {
+	const mark = "…"
+	if len(text) <= most {
 		return text
 	}
-	var b strings.Builder
-	var scan commandScanner
-	for _, r := range text {
-		if scan.next(r) {
-			b.WriteByte('\\')
+	end := most - len(mark)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
+}
+
+func spellOut(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool { return !isVisible(r) }) && utf8.ValidString(text) {
+		return text
+	}
+	quoted := strconv.Quote(text)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// quote makes a word that a shell takes as it is.
+func quote(word string) string {
+	special := func(r rune) bool {
+		return !strings.ContainsRune("-_./:@%+=,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}
+	if word != "" && !strings.ContainsFunc(word, special) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// spell shows a duration as people say it: 2h, 3m12s, 5s.
+func spell(d time.Duration) string {
+	text := d.Round(time.Second).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+func seconds(s float64) string { return spell(time.Duration(s * float64(time.Second))) }
+
+func ordinal(n int) string {
+	suffix := "th"
+	if n/10%10 != 1 && n%10 >= 1 && n%10 <= 3 {
+		suffix = [...]string{"st", "nd", "rd"}[n%10-1]
+	}
+	return fmt.Sprint(n, suffix)
+}
+
+// inLine says a position in words.
+func inLine(position int) string {
+	switch {
+	case position == 1:
+		return "next in line"
+	case position <= 0:
+		return "in line"
+	}
+	return ordinal(position) + " in line"
+}
+
+// clock shows a time of day in the local zone, with the date unless it is
+// today.
+func clock(t time.Time) string {
+	local := t.Local()
+	if local.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
+		return local.Format("15:04:05 MST")
+	}
+	return local.Format("2006-01-02 15:04:05 MST")
+}
+
+// didYouMean proposes the known name that is nearest to a wrong one, as the
+// end of a sentence; nothing when none is near.
+func didYouMean(wrong string, known []string) string {
+	if near := nearest(wrong, known); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return ""
+}
+
+// nearest returns the known name that needs the fewest changed letters, or
+// nothing when that are too many.
+func nearest(wrong string, known []string) string {
+	if len(wrong) > maxEnvironment {
+		return ""
+	}
+	best, least := "", len(wrong)/3+2
+	for _, name := range known {
+		if d := smetrics.WagnerFischer(wrong, name, 1, 1, 1); d < least {
+			best, least = name, d
 		}
-		b.WriteRune(r)
 	}
-	return b.String()
-}
-
-// hasCommand reports whether a CI system would read a command in the text.
-func hasCommand(text string) bool {
-	var scan commandScanner
-	for _, r := range text {
-		if scan.next(r) {
-			return true
-		}
-	}
-	return false
-}
-
-// hasControlString reports whether the text has the beginning of a control
-// string: Buildkite's links, images and time stamps (OSC, APC), Jenkins'
-// console notes, and the like.
-func hasControlString(text string) bool {
-	return controlString.MatchString(text)
-}
-
-var controlString = regexp.MustCompile("\x1b[\\]_P^X]|\x1b\\[8m|[\u0090\u0098\u009d-\u009f]")
-
-// A commandScanner reads lines as CI systems do, and tells before which
-// character a command must be broken. The zero scanner is at the start of a
-// line.
-//
-// The rules, from the sources of the readers:
-//
-//   - "##vso[" (Azure Pipelines), "##[" (GitHub Actions, act, Gitea) and
-//     "##teamcity[" are found anywhere in a line. Any word between is taken.
-//   - "::" (GitHub Actions, act, Gitea) begins a line, after white space.
-//   - "---", "+++", "~~~" and "^^^" (Buildkite) begin a line.
-//   - "section_start:" and "section_end:" (GitLab), "travis_fold:" and
-//     "travis_time:" (Travis) are found anywhere.
-//
-// Azure's and GitHub's readers compare by culture: they skip characters that
-// Unicode's collation ignores. The invisible ones are replaced before a text is
-// printed; of the others, marks for the most part, none ends a command here.
-type commandScanner struct {
-	begun  bool   // something other than white space stands on the line
-	lead   rune   // the character that the line begins with, while it repeats; else zero
-	count  int    // how often lead stands there
-	hashes int    // number signs before here, with nothing but a word after them
-	word   []byte // the last characters, as many as the longest keyword has; zero for one that is not ASCII
-}
-
-// lineCommands are the characters by which commands begin at the start of a
-// line, with how many it takes.
-var lineCommands = map[rune]int{':': 2, '-': 3, '+': 3, '~': 3, '^': 3}
-
-// keywords begin a command anywhere, followed by a colon.
-var keywords = []string{"section_start", "section_end", "travis_fold", "travis_time"}
-
-const longestKeyword = len("section_start")
-
-// next takes the next character, and reports whether it would complete the
-// beginning of a command.
-func (s *commandScanner) next(r rune) (breaks bool) {
-	if r == '\n' || r == '\r' || r == '\u0085' || r == '\u2028' || r == '\u2029' {
-		*s = commandScanner{word: s.word[:0]}
-		return false
-	}
-	if isIgnoredByCollation(r) {
-		return false
-	}
-	anywhere := s.nextAnywhere(r)
-	return s.nextAtStart(r) || anywhere
-}
-
-// isIgnoredByCollation reports whether comparisons of text by culture may skip
-// a visible character. It is true of all that do so in ICU 72, and of more.
-func isIgnoredByCollation(r rune) bool {
-	return unicode.In(r, unicode.M, unicode.Lm) || r == 0x180a || r == 0x1cd3 || r == 0xfe73
-}
-
-// nextAtStart follows the start of a line.
-func (s *commandScanner) nextAtStart(r rune) (breaks bool) {
-	switch {
-	case !s.begun && unicode.IsSpace(r):
-		return false
-	case !s.begun:
-		s.begun, s.lead, s.count = true, r, 1
-		return false
-	case s.lead == 0 || r != s.lead:
-		s.lead = 0
-		return false
-	}
-	s.count++
-	return s.count == lineCommands[r]
-}
-
-// nextAnywhere follows the commands that may stand anywhere.
-func (s *commandScanner) nextAnywhere(r rune) (breaks bool) {
-	isWord := r == '_' || r == '.' || r == '-' || unicode.IsLetter(r) || unicode.IsDigit(r)
-	switch {
-	case r == '[':
-		breaks = s.hashes >= 2
-	case r == ':':
-		breaks = slices.ContainsFunc(keywords, func(k string) bool { return strings.HasSuffix(string(s.word), k) })
-	}
-	switch {
-	case r == '#':
-		s.hashes++
-	case !isWord || s.hashes < 2:
-		s.hashes = 0
-	}
-	if r > unicode.MaxASCII {
-		r = 0
-	}
-	if len(s.word) == longestKeyword {
-		s.word = slices.Delete(s.word, 0, 1)
-	}
-	s.word = append(s.word, byte(unicode.ToLower(r)))
-	return breaks
-}
-
-// checkUnmistakable returns why a name could be mistaken for another name, or
-// for a command: nil if it could not.
-func checkUnmistakable(name string) error {
-	switch {
-	case strings.ContainsFunc(name, func(r rune) bool { return !isVisible(r) }):
-		return errors.New("it has an invisible character")
-	case !norm.NFC.IsNormalString(name):
-		return errors.New("it is not in the composed form of Unicode (NFC)")
-	}
-	return checkNoCommand(name)
-}
-
-// checkNoCommand returns an error if a CI system or a terminal would read
-// a command in the text.
-func checkNoCommand(text string) error {
-	if hasCommand(text) || hasControlString(text) {
-		return errors.New("a CI system would take it for a command")
-	}
-	return nil
+	return best
 }

@@ -1,0 +1,310 @@
+package main
+
+// The commands that change something: serve, request, release, renew and run.
+// cli_view.go has the commands that read, cli_flags.go reads flags. Only the cli
+// files import the command-line library.
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func newApp(t *terminal) *cli.App {
+	app := &cli.App{
+		Name:                 "call-me",
+		Usage:                "take turns on shared test environments",
+		Version:              version(),
+		Writer:               t.out,
+		ErrWriter:            t.err,
+		HideHelpCommand:      true,
+		EnableBashCompletion: true,
+		ExitErrHandler:       func(*cli.Context, error) {}, // the library would exit from the depths
+		OnUsageError:         usageProblem,
+		Action: func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" {
+				return usagef("there is no command %q%s", name, didYouMean(name, commandNames(c.App)))
+			}
+			cli.ShowAppHelp(c)
+			return exitError(exitUsage)
+		},
+		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
+			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
+	}
+	ofClient := variables(&clientConfig{})
+	for _, command := range app.Commands {
+		command.OnUsageError = usageProblem
+		command.HideHelpCommand = true
+		command.CustomHelpTemplate = helpTemplate
+		command.BashComplete = complete
+		if strings.Contains(command.ArgsUsage, "ENV") {
+			command.UsageText = ofClient
+		}
+	}
+	return app
+}
+
+func serveCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "run the server",
+		Description: `   Serves until SIGINT or SIGTERM. SIGHUP reads the key file and the certificate again.
+
+   API_KEY=crj call-me serve
+   API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,
+		UsageText: variables(&serverConfig{}),
+		Flags:     []cli.Flag{&cli.StringFlag{Name: "profile", Usage: "answer go tool pprof on this port of 127.0.0.1", DefaultText: "not at all"}},
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef("serve takes no argument, but got %q", c.Args().First())
+			}
+			var profiles port
+			if text := c.String("profile"); text != "" {
+				if err := profiles.Decode(text); err != nil {
+					return usagef("--profile: %q is %v", text, err)
+				}
+			}
+			var config serverConfig
+			if err := readConfig(&config); err != nil {
+				return err
+			}
+			log, flush := newLog(t.err, config.Log)
+			defer flush()
+			stop, err := serveProfiles(int(profiles), log)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			return serve(c.Context, config, log)
+		},
+	}
+}
+
+func requestCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "request",
+		Usage:     "wait in line for a slot, and take it",
+		ArgsUsage: "ENV",
+		Description: `   Prints "acquired slot for environment: ENV" once the slot is yours. Interrupted, it leaves the line.
+
+   call-me request uat
+   call-me request uat --timeout 30m --reason "release 1.4"
+   slot=$(call-me request --quiet perf)`,
+		Flags: append(configFlags("timeout", "ttl=2h", "reason", "holder"),
+			boolFlag("no-wait", "take a slot only if one is free now, else exit with 75"),
+			boolFlag("again", "go on with the slot that this holder has already, with its full ttl"),
+			boolFlag("json", "print the lease as JSON"),
+			boolFlag("quiet", "print only the slot's name", "q"),
+		),
+		Action: func(c *cli.Context) error {
+			s, err := newSession(c, t, true)
+			if err != nil {
+				return err
+			}
+			asked := s.asking()
+			form := plainForm
+			switch {
+			case c.Bool("quiet") && c.Bool("json"):
+				return usagef("--quiet and --json exclude each other")
+			case c.Bool("no-wait") && s.config.Timeout != 0:
+				return usagef("--no-wait and --timeout exclude each other")
+			case c.Bool("quiet"):
+				form = quietForm
+			case c.Bool("json"):
+				form = jsonForm
+			}
+			asked.noWait = c.Bool("no-wait")
+			return takeSlot(c.Context, s, asked, form, c.Bool("again"))
+		},
+	}
+}
+
+// takeSlot requests a slot, with again the one that the holder has.
+func takeSlot(ctx context.Context, s *session, asked asking, form resultForm, again bool) error {
+	w := s.waiter(asked, form)
+	defer w.done()
+	if again {
+		lease, err := s.renew(ctx, holding{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.troubled)
+		if err == nil {
+			w.confirmed(lease, time.Since(w.started))
+			err = w.unsaid
+			return err
+		}
+		if !errors.Is(err, errNotHeld) {
+			return err
+		}
+	}
+	_, err := s.client.acquire(ctx, asked, w)
+	if ctx.Err() != nil {
+		w.leaves()
+	}
+	if err == nil && w.unsaid != nil {
+		return fmt.Errorf("the slot is yours, but stdout takes no word: %w", w.unsaid)
+	}
+	return explainNoSlot(err, asked)
+}
+
+func releaseCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "release",
+		Usage:     "give a slot back",
+		ArgsUsage: "ENV",
+		Description: `   Ends the lease of this holder, and of nobody else. To do it twice is harmless.
+
+   call-me release uat
+   CALL_ME_HOLDER=nightly-42 call-me release uat
+   call-me release uat --force`,
+		Flags: append(configFlags("holder", "fence"),
+			slotFlag,
+			boolFlag("force", "end the lease whoever has it; the history says who did"),
+		),
+		Action: func(c *cli.Context) error {
+			s, err := newSession(c, t, true)
+			if err != nil {
+				return err
+			}
+			which := s.holding(c)
+			if err := s.client.release(c.Context, which, c.Bool("force"), s.troubled); err != nil {
+				return explainNotHeld(err, which)
+			}
+			t.released(which.environment)
+			return nil
+		},
+	}
+}
+
+func runCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "hold a slot for exactly as long as a command runs",
+		ArgsUsage: "ENV -- COMMAND [ARGUMENT...]",
+		Description: `   Waits in line, runs the command, renews the lease while it lives, and gives the slot back
+   whatever happens. Exits as the command did; 75: no slot in time; 76: the slot was lost;
+   125, 126, 127: the command was not run; 128+n: ended by signal n.
+
+   call-me run uat -- ./acceptance-tests.sh --suite checkout
+   call-me run uat --timeout 30m --ttl 5m -- make deploy test`,
+		Flags: append(configFlags("timeout", "ttl=2m", "reason", "holder"),
+			&cli.StringFlag{Name: "grace", Usage: "between the signal that ends the command and SIGKILL (default: 5s)"},
+			boolFlag("leave-running", "do not end what the command leaves running in the background"),
+		),
+		Action: func(c *cli.Context) error {
+			argv := c.Args().Tail()
+			if len(argv) == 0 {
+				return hint(usagef("run needs a command"), "call-me run uat -- ./test.sh")
+			}
+			r, err := newRunner(c, t, argv)
+			if err != nil {
+				return ownFailure(err)
+			}
+			return ownFailure(r.run(c.Context))
+		},
+	}
+}
+
+// newRunner reads what run is told.
+func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
+	s, err := newSession(c, t, true)
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{session: s, asking: s.asking(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
+	if s.config.TTL.chosen == nil {
+		r.asking.ttl = runTTL
+	}
+	if text := c.String("grace"); text != "" {
+		if err := (*span)(&r.grace).Decode(text); err != nil {
+			return nil, usagef("--grace: %q is %v", text, err)
+		}
+	}
+	if r.asking.ttl < minRunTTL {
+		return nil, usagef("run needs a ttl of %s at least: the lease ends with the command, whatever the ttl", spell(minRunTTL))
+	}
+	return r, nil
+}
+
+// guardianHidden is what run starts beside its command.
+func guardianHidden() *cli.Command {
+	return &cli.Command{Name: guardianCommand, Hidden: true, Action: func(*cli.Context) error {
+		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+		standGuard(os.Stdin)
+		return nil
+	}}
+}
+
+func renewCommand(t *terminal) *cli.Command {
+	return &cli.Command{
+		Name:      "renew",
+		Usage:     "keep a slot for longer",
+		ArgsUsage: "ENV",
+		Description: `   The lease begins its time anew, with the ttl that it has or another one.
+
+   call-me renew uat
+   call-me renew uat --ttl 4h`,
+		Flags: append(configFlags("ttl", "holder", "fence"),
+			slotFlag,
+			boolFlag("json", "print the lease as JSON"),
+		),
+		Action: func(c *cli.Context) error {
+			s, err := newSession(c, t, true)
+			if err != nil {
+				return err
+			}
+			which := s.holding(c)
+			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.troubled)
+			switch {
+			case err != nil:
+				return explainNotHeld(err, which)
+			case c.Bool("json"):
+				return t.json(lease)
+			}
+			fmt.Fprintln(t.out, yours(lease))
+			return nil
+		},
+	}
+}
+
+// release is the tag of a build that knows none by itself, as an image's;
+// the linker sets it.
+var release string
+
+// version tells what was built, from what, and with which Go.
+func version() string {
+	info, found := debug.ReadBuildInfo()
+	if !found {
+		return "unknown"
+	}
+	text, details := cmp.Or(release, info.Main.Version), []string{}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			details = append(details, "commit "+s.Value[:min(12, len(s.Value))])
+		case s.Key == "vcs.time":
+			details = append(details, s.Value)
+		case s.Key == "vcs.modified" && s.Value == "true":
+			details = append(details, "modified")
+		}
+	}
+	return fmt.Sprintf("%s (%s)", text, strings.Join(append(details, info.GoVersion), ", "))
+}
+
+func commandNames(app *cli.App) []string {
+	var names []string
+	for _, command := range app.VisibleCommands() {
+		names = append(names, command.Name)
+	}
+	return names
+}
+
+func usageProblem(c *cli.Context, err error, _ bool) error {
+	return hint(usagef("%v", err), "call-me "+c.Command.Name+" --help")
+}
