@@ -282,22 +282,21 @@ func printedBy(t *testing.T, words []string, payload string) string {
 
 func printedByProcess(t *testing.T, args []string) string {
 	t.Helper()
-	if err := build(); err != nil {
-		t.Fatal(err)
-	}
 	for _, arg := range args {
 		if strings.Contains(arg, "\x00") {
 			return "" // no system passes it on
 		}
 	}
-	c := exec.Command(binaryPath(), args...)
+	c := exec.Command("call-me", args...)
 	var printed lockedBuffer
 	c.Stdout, c.Stderr = &printed, &printed
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
 	if endless(append([]string{"call-me"}, args...)) {
-		time.AfterFunc(300*time.Millisecond, func() { c.Process.Signal(os.Interrupt) })
+		eventually(t, "it prints something", func() bool { return printed.String() != "" })
+		time.Sleep(200 * time.Millisecond) // and all that it prints before it waits
+		c.Process.Signal(os.Interrupt)
 	}
 	c.Wait()
 	return printed.String()
@@ -337,10 +336,7 @@ func TestWhatAServerSendsUnaskedIsNoCommand(t *testing.T) {
 	}()
 	t.Setenv("API_KEY", testKey)
 	t.Setenv("HOST", l.Addr().String())
-	c := exec.Command(binaryPath(), "status", "--watch")
-	if err := build(); err != nil {
-		t.Fatal(err)
-	}
+	c := exec.Command("call-me", "status", "--watch")
 	var printed lockedBuffer
 	c.Stdout, c.Stderr = &printed, &printed
 	if err := c.Start(); err != nil {

@@ -1,0 +1,281 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// How a test speaks with call-me from outside:
+//
+//   - a daemon is a server process on a file and a port of its own:
+//     newDaemon(t, "NAME=VALUE"...) starts it, kill is kill -9, start starts it
+//     again. call sends one HTTP request, "METHOD", "/path?query"; want is call
+//     where only one status is right.
+//   - client makes a command of the binary that knows the daemon, and a buffer
+//     with what it prints; mortal is the same without a daemon.
+//   - eventually waits for what another process does; missing skips a test
+//     whose tools are not there, and fails it in CI.
+//   - the types below are the JSON of the API, as far as tests read it.
+//
+// Built on these: a trial (run_test.go) is one "call-me run", a proxy
+// (proxy_test.go) a real nginx, haproxy or Caddy, a tlsDaemon (tls_test.go) a
+// daemon with a certificate, a visit (page_test.go) a tab of a browser, and an
+// attack (trust_attack_test.go) a server with many clients whose calls are
+// written down.
+
+// nextPort is below the range from which systems take the ports of outgoing
+// connections: what is free stays free until it is used.
+var nextPort atomic.Int32
+
+func init() { nextPort.Store(10_000 + rand.Int32N(15_000)) }
+
+// freePort looks from outside: a listener of our own would, for a moment,
+// live on in a process that another test is starting.
+func freePort() int {
+	for {
+		port := int(nextPort.Add(1))
+		c, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", port))
+		if err != nil {
+			return port
+		}
+		c.Close()
+	}
+}
+
+func waitForServer(c *http.Client, base string) error {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if response, err := c.Get(base + "/healthz"); err == nil {
+			response.Body.Close()
+			return nil
+		}
+	}
+	return errors.New("the server does not answer")
+}
+
+// A daemon is a real server process on a real file.
+type daemon struct {
+	t    testing.TB
+	env  []string
+	host string
+	log  *lockedBuffer
+	cmd  *exec.Cmd
+
+	stderr io.Writer    // the log, unless a test wants another one
+	http   *http.Client // for call
+	base   string       // http://host, or https://
+	key    string
+
+	wrapper []string // a command that starts the server
+	flags   []string // of serve
+}
+
+// lockedBuffer collects what a process says.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Write(p)
+	seekKey(string(l.b.Bytes()[max(0, l.b.Len()-len(p)-len(testKey)):]))
+	return len(p), nil
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newDaemon(t testing.TB, env ...string) *daemon {
+	t.Helper()
+	d := makeDaemon(t, env...)
+	d.start()
+	return d
+}
+
+// makeDaemon is newDaemon before its start.
+func makeDaemon(t testing.TB, env ...string) *daemon {
+	t.Helper()
+	port := freePort()
+	d := &daemon{t: t, host: fmt.Sprint("127.0.0.1:", port), log: &lockedBuffer{}}
+	d.stderr, d.base, d.key = d.log, "http://"+d.host, testKey
+	d.http = &http.Client{Transport: http.DefaultTransport, Timeout: 2 * time.Minute}
+	d.env = append(os.Environ(), "API_KEY="+testKey, fmt.Sprint("PORT=", port), "HOST="+d.host, "CALL_ME_DB="+tempDB(t),
+		"PATH="+binDir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	d.env = append(d.env, env...)
+	t.Cleanup(func() {
+		if d.cmd != nil {
+			d.kill()
+		}
+		text, _ := os.ReadFile(d.file())
+		seekKey(string(text))
+		if t.Failed() || os.Getenv("TEST_KEY") != "" {
+			t.Logf("the server said:\n%s", d.log)
+		}
+	})
+	return d
+}
+
+func (d *daemon) start() {
+	d.t.Helper()
+	argv := slices.Concat(d.wrapper, []string{binaryPath(), "serve"}, d.flags)
+	d.cmd = exec.Command(argv[0], argv[1:]...)
+	d.cmd.Env, d.cmd.Stderr = d.env, d.stderr
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := waitForServer(d.http, d.base); err != nil {
+		d.t.Fatalf("%v\n%s", err, d.log)
+	}
+}
+
+// file is its database.
+func (d *daemon) file() (path string) {
+	for _, variable := range d.env { // the last one counts
+		if value, found := strings.CutPrefix(variable, "CALL_ME_DB="); found {
+			path = value
+		}
+	}
+	return path
+}
+
+// kill is kill -9.
+func (d *daemon) kill() {
+	d.cmd.Process.Kill()
+	d.cmd.Wait()
+}
+
+// mortal makes a command of the built binary that is killed after two minutes:
+// whoever waits for it for longer would wait until all tests are stopped.
+func mortal(t testing.TB, args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, binaryPath(), args...)
+	cmd.Cancel = func() error {
+		if ctx.Err() == context.DeadlineExceeded {
+			t.Errorf("%v: still running after two minutes", args)
+		}
+		return cmd.Process.Kill()
+	}
+	return cmd
+}
+
+// client makes a command of the client, with what it prints.
+func (d *daemon) client(holder string, args ...string) (*exec.Cmd, *lockedBuffer) {
+	cmd, out := mortal(d.t, args...), &lockedBuffer{}
+	cmd.Env = append(d.env[:len(d.env):len(d.env)], "CALL_ME_HOLDER="+holder)
+	cmd.Stdout, cmd.Stderr = out, out
+	return cmd, out
+}
+
+func (d *daemon) call(method, path string) (int, string) {
+	d.t.Helper()
+	r, err := http.NewRequest(method, d.base+path, nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	r.Header.Set("X-API-KEY", d.key)
+	response, err := d.http.Do(r)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	seekKey(string(body))
+	return response.StatusCode, string(body)
+}
+
+// want is call where only one status is right.
+func (d *daemon) want(status int, method, path string) (body string) {
+	d.t.Helper()
+	got, body := d.call(method, path)
+	if got != status {
+		d.t.Fatalf("%s %.300s: %d %.300s, want %d", method, path, got, body, status)
+	}
+	return body
+}
+
+// eventually waits for something that another process does.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// missing fails in CI, where everything must be there, and skips elsewhere.
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is not there; install it", what)
+	}
+	t.Skipf("%s is not there", what)
+}
+
+// A leaseJSON is a lease, as the API shows it.
+type leaseJSON struct {
+	Environment string  `json:"environment"`
+	Slot        string  `json:"slot"`
+	Holder      string  `json:"holder"`
+	URL         string  `json:"url"`
+	Reason      string  `json:"reason"`
+	Fence       uint64  `json:"fence"`
+	TTLSeconds  float64 `json:"ttl_seconds"`
+}
+
+// A placeJSON is a request that waits.
+type placeJSON struct {
+	Holder string `json:"holder"`
+	URL    string `json:"url"`
+}
+
+// A slotJSON is a slot with its lease; nil if nobody has it.
+type slotJSON struct {
+	Slot  string     `json:"slot"`
+	Lease *leaseJSON `json:"lease"`
+}
+
+type environmentJSON struct {
+	Environment string      `json:"environment"`
+	Slots       []slotJSON  `json:"slots"`
+	Line        []placeJSON `json:"line"`
+}
+
+// environmentsJSON is the answer of GET /environments.
+type environmentsJSON struct {
+	Environments []environmentJSON `json:"environments"`
+}
+
+// refusalJSON is the body of an error.
+type refusalJSON struct {
+	Position int `json:"position"`
+	Ended    *struct {
+		How string `json:"how"`
+	} `json:"ended"`
+}
+
+// newID returns an id for a request.
+func newID() string { return fmt.Sprintf("test-%016x", rand.Uint64()) }
+
+// tempDB returns the path of a file that is not there yet.
+func tempDB(t testing.TB) string { return filepath.Join(t.TempDir(), "call-me.db") }

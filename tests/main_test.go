@@ -1,0 +1,131 @@
+// Package tests has the tests that need only the binary: TestMain builds it,
+// and they start it as servers and clients do, in shells, behind proxies, in
+// browsers and CI systems, on disks that fill, and kill it. The tests that need
+// the inside stand beside it, in the folder above.
+//
+// daemon_test.go explains how a test speaks with the binary. Paths count from
+// the root of the repository.
+package tests
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// thisPackage is how go test is told to run these tests.
+const thisPackage = "./tests"
+
+var full = flag.Bool("full", false, "leave nothing out: `go test ./... -full`")
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == rivalCommand {
+		rival(os.Args[2:])
+	}
+	flag.Parse()
+	os.Exit(runTests(m))
+}
+
+// runTests runs the tests at the root of the repository, with variables and signals
+// that are known, and removes the binary at the end.
+func runTests(m *testing.M) int {
+	for _, name := range []string{"HOST", "PORT", "API_KEY", "API_KEY_FILE"} {
+		os.Unsetenv(name)
+	}
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) { // as nohup does it; what the tests start would ignore it too
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
+	folder, err := os.MkdirTemp("", "call-me-test")
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	binDir = folder
+	err = cmp.Or(os.Chdir(".."), os.Chmod(folder, 0o755), build(binaryPath()))
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	code := m.Run()
+	if len(omitted) > 0 {
+		fmt.Println("left out without -full:", strings.Join(slices.Sorted(slices.Values(omitted)), ", "))
+	}
+	if leaked.Load() {
+		fmt.Println("FAIL: the key was seen in an answer, in what a process says or in a database")
+		return 1
+	}
+	return code
+}
+
+// binDir has the binary, for a PATH.
+var binDir string
+
+func binaryPath() string {
+	name := filepath.Join(binDir, "call-me")
+	if runtime.GOOS == "windows" {
+		name += ".exe"
+	}
+	return name
+}
+
+// build makes a binary of the source; under the race detector where the tests
+// are.
+func build(path string, flags ...string) error {
+	// Looking at the source makes go test run the tests again when it has changed.
+	for _, folder := range []string{".", "web"} {
+		os.ReadDir(folder)
+	}
+	if raceDetector {
+		flags = append(flags, "-race")
+	}
+	out, err := exec.Command("go", slices.Concat([]string{"build", "-o", path}, flags, []string{"."})...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("building call-me: %w\n%s", err, out)
+	}
+	return nil
+}
+
+var (
+	omittedMutex sync.Mutex
+	omitted      []string
+)
+
+// leftOut reports whether a test is to leave out what takes long, and writes
+// down for the end what that is.
+func leftOut(t testing.TB, what string) bool {
+	if *full {
+		return false
+	}
+	omittedMutex.Lock()
+	defer omittedMutex.Unlock()
+	omitted = append(omitted, fmt.Sprintf("%s (%s)", t.Name(), what))
+	return true
+}
+
+// testKey is the key of all tests. CI chooses one, and searches everything
+// that the tests print for it.
+var testKey = cmp.Or(os.Getenv("TEST_KEY"), "canary-key-of-the-tests")
+
+// leaked is set when the key was seen where it must not be: in an answer, in
+// what a process says, in a file.
+var leaked atomic.Bool
+
+func seekKey(text string) {
+	if strings.Contains(text, testKey) {
+		leaked.Store(true)
+	}
+}

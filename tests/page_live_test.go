@@ -1,0 +1,732 @@
+//go:build unix
+
+package tests
+
+// The page in a browser while the server, the way to it or the key fails, and
+// with many tabs and many events. What is live there is true.
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/fetch"
+	cdppage "github.com/chromedp/cdproto/page"
+	cdptarget "github.com/chromedp/cdproto/target"
+	"github.com/chromedp/chromedp"
+)
+
+// browserSlack is how much later than the script says a browser may act, on a
+// machine that does other things too.
+const browserSlack = 300 * time.Millisecond
+
+// A detour is a reverse proxy before a server. It notes the calls, and a test
+// can answer some of them itself.
+type detour struct {
+	url    string
+	server *httptest.Server
+	open   atomic.Int32 // streams of events
+	mu     sync.Mutex
+	calls  map[string][]time.Time
+	take   func(w http.ResponseWriter, r *http.Request) (taken bool)
+}
+
+func newDetour(t *testing.T, target string) *detour {
+	d := &detour{calls: map[string][]time.Time{}}
+	to, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host
+	}}
+	through.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
+	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.Method + " " + r.URL.Path
+		d.mu.Lock()
+		d.calls[name] = append(d.calls[name], time.Now())
+		take := d.take
+		d.mu.Unlock()
+		if r.URL.Path == "/events" {
+			d.open.Add(1)
+			defer d.open.Add(-1)
+		}
+		if take == nil || !take(w, r) {
+			through.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(func() {
+		h.CloseClientConnections()
+		h.Close()
+	})
+	d.url, d.server = h.URL, h
+	return d
+}
+
+// when gives the calls to take, until the next when; nil gives it none.
+func (d *detour) when(take func(w http.ResponseWriter, r *http.Request) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.take = take
+}
+
+// streams is how many listen to the events.
+func (d *detour) streams() int { return int(d.open.Load()) }
+
+// times are those of the calls so far, such as of "GET /".
+func (d *detour) times(call string) []time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.calls[call])
+}
+
+// unanswered holds a call until the browser gives it up.
+func unanswered(call string) func(http.ResponseWriter, *http.Request) bool {
+	return func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method+" "+r.URL.Path != call {
+			return false
+		}
+		<-r.Context().Done()
+		return true
+	}
+}
+
+// answered answers a call with a status and a text.
+func answered(call string, status int, text string) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method+" "+r.URL.Path != call {
+			return false
+		}
+		w.WriteHeader(status)
+		fmt.Fprint(w, text)
+		return true
+	}
+}
+
+// connection is what the page says of its connection.
+func (v *visit) connection() string {
+	v.t.Helper()
+	return v.script(`document.getElementById("connection")?.textContent`) // null on the way to another page
+}
+
+// says waits until the page says something of its connection, and returns how
+// long that took.
+func (v *visit) says(text string, within time.Duration) time.Duration {
+	v.t.Helper()
+	started := time.Now()
+	for {
+		now := v.connection()
+		took := time.Since(started)
+		if strings.Contains(now, text) {
+			return took
+		}
+		if took > within {
+			v.t.Fatalf("after %v the page does not say %q, but %q", took, text, now)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// tab opens another tab, in a window of its own or behind a tab of this one,
+// and returns a function that closes it.
+func (v *visit) tab(ownWindow bool) (tab *visit, shut func()) {
+	v.t.Helper()
+	var id cdptarget.ID
+	v.do(chromedp.ActionFunc(func(ctx context.Context) (err error) {
+		id, err = cdptarget.CreateTarget("about:blank").WithNewWindow(ownWindow).WithBackground(!ownWindow).Do(ctx)
+		return err
+	}))
+	ctx, cancel := chromedp.NewContext(v.ctx, chromedp.WithTargetID(id))
+	v.t.Cleanup(cancel)
+	return newTab(v.t, ctx), cancel
+}
+
+// front shows this tab, and hides the others of its window.
+func (v *visit) front() {
+	v.t.Helper()
+	v.do(chromedp.ActionFunc(func(ctx context.Context) error {
+		return cdptarget.ActivateTarget(chromedp.FromContext(ctx).Target.TargetID).Do(ctx)
+	}))
+}
+
+// before runs a script before those of each page that this tab opens.
+func (v *visit) before(script string) {
+	v.t.Helper()
+	v.do(chromedp.ActionFunc(func(ctx context.Context) error {
+		_, err := cdppage.AddScriptToEvaluateOnNewDocument(script).Do(ctx)
+		return err
+	}))
+}
+
+const noSharedWorker = `delete window.SharedWorker`
+
+// both runs a test with a SharedWorker and without one.
+func both(t *testing.T, f func(t *testing.T, prepare func(*visit))) {
+	t.Run("with a SharedWorker", func(t *testing.T) { f(t, func(*visit) {}) })
+	t.Run("without SharedWorkers", func(t *testing.T) { f(t, func(v *visit) { v.before(noSharedWorker) }) })
+}
+
+func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
+	for _, rate := range []int{20, 50} {
+		t.Run(fmt.Sprint(rate, " events a second"), func(t *testing.T) {
+			s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf")
+			d := newDetour(t, s.base)
+			v := newBrowser(t)
+			v.open(d.url, "ann")
+			v.says("live", 10*time.Second)
+			eventually(t, "the page is quiet for a second", func() bool {
+				calls := d.times("GET /")
+				return time.Since(calls[len(calls)-1]) > 1500*time.Millisecond
+			})
+			before := len(d.times("GET /"))
+			var events []time.Time
+			ticker := time.NewTicker(time.Second / time.Duration(rate))
+			defer ticker.Stop()
+			for end := time.Now().Add(8 * time.Second); time.Now().Before(end); <-ticker.C {
+				method := []string{"POST", "DELETE"}[len(events)%2]
+				s.call(method, "/maybe?environment=uat&holder=h&id=1234567-"+fmt.Sprint(len(events)/2))
+				events = append(events, time.Now())
+			}
+			s.call("POST", "/maybe?environment=perf&holder=the-last-one&id=the-last-one")
+			events = append(events, time.Now())
+			v.shows("the-last-one")
+			refreshes := d.times("GET /")[before:]
+			if first := refreshes[0].Sub(events[0]); first > 150*time.Millisecond+browserSlack {
+				t.Errorf("the first event after a quiet second was shown after %v", first)
+			}
+			for i, at := range refreshes[1:] {
+				if gap := at.Sub(refreshes[i]); gap < time.Second-browserSlack { // one may be late on its way
+					t.Errorf("two refreshes within %v", gap)
+				}
+			}
+			if span := refreshes[len(refreshes)-1].Sub(refreshes[0]); span < time.Duration(len(refreshes)-1)*time.Second-browserSlack {
+				t.Errorf("%d refreshes within %v", len(refreshes), span)
+			}
+			for _, at := range events {
+				next, _ := slices.BinarySearchFunc(refreshes, at, time.Time.Compare)
+				if next == len(refreshes) || refreshes[next].Sub(at) > 1200*time.Millisecond+browserSlack {
+					t.Fatalf("an event %v after the first was shown late; refreshes: %v", at.Sub(events[0]), len(refreshes))
+				}
+			}
+			v.says("live", time.Second)
+		})
+	}
+}
+
+func TestThePageWorksInTenHiddenTabs(t *testing.T) {
+	both(t, func(t *testing.T, prepare func(*visit)) {
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		d := newDetour(t, s.base)
+		first := newBrowser(t)
+		prepare(first)
+		first.open(d.url, "ann")
+		tabs := []*visit{first}
+		for range 9 {
+			tab, _ := first.tab(false)
+			prepare(tab)
+			tab.do(chromedp.Navigate(d.url + "/"))
+			tabs = append(tabs, tab)
+		}
+		blank, _ := first.tab(false)
+		for i, tab := range tabs {
+			tab.front()
+			tab.says("live", 5*time.Second)
+			s.want(201, "POST", fmt.Sprintf("/maybe?environment=uat&id=12345678-%d&holder=holder-%[1]d", i))
+			tab.shows(fmt.Sprint("holder-", i))
+			s.call("DELETE", fmt.Sprintf("/maybe?environment=uat&id=12345678-%d", i))
+			if n := d.streams(); n > 2 { // that of the tab before may be about to end
+				t.Errorf("with %d tabs in front so far there are %d streams", i+1, n)
+			}
+		}
+		eventually(t, "the visible tab has a stream", func() bool { return d.streams() == 1 })
+		blank.front()
+		eventually(t, "hidden tabs have none", func() bool { return d.streams() == 0 })
+		if says := first.connection(); !strings.Contains(says, "paused: this is the state of ") {
+			t.Errorf("a hidden tab says %q", says)
+		}
+		s.call("POST", "/maybe?environment=uat&id=12345678&holder=meanwhile")
+		first.front()
+		first.shows("meanwhile")
+		first.says("live", 5*time.Second)
+	})
+}
+
+func TestThePageWorksInTenWindows(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	d := newDetour(t, s.base)
+	first := newBrowser(t)
+	first.open(d.url, "ann")
+	blank, _ := first.tab(false) // in the same window
+	windows := []*visit{first}
+	var shut []func()
+	for range 9 {
+		window, end := first.tab(true)
+		window.do(chromedp.Navigate(d.url + "/"))
+		windows, shut = append(windows, window), append(shut, end)
+	}
+	for _, w := range windows {
+		w.says("live", 5*time.Second)
+	}
+	s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
+	for _, w := range windows {
+		w.shows("github:acme")
+	}
+	if n := d.streams(); n != 1 {
+		t.Errorf("ten windows have %d streams", n)
+	}
+	for _, end := range shut {
+		end()
+	}
+	blank.front()
+	eventually(t, "closed windows keep no stream", func() bool { return d.streams() == 0 })
+	first.front()
+	first.says("live", 5*time.Second)
+}
+
+func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
+	both(t, func(t *testing.T, prepare func(*visit)) {
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		d := newDetour(t, s.base)
+		v := newBrowser(t)
+		prepare(v)
+		v.open(d.url, "ann")
+		v.says("live", 5*time.Second)
+		v.do(chromedp.Click(`nav a[href="/?since=7d"]`, chromedp.ByQuery), chromedp.WaitVisible(`nav a[href="/?since=7d"][aria-current]`, chromedp.ByQuery))
+		v.says("live", 5*time.Second)
+		eventually(t, "the page before has no stream", func() bool { return d.streams() == 1 })
+		s.call("POST", "/maybe?environment=uat&id=12345678&holder=in-the-week")
+		v.shows("in-the-week")
+		if v.script("document.querySelectorAll('.hours span').length") != "8" {
+			t.Error("the refresh shows another time")
+		}
+		window, shut := v.tab(true)
+		prepare(window)
+		window.do(chromedp.Navigate(d.url + "/"))
+		window.says("live", 5*time.Second)
+		v.do(chromedp.Navigate("about:blank"))
+		window.shows("in-the-week")
+		eventually(t, "the window has a stream", func() bool { return d.streams() == 1 })
+		shut()
+		eventually(t, "there is no stream", func() bool { return d.streams() == 0 })
+	})
+}
+
+func TestATabThatCrashesKeepsNoStream(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 50 seconds")
+	}
+	t.Parallel()
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	d := newDetour(t, s.base)
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	blank, _ := v.tab(false)
+	window, _ := v.tab(true)
+	window.do(chromedp.Navigate(d.url + "/"))
+	window.says("live", 10*time.Second)
+	blank.front() // the worker lives on with a hidden tab
+	v.says("paused", 10*time.Second)
+	go chromedp.Run(window.ctx, cdppage.Crash()) // never answered
+	eventually(t, "the stream is kept while the tab may only be slow", func() bool { return d.streams() == 1 })
+	for end := time.Now().Add(50 * time.Second); d.streams() > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the stream is kept for ever")
+		}
+	}
+	blank.do(chromedp.Navigate(d.url + "/"))
+	blank.says("live", 10*time.Second)
+}
+
+func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 50 seconds")
+	}
+	t.Parallel()
+	daemon := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	v := newBrowser(t)
+	v.open(daemon.base, "ann")
+	v.says("live", 10*time.Second)
+	daemon.cmd.Process.Signal(syscall.SIGSTOP)
+	took := v.says("the server does not answer: this is the state of ", 30*time.Second)
+	t.Logf("after %v", took)
+	time.Sleep(max(0, 45*time.Second-took)) // the time after which nothing can be live
+	if says := v.connection(); strings.Contains(says, "live") || !strings.Contains(says, "trying again") {
+		t.Errorf("after 45 s the page says %q", says)
+	}
+	daemon.cmd.Process.Signal(syscall.SIGCONT)
+	v.says("live", 20*time.Second)
+	daemon.call("POST", "/maybe?environment=uat&id=12345678&holder=back-again")
+	v.shows("back-again")
+}
+
+// A stream may die while everything else works, and a quiet one may be alive.
+func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 50 seconds")
+	}
+	t.Parallel()
+	both(t, func(t *testing.T, prepare func(*visit)) {
+		t.Parallel()
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		silent := newDetour(t, s.base)
+		silent.when(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != "/events" {
+				return false
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprint(w, ": nothing more will come\n\n")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return true
+		})
+		quiet := newBrowser(t)
+		prepare(quiet)
+		quiet.open(s.base, "ann")
+		quiet.says("live", 10*time.Second)
+		quiet.script(`(window.said = [], new MutationObserver(() => said.push(document.getElementById("connection").textContent))
+			.observe(document.getElementById("connection"), { childList: true }))`)
+		v, _ := quiet.tab(true)
+		prepare(v)
+		v.open(silent.url, "ann")
+		v.says("live", 10*time.Second)
+		if took := v.says("connection lost: this is the state of ", 43*time.Second); took < 35*time.Second {
+			t.Errorf("lost after %v", took)
+		}
+		if calls := len(silent.times("GET /")); calls < 2 {
+			t.Errorf("%d refreshes while the stream was silent", calls)
+		}
+		v.says("live", 20*time.Second) // the next stream
+		if said := quiet.script("said.join()"); said != "" {
+			t.Errorf("with a beat each 15 s the page said %q", said)
+		}
+	})
+}
+
+func TestThePageSaysWhatIsWrong(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	d := newDetour(t, s.base)
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.says("live", 10*time.Second)
+	for i, c := range []struct {
+		take func(http.ResponseWriter, *http.Request) bool
+		want string
+	}{
+		{unanswered("GET /"), "the server does not answer: this is the state of "},
+		{answered("GET /", 500, `{"code":500,"message":"internal error"}`), "the server answers 500, internal error: this is the state of "},
+		{answered("GET /", 503, `{"code":503,"message":"storing fails"}`), "the server answers 503, storing fails: "},
+		{answered("GET /", 502, `<h1>Bad gateway</h1>`), "the server answers 502: "},
+		{answered("GET /", 200, `<h1>Who are you?</h1>`), "the answer is not the status page: "},
+		{func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }, "connection lost: this is the state of "},
+	} {
+		d.when(c.take)
+		id := fmt.Sprint("12345678-", i)
+		s.call("POST", "/maybe?environment=uat&holder=h&id="+id) // an event, to refresh
+		v.says(c.want, 10*time.Second)
+		if class := v.script("connection.className"); class != "off" {
+			t.Errorf("%s has the class %q", c.want, class)
+		}
+		d.when(nil)
+		s.call("DELETE", "/maybe?environment=uat&id="+id)
+		v.says("live", 10*time.Second)
+		v.shows("free")
+	}
+}
+
+// The refresh without an event goes on whatever has failed.
+func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 30 seconds")
+	}
+	t.Parallel()
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	d := newDetour(t, s.base)
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.says("live", 10*time.Second)
+	d.when(unanswered("GET /"))
+	s.call("POST", "/maybe?environment=uat&holder=shown-after-all&id=12345678")
+	v.says("the server does not answer", 10*time.Second)
+	d.when(nil)
+	v.says("live", 35*time.Second)
+	v.shows("shown-after-all")
+}
+
+func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, prepare func(*visit)) {
+		file := filepath.Join(t.TempDir(), "keys")
+		write := func(text string) {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const newKey = "the-new-key-of-this-test"
+		write(testKey)
+		daemon := newDaemon(t, "API_KEY=", "API_KEY_FILE="+file, "CALL_ME_ENVIRONMENTS=uat")
+		v := newBrowser(t)
+		prepare(v)
+		v.open(daemon.base, "ann")
+		v.says("live", 10*time.Second)
+		var asked atomic.Int32 // for a login
+		chromedp.ListenTarget(v.ctx, func(e any) {
+			switch e := e.(type) {
+			case *fetch.EventRequestPaused:
+				go chromedp.Run(v.ctx, fetch.ContinueRequest(e.RequestID))
+			case *fetch.EventAuthRequired:
+				asked.Add(1)
+				answer := &fetch.AuthChallengeResponse{Response: fetch.AuthChallengeResponseResponseProvideCredentials, Username: "ann", Password: newKey}
+				go chromedp.Run(v.ctx, fetch.ContinueWithAuth(e.RequestID, answer))
+			}
+		})
+		v.do(fetch.Enable().WithHandleAuthRequests(true))
+		write(newKey)
+		daemon.cmd.Process.Signal(syscall.SIGHUP)
+		v.says("the key is not accepted any more: log in again; this is the state of ", 10*time.Second)
+		time.Sleep(4 * time.Second) // longer than a stream waits before it tries again
+		if n := asked.Load(); n != 0 {
+			t.Errorf("the browser asked for a login %d times", n)
+		}
+		// an action says it as well
+		v.do(chromedp.Click("#reserve-open", chromedp.ByQuery), chromedp.SendKeys(`[name=environment]`, "uat", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+		v.shows("the key is not accepted any more: log in again")
+		v.do(chromedp.Click("#reserve [data-close]", chromedp.ByQuery))
+		v.do(chromedp.Click("#connection a", chromedp.ByQuery))
+		v.says("live", 10*time.Second)
+		if asked.Load() == 0 {
+			t.Error("the browser did not ask for the new key")
+		}
+	})
+}
+
+func TestThePageWorksWithCredentialsInItsURL(t *testing.T) {
+	both(t, func(t *testing.T, prepare func(*visit)) {
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		v := newBrowser(t)
+		prepare(v)
+		v.do(chromedp.Navigate(withLogin(s.base, "tv") + "/"))
+		v.says("live", 10*time.Second)
+		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
+		v.shows("github:acme")
+		s.call("DELETE", "/maybe?environment=uat&id=12345678")
+		v.shows("free")
+		v.press("[data-act=reserve]")
+		v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+		v.shows("since")
+		if _, body := s.call("GET", "/environments?environment=uat"); !strings.Contains(body, `"holder":"tv"`) {
+			t.Errorf("reserved: %s", body)
+		}
+		v.quiet(s.base)
+	})
+}
+
+// fillReserve opens the dialog and fills in what it needs.
+func (v *visit) fillReserve(environment string) {
+	v.t.Helper()
+	v.do(chromedp.Click("#reserve-open", chromedp.ByQuery), chromedp.SendKeys(`[name=environment]`, environment, chromedp.ByQuery))
+}
+
+func TestTwoClicksOnReserveAreOneRequest(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=perf:3")
+	d := newDetour(t, s.base)
+	d.when(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == "POST" {
+			time.Sleep(300 * time.Millisecond)
+		}
+		return false
+	})
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.fillReserve("perf")
+	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	v.shows("since")
+	if disabled := v.script(`document.querySelector("#reserve [type=submit]").disabled`); disabled != "false" {
+		t.Error("the button stays disabled")
+	}
+	if _, body := s.call("GET", "/environments?environment=perf"); strings.Count(body, `"holder":"ann"`) != 1 || len(d.times("POST /maybe")) != 1 {
+		t.Errorf("%d calls: %s", len(d.times("POST /maybe")), body)
+	}
+}
+
+func TestReserveWithoutAnAnswerCanBeSentAgain(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=perf:3")
+	d := newDetour(t, s.base)
+	d.when(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != "POST" {
+			return false
+		}
+		s.call("POST", r.URL.RequestURI()) // it arrives, and its answer is lost
+		<-r.Context().Done()
+		return true
+	})
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.fillReserve("perf")
+	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	v.shows("the server does not answer; try again")
+	if disabled := v.script(`document.querySelector("#reserve [type=submit]").disabled`); disabled != "false" {
+		t.Fatal("the button stays disabled")
+	}
+	d.when(nil)
+	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.WaitNotVisible("#reserve", chromedp.ByQuery))
+	if _, body := s.call("GET", "/environments?environment=perf"); strings.Count(body, `"holder":"ann"`) != 1 {
+		t.Errorf("reserved twice: %s", body)
+	}
+	v.fillReserve("perf") // another dialog is another request
+	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.WaitNotVisible("#reserve", chromedp.ByQuery))
+	if _, body := s.call("GET", "/environments?environment=perf"); strings.Count(body, `"holder":"ann"`) != 2 {
+		t.Errorf("the second reservation: %s", body)
+	}
+}
+
+// The browser reports the end of a dialog late, on a busy machine after the
+// next one was opened.
+func TestADialogThatIsOpenedAgainAtOnceWorks(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	v := newBrowser(t)
+	v.open(s.base, "ann")
+	v.fillReserve("x")
+	v.script(`[reserve.querySelector("[data-close]").click(), document.getElementById("reserve-open").click()]`)
+	v.do(chromedp.SendKeys(`[name=environment]`, "uat", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	v.shows("since")
+	v.quiet(s.base)
+}
+
+// pageAlert is where the page says what has failed, outside of its dialogs.
+const pageAlert = `[role=alert]:not(dialog *)`
+
+func TestARefusalIsShownThoughItsDialogWasClosed(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf")
+	d := newDetour(t, s.base)
+	answer := make(chan bool)
+	d.when(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != "POST" {
+			return false
+		}
+		<-answer
+		return answered("POST /maybe", 503, `{"code":503,"message":"storing fails"}`)(w, r)
+	})
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.fillReserve("uat")
+	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.Click("#reserve [data-close]", chromedp.ByQuery))
+	v.fillReserve("perf")
+	answer <- true
+	v.do(chromedp.WaitNotPresent(pageAlert+":empty", chromedp.ByQuery))
+	if open, says := v.script(`reserve.open`), v.script(`document.querySelector("`+pageAlert+`")?.textContent`); open != "true" || says != "uat: storing fails" {
+		t.Errorf("the next dialog is open: %s; the page says %q", open, says)
+	}
+}
+
+func TestAReleaseThatFailsIsShown(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat:blue+green")
+	d := newDetour(t, s.base)
+	s.call("POST", "/maybe?environment=uat&id=12345678&holder=ann")
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.says("live", 10*time.Second)
+	for _, c := range []struct {
+		take func(http.ResponseWriter, *http.Request) bool
+		want string
+	}{
+		{answered("DELETE /maybe", 503, `{"code":503,"message":"storing fails"}`), "uat, blue was not released: storing fails"},
+		{answered("DELETE /maybe", 502, "bad gateway"), "uat, blue was not released: the server answers 502"},
+		{unanswered("DELETE /maybe"), "uat, blue was not released: the server does not answer; try again"},
+	} {
+		d.when(c.take)
+		v.press("[data-act=release]")
+		v.shows(c.want)
+		var says string
+		v.do(chromedp.WaitVisible(pageAlert, chromedp.ByQuery), chromedp.Text(pageAlert, &says, chromedp.ByQuery))
+		if says != c.want {
+			t.Errorf("the page says %q, want %q", says, c.want)
+		}
+	}
+	d.when(nil)
+	v.press("[data-act=release]")
+	v.until(`document.querySelector("[data-act=release]") === null`)
+	if says := v.script(`document.querySelector("` + pageAlert + `").textContent`); says != "" {
+		t.Errorf("after the release the page says %q", says)
+	}
+}
+
+func TestAForcedReleaseThatFailsIsShown(t *testing.T) {
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	d := newDetour(t, s.base)
+	s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.press("[data-act=force]")
+	for _, c := range []struct {
+		take func(http.ResponseWriter, *http.Request) bool
+		want string
+	}{
+		{answered("DELETE /maybe", 500, `{"code":500,"message":"internal error"}`), "internal error"},
+		{unanswered("DELETE /maybe"), "the server does not answer; try again"},
+	} {
+		d.when(c.take)
+		v.do(chromedp.Click("#confirm [type=submit]", chromedp.ByQuery))
+		v.shows(c.want)
+		v.do(chromedp.WaitEnabled("#confirm [type=submit]", chromedp.ByQuery))
+	}
+	d.when(nil)
+	v.do(chromedp.Click("#confirm [type=submit]", chromedp.ByQuery), chromedp.WaitNotVisible("#confirm", chromedp.ByQuery))
+	v.shows("free")
+}
+
+// A worker that cannot be loaded, or that dies, is not missed.
+func TestThePageWorksWithoutItsWorker(t *testing.T) {
+	t.Run("that cannot be loaded", func(t *testing.T) {
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		d := newDetour(t, s.base)
+		d.when(func(w http.ResponseWriter, r *http.Request) bool {
+			return r.Header.Get("Sec-Fetch-Dest") == "sharedworker" && answered("GET /events.js", 500, "")(w, r)
+		})
+		v := newBrowser(t)
+		v.open(d.url, "ann")
+		v.says("live", 10*time.Second)
+		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
+		v.shows("github:acme")
+	})
+	t.Run("that dies", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("takes 50 seconds")
+		}
+		t.Parallel()
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		d := newDetour(t, s.base)
+		v := newBrowser(t)
+		v.open(d.url, "ann")
+		v.says("live", 10*time.Second)
+		v.do(chromedp.ActionFunc(func(ctx context.Context) error {
+			targets, err := cdptarget.GetTargets().WithFilter(cdptarget.Filter{{Type: "shared_worker"}}).Do(ctx)
+			if err != nil || len(targets) != 1 {
+				return fmt.Errorf("%d workers, %w", len(targets), err)
+			}
+			return cdptarget.CloseTarget(targets[0].TargetID).Do(cdp.WithExecutor(ctx, chromedp.FromContext(ctx).Browser))
+		}))
+		eventually(t, "the worker's stream has ended", func() bool { return d.streams() == 0 })
+		for end := time.Now().Add(50 * time.Second); d.streams() == 0; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the page has no stream of its own")
+			}
+		}
+		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
+		v.shows("github:acme")
+		v.says("live", 10*time.Second)
+	})
+}

@@ -1,0 +1,214 @@
+package tests
+
+// Bugs on purpose: patches in testdata/bugs that are applied to a copy of the
+// source when a binary is built, and never to the source itself. The seeded
+// ones show that the checks can fail; the found ones are what the tests have
+// found so far, put back.
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A patch is a bug. Its file says in the lines above the first "--- a/" what
+// the bug does; a found one ends them with "Shown by: TestName", the test that
+// goes red, and a seeded one may name the menace that shows it soonest.
+type patch struct {
+	name    string
+	path    string
+	says    string
+	shownBy string
+	shownIn string   // the menace to begin with, where one shows the bug soonest
+	files   []string // that it changes
+}
+
+var (
+	shownInLine = regexp.MustCompile(`(?m)^Shown in: (.+)$`)
+	shownByLine = regexp.MustCompile(`(?m)^Shown by: (\S+)$`)
+	changedFile = regexp.MustCompile(`(?m)^\+\+\+ b/(\S+)`)
+)
+
+// patches returns the bugs of one kind, seeded or found.
+func patches(t *testing.T, kind string) (all []patch) {
+	t.Helper()
+	paths, _ := filepath.Glob(filepath.Join("testdata", "bugs", kind, "*.patch"))
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		header, _, found := strings.Cut(string(text), "--- a/")
+		p := patch{name: strings.TrimSuffix(filepath.Base(path), ".patch"), path: path}
+		if m := shownByLine.FindStringSubmatch(header); m != nil {
+			p.shownBy = m[1]
+			header = strings.Replace(header, m[0], "", 1)
+		}
+		if m := shownInLine.FindStringSubmatch(header); m != nil {
+			p.shownIn = m[1]
+			header = strings.Replace(header, m[0], "", 1)
+		}
+		for _, m := range changedFile.FindAllStringSubmatch(string(text), -1) {
+			p.files = append(p.files, m[1])
+		}
+		p.says = strings.Join(strings.Fields(header), " ")
+		if !found || p.says == "" || (kind == "found") != (p.shownBy != "") {
+			t.Fatalf("%s does not say what it does, or which test shows it", path)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// overlay applies the patch to a copy of the files that it changes, and
+// returns what go build -overlay takes.
+func (p patch) overlay(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := map[string]string{}
+	for _, name := range p.files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(here, name)] = filepath.Join(folder, name)
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply := exec.Command("git", "apply", "-C1", filepath.Join(here, p.path))
+	apply.Dir = folder
+	if out, err := apply.CombinedOutput(); err != nil {
+		t.Fatalf("%s does not apply any more, write it anew: %v\n%s", p.path, err, out)
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "overlay.json")
+	if err := os.WriteFile(path, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// What was found once must be found again when it comes back. That takes a
+// build of all tests for each bug: the short form shows only that the bugs can
+// still be put back.
+func TestTrustFound(t *testing.T) {
+	started, found := time.Now(), patches(t, "found")
+	shown, missed := 0, 0
+	for _, p := range found {
+		t.Run(p.name, func(t *testing.T) {
+			overlay := p.overlay(t)
+			if long == 0 {
+				return
+			}
+			out, err := exec.Command("go", "test", "-vet=off", "-overlay", overlay, "-run", "^"+p.shownBy+"$", ".").CombinedOutput()
+			if err == nil || !strings.Contains(string(out), "--- FAIL: "+p.shownBy) {
+				missed++
+				t.Errorf("%s does not see it: %v\n%s", p.shownBy, err, out)
+				return
+			}
+			shown++
+		})
+	}
+	if shown+missed == len(found) { // else only some were asked for
+		record(t, "found", started, map[string]int{"shown again": shown, "not shown": missed})
+	}
+}
+
+// The checks that found nothing wrong with the server must find each seeded
+// bug, with the same seed.
+func TestTrustBugs(t *testing.T) {
+	attackable(t)
+	started := time.Now()
+	seeded := patches(t, "seeded")
+	counts := map[string]int{"caught": 0, "missed": 0, "false alarms": 0}
+	var mu sync.Mutex
+	count := func(name string, n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		counts[name] += n
+	}
+	t.Run("all", func(t *testing.T) { // until the parallel ones are done
+		for _, p := range append([]patch{{name: "none"}}, seeded...) {
+			t.Run(p.name, func(t *testing.T) {
+				t.Parallel()
+				binary := binaryPath()
+				if p.path != "" {
+					binary = p.build(t)
+				}
+				menace, calls, wrong := hunt(t, binary, p.shownIn)
+				switch {
+				case p.path == "" && len(wrong) > 0:
+					count("false alarms", 1)
+					for _, v := range wrong {
+						t.Errorf("the server has no bug, but in an era of %s: %s", menace, v.tell(t))
+					}
+				case p.path == "":
+				case len(wrong) == 0:
+					count("missed", 1)
+					t.Errorf("not seen in %d calls: %s", calls, p.says)
+				default:
+					count("caught", 1)
+					count("calls until "+p.name, calls)
+					t.Logf("seen after %d calls, in an era of %s: %s: %s", calls, menace, wrong[0].environment, wrong[0].what)
+				}
+			})
+		}
+	})
+	if counts["caught"]+counts["missed"] == len(seeded) { // else only some were asked for
+		record(t, "bugs", started, counts)
+	}
+}
+
+// hunt attacks a binary until something is wrong, or everything was tried
+// once, with -long twice, with a bug in it five times; a menace that is named
+// goes first.
+func hunt(t *testing.T, binary, first string) (in string, calls int, wrong []verdict) {
+	t.Helper()
+	a := newAttack(t, binary, *seed)
+	a.network = newBadNetwork(t, a.host, 150*time.Millisecond)
+	rounds := 1
+	if long > 0 {
+		rounds = 2
+	}
+	if first != "" || binary != binaryPath() { // a bug gets more chances to be seen
+		rounds = 5
+	}
+	for range rounds {
+		all := menaces(a.random)
+		if i := slices.IndexFunc(all, func(m menace) bool { return m.name == first }); i > 0 {
+			all[0], all[i] = all[i], all[0]
+		}
+		for _, m := range all {
+			wrong := slices.DeleteFunc(a.suffer(m), func(v verdict) bool { return v.what == undecided })
+			if calls += len(a.entries); len(wrong) > 0 {
+				return m.name, calls, wrong
+			}
+		}
+	}
+	return "", calls, nil
+}
+
+// build makes a server with the bug.
+func (p patch) build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "call-me")
+	if err := build(binary, "-overlay", p.overlay(t)); err != nil {
+		t.Fatalf("with %s: %v", p.path, err)
+	}
+	return binary
+}
