@@ -9,9 +9,9 @@ package main
 //     opened again, mostly in a bubble of testing/synctest.
 //   - a site (server_test.go) is a rig behind its HTTP API, in this process:
 //     s.call("POST /maybe?environment=uat").want(t, 201, "").
-//   - a duel (model_test.go) is a bench beside a model of the rules, a play
-//     (modelkeeper_test.go) a keeper beside it.
-//   - a session (session_test.go) is a process with keeper and store that strace
+//   - a duel (trust_model_rules_test.go) is a bench beside a model of the rules, a play
+//     (trust_model_keeper_test.go) a keeper beside it.
+//   - a session (trust_strikes_test.go) is a process with keeper and store that strace
 //     looks at.
 //
 // The tests that need only the binary are in the folder tests.
