@@ -10,12 +10,12 @@ import (
 
 // leaseJSON is a lease as everyone may see it.
 type leaseJSON struct {
-	Environment foreign `json:"environment"`
-	Slot        foreign `json:"slot"`
-	Holder      foreign `json:"holder,omitempty"`
-	URL         foreign `json:"url,omitempty"`
-	Reason      foreign `json:"reason,omitempty"`
-	Fence       uint64  `json:"fence"`
+	Environment untrusted `json:"environment"`
+	Slot        untrusted `json:"slot"`
+	Holder      untrusted `json:"holder,omitempty"`
+	URL         untrusted `json:"url,omitempty"`
+	Reason      untrusted `json:"reason,omitempty"`
+	Fence       uint64    `json:"fence"`
 	// Since is when it was granted. Until is when it ends unless it is
 	// renewed; absent: when it is released. Both by the server's clock.
 	Since         time.Time  `json:"since"`
@@ -25,25 +25,25 @@ type leaseJSON struct {
 	HeldSeconds   float64    `json:"held_seconds"`
 	// Similar is an older environment with nearly the same name, in the answer
 	// to a request; absent: none.
-	Similar foreign `json:"similar,omitempty"`
+	Similar untrusted `json:"similar,omitempty"`
 }
 
 // ours reports whether an answer is a call-me's about this environment, and
 // not any other JSON.
-func (l *leaseJSON) ours(environment string) bool {
+func (l *leaseJSON) isFor(environment string) bool {
 	return string(l.Environment) == environment && l.Fence != 0
 }
 
-func (r *refusalJSON) ours(environment string) bool { return string(r.Environment) == environment }
+func (r *errorJSON) isFor(environment string) bool { return string(r.Environment) == environment }
 
-func (e *environmentsJSON) ours(string) bool { return e.Environments != nil }
+func (e *environmentsJSON) isFor(string) bool { return e.Environments != nil }
 
 // placeJSON is a waiting request as everyone may see it.
-type placeJSON struct {
+type waiterJSON struct {
 	Position      int       `json:"position"` // 1: next
-	Holder        foreign   `json:"holder,omitempty"`
-	URL           foreign   `json:"url,omitempty"`
-	Reason        foreign   `json:"reason,omitempty"`
+	Holder        untrusted `json:"holder,omitempty"`
+	URL           untrusted `json:"url,omitempty"`
+	Reason        untrusted `json:"reason,omitempty"`
 	Since         time.Time `json:"since"`
 	WaitedSeconds float64   `json:"waited_seconds"`
 	Connected     bool      `json:"connected"` // false: it may be gone, and loses its place soon
@@ -51,16 +51,16 @@ type placeJSON struct {
 
 // slotJSON is a slot with its lease; null: nobody has it.
 type slotJSON struct {
-	Slot  foreign    `json:"slot"`
+	Slot  untrusted  `json:"slot"`
 	Lease *leaseJSON `json:"lease"`
 }
 
 // environmentJSON is one environment of GET /environments.
 type environmentJSON struct {
-	Environment foreign     `json:"environment"`
-	Free        int         `json:"free"` // slots that nobody has
-	Slots       []slotJSON  `json:"slots"`
-	Line        []placeJSON `json:"line"`
+	Environment untrusted    `json:"environment"`
+	Free        int          `json:"free"` // slots that nobody has
+	Slots       []slotJSON   `json:"slots"`
+	Queue       []waiterJSON `json:"line"`
 }
 
 type environmentsJSON struct {
@@ -69,17 +69,17 @@ type environmentsJSON struct {
 
 // endJSON is how a request ended.
 type endJSON struct {
-	How  foreign   `json:"how"` // released, expired, forced, left, lapsed, used up
+	How  untrusted `json:"how"` // released, expired, forced, left, lapsed, used up
 	At   time.Time `json:"at"`
-	Slot foreign   `json:"slot,omitempty"`
-	By   foreign   `json:"by,omitempty"` // forced
+	Slot untrusted `json:"slot,omitempty"`
+	By   untrusted `json:"by,omitempty"` // forced
 }
 
 // refusalJSON is the body of every answer that is an error.
-type refusalJSON struct {
+type errorJSON struct {
 	Code        int         `json:"code"` // the status
-	Message     foreign     `json:"message"`
-	Environment foreign     `json:"environment,omitempty"`
+	Message     untrusted   `json:"message"`
+	Environment untrusted   `json:"environment,omitempty"`
 	Position    int         `json:"position,omitempty"` // in the line; 1: next
 	HeldBy      []leaseJSON `json:"held_by,omitempty"`
 	Ended       *endJSON    `json:"ended,omitempty"`
@@ -89,17 +89,17 @@ type refusalJSON struct {
 type eventJSON struct {
 	Number        uint64    `json:"number"`
 	At            time.Time `json:"at"`
-	Event         foreign   `json:"event"` // granted, released, expired, forced, left, lapsed
-	Environment   foreign   `json:"environment"`
-	Slot          foreign   `json:"slot,omitempty"`
-	Holder        foreign   `json:"holder,omitempty"`
-	URL           foreign   `json:"url,omitempty"`
-	Reason        foreign   `json:"reason,omitempty"`
+	Event         untrusted `json:"event"` // granted, released, expired, forced, left, lapsed
+	Environment   untrusted `json:"environment"`
+	Slot          untrusted `json:"slot,omitempty"`
+	Holder        untrusted `json:"holder,omitempty"`
+	URL           untrusted `json:"url,omitempty"`
+	Reason        untrusted `json:"reason,omitempty"`
 	Fence         uint64    `json:"fence,omitempty"`
 	WaitedSeconds float64   `json:"waited_seconds"`
 	HeldSeconds   float64   `json:"held_seconds"`   // of an ended lease
-	By            foreign   `json:"by,omitempty"`   // forced: who
-	From          foreign   `json:"from,omitempty"` // forced: from which address
+	By            untrusted `json:"by,omitempty"`   // forced: who
+	From          untrusted `json:"from,omitempty"` // forced: from which address
 }
 
 // historyJSON is a page of the history, newest first.
@@ -109,7 +109,7 @@ type historyJSON struct {
 	Next uint64 `json:"next,omitempty"`
 }
 
-func (h *historyJSON) ours(string) bool { return h.Events != nil }
+func (h *historyJSON) isFor(string) bool { return h.Events != nil }
 
 // onlyHTTP1 are the protocols of server and client. Every limit is meant for
 // HTTP/1, and of HTTP/2 there would be one connection for all calls, also when it

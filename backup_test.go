@@ -82,7 +82,7 @@ func TestABackupThatFailsLeavesTheLastOneAlone(t *testing.T) {
 		},
 		"a page": func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<h1>Access denied</h1>") },
 		"no key": func(w http.ResponseWriter, r *http.Request) {
-			writeJSON(w, http.StatusUnauthorized, refusalJSON{Code: 401, Message: "missing or wrong API key"})
+			writeJSON(w, http.StatusUnauthorized, errorJSON{Code: 401, Message: "missing or wrong API key"})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestABackupThatFailsLeavesTheLastOneAlone(t *testing.T) {
 			dir := t.TempDir()
 			path := filepath.Join(dir, "copy.db")
 			os.WriteFile(path, []byte("the last good one"), 0o600)
-			c, err := newClient(clientConfig{Host: host(h.URL), KeyConfig: KeyConfig{APIKey: testKey}})
+			c, err := newClient(clientConfig{Host: serverURL(h.URL), KeyConfig: KeyConfig{APIKey: testKey}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -96,7 +96,7 @@ var ciSystems = []ciSystem{
 }
 
 var (
-	variable    = regexp.MustCompile(`\$\{\w+\}`)
+	ciVariable  = regexp.MustCompile(`\$\{\w+\}`)
 	manySlashes = regexp.MustCompile(`/{2,}`)
 )
 
@@ -112,9 +112,9 @@ func whoAmI(getenv func(string) string) (holder, link string) {
 		if job == "" {
 			continue
 		}
-		return cut(ci.name+":"+job, maxHolder), linkOf(ci, getenv)
+		return shortenHolder(ci.name+":"+job, maxHolder), linkOf(ci, getenv)
 	}
-	return cut(userAtHost(getenv), maxHolder), ""
+	return shortenHolder(userAtHost(getenv), maxHolder), ""
 }
 
 // inCI reports whether a CI system runs us. What we print is then a log, even
@@ -125,7 +125,7 @@ func inCI(getenv func(string) string) bool {
 }
 
 func linkOf(ci ciSystem, getenv func(string) string) string {
-	for _, v := range variable.FindAllString(ci.link, -1) {
+	for _, v := range ciVariable.FindAllString(ci.link, -1) {
 		if getenv(v[2:len(v)-1]) == "" {
 			return ""
 		}
@@ -148,7 +148,7 @@ func userAtHost(getenv func(string) string) string {
 
 // cut makes a holder of any name: no more than so many bytes, and nothing that
 // the server refuses. Distinct names stay distinct.
-func cut(name string, most int) string {
+func shortenHolder(name string, most int) string {
 	tidy := printable(strings.ToValidUTF8(name, "?"))
 	if tidy == name && len(name) <= most {
 		return name

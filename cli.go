@@ -38,7 +38,7 @@ func newApp(t *terminal) *cli.App {
 			return exitError(exitUsage)
 		},
 		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
-			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t), completionCommand(t), guardianHidden()},
+			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t), completionCommand(t), watchdogHidden()},
 	}
 	ofClient := variables(&clientConfig{})
 	for _, command := range app.Commands {
@@ -67,7 +67,7 @@ func serveCommand(t *terminal) *cli.Command {
 			if c.Args().Present() {
 				return usagef("serve takes no argument, but got %q", c.Args().First())
 			}
-			var profiles port
+			var profiles portNumber
 			if text := c.String("profile"); text != "" {
 				if err := profiles.Decode(text); err != nil {
 					return usagef("--profile: %q is %v", text, err)
@@ -110,7 +110,7 @@ func requestCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			asked := s.asking()
+			asked := s.acquireOptions()
 			form := plainForm
 			switch {
 			case c.Bool("quiet") && c.Bool("json"):
@@ -123,20 +123,20 @@ func requestCommand(t *terminal) *cli.Command {
 				form = jsonForm
 			}
 			asked.noWait = c.Bool("no-wait")
-			return takeSlot(c.Context, s, asked, form, c.Bool("again"))
+			return acquireSlot(c.Context, s, asked, form, c.Bool("again"))
 		},
 	}
 }
 
 // takeSlot requests a slot, with again the one that the holder has.
-func takeSlot(ctx context.Context, s *session, asked asking, form resultForm, again bool) error {
-	w := s.waiter(asked, form)
+func acquireSlot(ctx context.Context, s *session, asked acquireOptions, form resultForm, again bool) error {
+	w := s.newWaitDisplay(asked, form)
 	defer w.done()
 	if again {
-		lease, err := s.renew(ctx, holding{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.troubled)
+		lease, err := s.renew(ctx, leaseSelector{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.retrying)
 		if err == nil {
-			w.confirmed(lease, time.Since(w.started))
-			err = w.unsaid
+			w.acquired(lease, time.Since(w.started))
+			err = w.outputErr
 			return err
 		}
 		if !errors.Is(err, errNotHeld) {
@@ -145,10 +145,10 @@ func takeSlot(ctx context.Context, s *session, asked asking, form resultForm, ag
 	}
 	_, err := s.client.acquire(ctx, asked, w)
 	if ctx.Err() != nil {
-		w.leaves()
+		w.interrupted()
 	}
-	if err == nil && w.unsaid != nil {
-		return fmt.Errorf("the slot is yours, but stdout takes no word: %w", w.unsaid)
+	if err == nil && w.outputErr != nil {
+		return fmt.Errorf("the slot is yours, but stdout takes no word: %w", w.outputErr)
 	}
 	return explainNoSlot(err, asked)
 }
@@ -172,8 +172,8 @@ func releaseCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which := s.holding(c)
-			if err := s.client.release(c.Context, which, c.Bool("force"), s.troubled); err != nil {
+			which := s.leaseSelector(c)
+			if err := s.client.release(c.Context, which, c.Bool("force"), s.reportRetry); err != nil {
 				return explainNotHeld(err, which)
 			}
 			t.released(which.environment)
@@ -217,26 +217,26 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{session: s, asking: s.asking(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
+	r := &runner{session: s, options: s.acquireOptions(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
 	if s.config.TTL.chosen == nil {
-		r.asking.ttl = runTTL
+		r.options.ttl = runTTL
 	}
 	if text := c.String("grace"); text != "" {
-		if err := (*span)(&r.grace).Decode(text); err != nil {
+		if err := (*positiveDuration)(&r.grace).Decode(text); err != nil {
 			return nil, usagef("--grace: %q is %v", text, err)
 		}
 	}
-	if r.asking.ttl < minRunTTL {
-		return nil, usagef("run needs a ttl of %s at least: the lease ends with the command, whatever the ttl", spell(minRunTTL))
+	if r.options.ttl < minRunTTL {
+		return nil, usagef("run needs a ttl of %s at least: the lease ends with the command, whatever the ttl", durationText(minRunTTL))
 	}
 	return r, nil
 }
 
 // guardianHidden is what run starts beside its command.
-func guardianHidden() *cli.Command {
-	return &cli.Command{Name: guardianCommand, Hidden: true, Action: func(*cli.Context) error {
+func watchdogHidden() *cli.Command {
+	return &cli.Command{Name: watchdogCommand, Hidden: true, Action: func(*cli.Context) error {
 		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-		standGuard(os.Stdin)
+		runWatchdog(os.Stdin)
 		return nil
 	}}
 }
@@ -259,8 +259,8 @@ func renewCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which := s.holding(c)
-			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.troubled)
+			which := s.leaseSelector(c)
+			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.reportRetry)
 			switch {
 			case err != nil:
 				return explainNotHeld(err, which)

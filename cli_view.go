@@ -110,7 +110,7 @@ func backupCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(t.out, "%s: %d leases, %d in line, %d events\n", file, copied.leases, copied.places, copied.events)
+			fmt.Fprintf(t.out, "%s: %d leases, %d in line, %d events\n", file, copied.leases, copied.waiters, copied.events)
 			return nil
 		},
 	}
@@ -134,7 +134,7 @@ func checkCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return checkError(err, file)
 			}
-			fmt.Fprintf(t.out, "%s: sound, %d leases, %d waiting, %d events\n", file, n.leases, n.places, n.events)
+			fmt.Fprintf(t.out, "%s: sound, %d leases, %d waiting, %d events\n", file, n.leases, n.waiters, n.events)
 			return nil
 		},
 	}

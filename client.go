@@ -25,7 +25,7 @@ const (
 )
 
 // An asking is one wish for a slot.
-type asking struct {
+type acquireOptions struct {
 	environment string
 	holder      string
 	url         string
@@ -36,14 +36,14 @@ type asking struct {
 }
 
 // A listener hears how an asking goes.
-type listener interface {
-	waiting(refused refusalJSON) // in line, after each poll
-	troubled(err error)          // the server cannot be reached or cannot answer, for the first time in a row
-	startedAnew(why refusalJSON) // back to the end of the line
-	confirmed(lease leaseJSON, waited time.Duration)
+type acquireListener interface {
+	queued(refused errorJSON) // in line, after each poll
+	retrying(err error)       // the server cannot be reached or cannot answer, for the first time in a row
+	restarted(why errorJSON)  // back to the end of the line
+	acquired(lease leaseJSON, waited time.Duration)
 }
 
-func (a asking) values(id string) url.Values {
+func (a acquireOptions) values(id string) url.Values {
 	v := url.Values{"environment": {a.environment}, "id": {id}, "holder": {a.holder}, "ttl": {a.ttl.String()}}
 	if a.url != "" {
 		v.Set("url", a.url)
@@ -65,8 +65,8 @@ type grant struct {
 // acquire waits in line for a slot until it is granted and confirmed. When it fails, or ctx ends, nothing of the request is left at the
 // server, as far as it can be told. Errors: errNoSlot, *apiError and those of
 // do.
-func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, error) {
-	p := &patience{started: time.Now(), grumble: tell.troubled}
+func (c *client) acquire(ctx context.Context, a acquireOptions, tell acquireListener) (grant, error) {
+	p := &retrier{started: time.Now(), onRetry: tell.retrying}
 	switch {
 	case a.timeout > 0:
 		p.deadline = p.started.Add(a.timeout)
@@ -75,7 +75,7 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 	}
 	for {
 		id := newID()
-		lease, err := c.waitInLine(ctx, a, id, p, tell)
+		lease, err := c.waitInQueue(ctx, a, id, p, tell)
 		similar := lease.Similar
 		if err == nil {
 			lease, err = c.confirm(ctx, a.environment, id, p)
@@ -85,10 +85,10 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 		switch {
 		case err == nil:
 			g := grant{leaseJSON: lease, id: id, sent: p.sent, waited: time.Since(p.started)}
-			tell.confirmed(lease, g.waited)
+			tell.acquired(lease, g.waited)
 			return g, nil
 		case errors.As(err, &refused) && (errors.Is(err, errEnded) || errors.Is(err, errNotHeld)):
-			tell.startedAnew(refused.refusalJSON)
+			tell.restarted(refused.errorJSON)
 			if err := sleep(ctx, backOff(1)); err != nil {
 				return grant{}, err
 			}
@@ -97,7 +97,7 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 			errors.Is(err, errMalformed),
 			a.noWait && errors.Is(err, errNoSlot): // nothing was left behind
 			return grant{}, err
-		case retryable(err) && p.heard && p.late():
+		case retryable(err) && p.answered && p.isLate():
 			err = fmt.Errorf("%w in time: %w", errNoSlot, err)
 		}
 		c.leave(a.environment, id)
@@ -106,7 +106,7 @@ func (c *client) acquire(ctx context.Context, a asking, tell listener) (grant, e
 }
 
 // waitInLine polls until the slot is granted.
-func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patience, tell listener) (lease leaseJSON, err error) {
+func (c *client) waitInQueue(ctx context.Context, a acquireOptions, id string, p *retrier, tell acquireListener) (lease leaseJSON, err error) {
 	values := a.values(id)
 	values.Set("claim", claimTime.String())
 	early := false
@@ -124,12 +124,12 @@ func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patienc
 			return lease, nil
 		case !errors.As(err, &refused) || !errors.Is(err, errNoSlot):
 			return lease, err
-		case a.noWait || p.late():
+		case a.noWait || p.isLate():
 			return lease, err
 		}
-		tell.waiting(refused.refusalJSON)
+		tell.queued(refused.errorJSON)
 		if early = early || time.Since(p.sent) < wait/2; early { // something between us and the server does not wait
-			if err := sleep(ctx, mostBackOff); err != nil {
+			if err := sleep(ctx, maxBackOff); err != nil {
 				return lease, err
 			}
 		}
@@ -138,20 +138,20 @@ func (c *client) waitInLine(ctx context.Context, a asking, id string, p *patienc
 
 // confirm renews the lease for the first time: only then is it known that we
 // know of it. The answer to the grant may have been late; errNotHeld then.
-func (c *client) confirm(ctx context.Context, environment, id string, p *patience) (lease leaseJSON, err error) {
-	err = c.try(ctx, p, callTime, http.MethodPut, "/maybe", holdingID(environment, id), &lease)
+func (c *client) confirm(ctx context.Context, environment, id string, p *retrier) (lease leaseJSON, err error) {
+	err = c.try(ctx, p, callTime, http.MethodPut, "/maybe", requestSelector(environment, id), &lease)
 	return lease, err
 }
 
 // end ends a request: its lease, or its place in the line. It repeats the
 // call until it is answered, or ctx ends.
 func (c *client) end(ctx context.Context, environment, id string) error {
-	p := &patience{started: time.Now()}
-	return c.try(ctx, p, callTime, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
+	p := &retrier{started: time.Now()}
+	return c.try(ctx, p, callTime, http.MethodDelete, "/maybe", requestSelector(environment, id), nil)
 }
 
 // holdingID names a request by its id.
-func holdingID(environment, id string) url.Values {
+func requestSelector(environment, id string) url.Values {
 	return url.Values{"environment": {environment}, "id": {id}}
 }
 
@@ -160,30 +160,30 @@ func holdingID(environment, id string) url.Values {
 func (c *client) leave(environment, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
-	c.do(ctx, http.MethodDelete, "/maybe", holdingID(environment, id), nil)
+	c.do(ctx, http.MethodDelete, "/maybe", requestSelector(environment, id), nil)
 }
 
 // renewHeld extends the lease that is named; ttl nil: by what it has. It
 // repeats the call until it is answered, for up to a minute.
-func (c *client) renewHeld(ctx context.Context, which holding, ttl *time.Duration, tell func(error)) (lease leaseJSON, err error) {
+func (c *client) renewHeld(ctx context.Context, which leaseSelector, ttl *time.Duration, tell func(error)) (lease leaseJSON, err error) {
 	values := which.values()
 	if ttl != nil {
 		values.Set("ttl", ttl.String())
 	}
-	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
+	p := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: tell}
 	err = c.try(ctx, p, callTime, http.MethodPut, "/maybe", values, &lease)
 	return lease, err
 }
 
 // A holding names a lease that somebody holds.
-type holding struct {
+type leaseSelector struct {
 	environment string
 	holder      string
 	fence       uint64
 	slot        string
 }
 
-func (h holding) values() url.Values {
+func (h leaseSelector) values() url.Values {
 	values := url.Values{"environment": {h.environment}, "holder": {h.holder}}
 	if h.fence != 0 {
 		values.Set("fence", strconv.FormatUint(h.fence, 10))
@@ -197,8 +197,8 @@ func (h holding) values() url.Values {
 // release ends a lease; with force whoever holds it. It repeats the call
 // until it is answered, for up to a minute: the server knows a repeated
 // release from somebody else's lease, and a force names its lease.
-func (c *client) release(ctx context.Context, which holding, force bool, tell func(error)) error {
-	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
+func (c *client) release(ctx context.Context, which leaseSelector, force bool, tell func(error)) error {
+	p := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: tell}
 	values := which.values()
 	if force {
 		fence, err := c.fenceToForce(ctx, p, which)
@@ -215,7 +215,7 @@ func (c *client) release(ctx context.Context, which holding, force bool, tell fu
 	}
 	err := c.try(ctx, p, callTime, http.MethodDelete, "/maybe", values, nil)
 	var refused *apiError
-	if force && p.repeated && errors.As(err, &refused) && refused.Ended != nil && string(refused.Ended.How) == forced.String() && string(refused.Ended.By) == which.holder {
+	if force && p.repeated && errors.As(err, &refused) && refused.Ended != nil && string(refused.Ended.How) == eventForced.String() && string(refused.Ended.By) == which.holder {
 		return nil // the answer to our first try was lost
 	}
 	return err
@@ -227,7 +227,7 @@ var errFree = errors.New("it is free")
 
 // fenceToForce looks which lease is meant, so that a repeated call cannot end
 // the next holder's. 0: the server has to say why it is none.
-func (c *client) fenceToForce(ctx context.Context, p *patience, which holding) (uint64, error) {
+func (c *client) fenceToForce(ctx context.Context, p *retrier, which leaseSelector) (uint64, error) {
 	all := environmentsJSON{}
 	err := c.try(ctx, p, callTime, http.MethodGet, "/environments", url.Values{"environment": {which.environment}}, &all)
 	if err != nil || which.fence != 0 {
@@ -301,7 +301,7 @@ func (c *client) follow(ctx context.Context, changed chan<- struct{}) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "text/event-stream" {
-		return errForeign
+		return errNotCallMe
 	}
 	lines := bufio.NewScanner(response.Body)
 	kind := ""

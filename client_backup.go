@@ -17,7 +17,7 @@ import (
 // backup writes a copy of the server's file to path. Whatever stands there is
 // replaced by the whole copy, or left as it is. It tries for up to a minute.
 func (c *client) backup(ctx context.Context, path string, tell func(error)) (recordCount, error) {
-	p := &patience{started: time.Now(), deadline: time.Now().Add(firstAnswer), grumble: tell}
+	p := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: tell}
 	for {
 		copied, err := c.fetchCopy(ctx, path)
 		switch {
@@ -28,7 +28,7 @@ func (c *client) backup(ctx context.Context, path string, tell func(error)) (rec
 		case refusesKey(err) && c.hasNewKey():
 			continue
 		}
-		if err := p.bear(ctx, err); err != nil {
+		if err := p.wait(ctx, err); err != nil {
 			return copied, err
 		}
 	}
@@ -82,7 +82,7 @@ func (c *client) download(ctx context.Context, to io.Writer) error {
 		if isPlainToTLS(response, body) {
 			return secureError(c.base)
 		}
-		return understand(response, body, "", nil)
+		return parseResponse(response, body, "", nil)
 	}
 	for part := make([]byte, copyPart); ; silence.Reset(copySilence) {
 		n, err := response.Body.Read(part)

@@ -19,7 +19,7 @@ import (
 // What can go wrong with an answer besides the table of api.go.
 var (
 	errUnreachable = errors.New("cannot reach")
-	errForeign     = errors.New("this is not call-me's answer")
+	errNotCallMe   = errors.New("this is not call-me's answer")
 )
 
 // A client speaks to one server. It may be used by several goroutines.
@@ -69,7 +69,7 @@ func refusesKey(err error) bool { return errors.Is(err, errKey) || errors.Is(err
 
 // An apiError is a server's refusal. It is the table's error for its status.
 type apiError struct {
-	refusalJSON
+	errorJSON
 }
 
 func (e *apiError) Error() string { return e.Message.String() }
@@ -104,7 +104,7 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 	if isPlainToTLS(response, body) {
 		return secureError(c.base)
 	}
-	return understand(response, body, values.Get("environment"), into)
+	return parseResponse(response, body, values.Get("environment"), into)
 }
 
 // meetsTLS asks in plain HTTP whether the server speaks TLS: net/http says so in
@@ -164,24 +164,24 @@ func plainNetError(err error) error {
 }
 
 // recognisable is what can be told from any other JSON.
-type recognisable interface{ ours(environment string) bool }
+type checkedBody interface{ isFor(environment string) bool }
 
 // understand tells call-me's answers from those of whatever else stands at
 // the address. What is not understood is never a yes, and never "in line".
-func understand(response *http.Response, body []byte, environment string, into any) error {
+func parseResponse(response *http.Response, body []byte, environment string, into any) error {
 	status := response.StatusCode
 	isJSON := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json")
 	switch {
 	case status == http.StatusNoContent && into == nil:
 		return nil
 	case status < 300 && isJSON && into != nil && json.Unmarshal(body, into) == nil:
-		if r, ok := into.(recognisable); !ok || r.ours(environment) {
+		if r, ok := into.(checkedBody); !ok || r.isFor(environment) {
 			return nil
 		}
 	case status >= 400 && isJSON:
 		refused := &apiError{}
 		about := status == http.StatusForbidden || status == http.StatusConflict || status == http.StatusGone
-		if json.Unmarshal(body, &refused.refusalJSON) == nil && refused.Code == status && refused.Message != "" && (!about || refused.ours(environment)) {
+		if json.Unmarshal(body, &refused.errorJSON) == nil && refused.Code == status && refused.Message != "" && (!about || refused.isFor(environment)) {
 			return refused
 		}
 	}
@@ -193,5 +193,5 @@ func understand(response *http.Response, body []byte, environment string, into a
 	if to := response.Header.Get("Location"); to != "" {
 		what = "to " + to
 	}
-	return hint(fmt.Errorf("%w: %s (%s)", errForeign, response.Status, what), "check HOST; a proxy or another program may stand there")
+	return hint(fmt.Errorf("%w: %s (%s)", errNotCallMe, response.Status, what), "check HOST; a proxy or another program may stand there")
 }

@@ -11,63 +11,63 @@ import (
 )
 
 const (
-	firstAnswer = time.Minute // within which a server must have been heard once
-	mostBackOff = 2 * time.Second
-	misreadings = 3 // answers in a row that are not call-me's
+	firstAnswer       = time.Minute // within which a server must have been heard once
+	maxBackOff        = 2 * time.Second
+	maxForeignAnswers = 3 // answers in a row that are not call-me's
 )
 
 // retryable reports whether the same call may have another outcome soon.
 func retryable(err error) bool {
-	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) || errors.Is(err, errInternal) || errors.Is(err, errForeign)
+	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) || errors.Is(err, errInternal) || errors.Is(err, errNotCallMe)
 }
 
 // A patience is how long a client goes on after calls that failed.
-type patience struct {
+type retrier struct {
 	deadline time.Time // zero: none
 	started  time.Time
 	sent     time.Time // when the last call was
-	heard    bool      // a call-me has answered
+	answered bool      // a call-me has answered
 	repeated bool      // a call was sent more than once
 	failures int       // in a row
 	foreign  int       // in a row
-	grumble  func(error)
+	onRetry  func(error)
 }
 
 // bear waits before the next try after a failed one, or returns why there is
 // none: the failure is final, nobody has answered for too long, or ctx ended.
 // After a call that was answered it returns nil at once.
-func (p *patience) bear(ctx context.Context, err error) error {
+func (p *retrier) wait(ctx context.Context, err error) error {
 	if err == nil || !retryable(err) {
-		p.heard, p.failures, p.foreign = true, 0, 0
+		p.answered, p.failures, p.foreign = true, 0, 0
 		return err
 	}
 	p.repeated = true
 	p.failures++
-	if p.foreign++; !errors.Is(err, errForeign) && !errors.Is(err, errInternal) {
+	if p.foreign++; !errors.Is(err, errNotCallMe) && !errors.Is(err, errInternal) {
 		p.foreign = 0
 	}
 	if errors.Is(err, errUnavailable) {
-		p.heard = true
+		p.answered = true
 	}
 	now := time.Now()
 	switch {
-	case p.foreign >= misreadings, !p.heard && now.Sub(p.started) >= firstAnswer:
+	case p.foreign >= maxForeignAnswers, !p.answered && now.Sub(p.started) >= firstAnswer:
 		return err
-	case p.late():
+	case p.isLate():
 		return err
-	case p.failures == 1 && p.grumble != nil:
-		p.grumble(err)
+	case p.failures == 1 && p.onRetry != nil:
+		p.onRetry(err)
 	}
 	return sleep(ctx, backOff(p.failures))
 }
 
 // late reports whether the deadline has passed.
-func (p *patience) late() bool { return !p.deadline.IsZero() && !time.Now().Before(p.deadline) }
+func (p *retrier) isLate() bool { return !p.deadline.IsZero() && !time.Now().Before(p.deadline) }
 
 // backOff grows from 50 ms to mostBackOff, and is never the same twice: those
 // whom one restart has cut off must not come back at once.
 func backOff(failures int) time.Duration {
-	most := min(mostBackOff, 100*time.Millisecond<<min(failures-1, 10))
+	most := min(maxBackOff, 100*time.Millisecond<<min(failures-1, 10))
 	return most/2 + rand.N(most/2) // #nosec G404 -- only spreads retries
 }
 
@@ -84,7 +84,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // try repeats a call that may be repeated until it is answered. A key that is
 // refused is read again: the operator may have changed it.
-func (c *client) try(ctx context.Context, p *patience, each time.Duration, method, path string, values url.Values, into any) error {
+func (c *client) try(ctx context.Context, p *retrier, each time.Duration, method, path string, values url.Values, into any) error {
 	for {
 		if !p.deadline.IsZero() { // a server that hangs must not stretch it
 			each = max(time.Second, min(each, time.Until(p.deadline)+time.Second))
@@ -100,11 +100,11 @@ func (c *client) try(ctx context.Context, p *patience, each time.Duration, metho
 			continue
 		}
 		if err != nil && retryable(err) {
-			if err = p.bear(ctx, err); err == nil {
+			if err = p.wait(ctx, err); err == nil {
 				continue
 			}
 			return err
 		}
-		return p.bear(ctx, err)
+		return p.wait(ctx, err)
 	}
 }

@@ -25,8 +25,8 @@ type session struct {
 	client *client
 }
 
-func (s *session) asking() asking {
-	a := asking{environment: s.name, holder: s.holder, url: s.link, reason: tidyReason(s.config.Reason), ttl: defaultTTL,
+func (s *session) acquireOptions() acquireOptions {
+	a := acquireOptions{environment: s.name, holder: s.holder, url: s.link, reason: tidyReason(s.config.Reason), ttl: defaultTTL,
 		timeout: time.Duration(s.config.Timeout)}
 	if s.config.TTL.chosen != nil {
 		a.ttl = *s.config.TTL.chosen
@@ -36,15 +36,15 @@ func (s *session) asking() asking {
 
 // renew renews a lease, with a ttl unless that is nil. What runs under run does
 // not change the ttl of a run around it, which renews in time for its own.
-func (s *session) renew(ctx context.Context, which holding, ttl *time.Duration, tell func(error)) (leaseJSON, error) {
-	if os.Getenv(marksVariable) == "" || ttl == nil {
+func (s *session) renew(ctx context.Context, which leaseSelector, ttl *time.Duration, tell func(error)) (leaseJSON, error) {
+	if os.Getenv(runTagsVariable) == "" || ttl == nil {
 		return s.client.renewHeld(ctx, which, ttl, tell)
 	}
 	lease, err := s.client.renewHeld(ctx, which, nil, tell)
 	if err != nil {
 		return lease, err
 	}
-	if isOfARun(lease.Fence) {
+	if isFenceOfRun(lease.Fence) {
 		s.say("call-me: run renews %s, with its own ttl", lease.Slot)
 		return lease, nil
 	}
@@ -53,17 +53,17 @@ func (s *session) renew(ctx context.Context, which holding, ttl *time.Duration, 
 }
 
 // holding is the lease that the caller means.
-func (s *session) holding(c *cli.Context) holding {
-	return holding{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: c.String("slot")}
+func (s *session) leaseSelector(c *cli.Context) leaseSelector {
+	return leaseSelector{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: c.String("slot")}
 }
 
-func (s *session) troubled(err error) { s.say("%s; trying again", printable(err.Error())) }
+func (s *session) reportRetry(err error) { s.say("%s; trying again", printable(err.Error())) }
 
 // defaultTTL is how long the lease of request lasts, unless it is renewed.
 const defaultTTL = 2 * time.Hour
 
 // explainNoSlot says what helps who has got no slot.
-func explainNoSlot(err error, asked asking) error {
+func explainNoSlot(err error, asked acquireOptions) error {
 	var refused *apiError
 	if !errors.Is(err, errNoSlot) || !errors.As(err, &refused) {
 		return err
@@ -76,11 +76,11 @@ func explainNoSlot(err error, asked asking) error {
 	if asked.noWait {
 		return hint(err, "without --no-wait, request waits in line for it")
 	}
-	return hint(err, fmt.Sprintf("the time-out of %s has passed; a longer one: --timeout %s", spell(asked.timeout), spell(2*asked.timeout)))
+	return hint(err, fmt.Sprintf("the time-out of %s has passed; a longer one: --timeout %s", durationText(asked.timeout), durationText(2*asked.timeout)))
 }
 
 // explainNotHeld says what helps when a slot is not the caller's.
-func explainNotHeld(err error, which holding) error {
+func explainNotHeld(err error, which leaseSelector) error {
 	var refused *apiError
 	if !errors.As(err, &refused) || !errors.Is(err, errNotHeld) || len(refused.HeldBy) == 0 {
 		return err
@@ -90,7 +90,7 @@ func explainNotHeld(err error, which holding) error {
 	}
 	text := "to end it whoever has it: call-me release " + quote(which.environment) + " --force"
 	holder := refused.HeldBy[0].Holder.String()
-	isItsName := foreign(holder) == refused.HeldBy[0].Holder // else no variable can be set to it
+	isItsName := untrusted(holder) == refused.HeldBy[0].Holder // else no variable can be set to it
 	if isItsName && holder != "" && holder != which.holder {
 		text = fmt.Sprintf("you are %s; if it is yours, from another job, set in both:\n  CALL_ME_HOLDER=%s\n%s", which.holder, quote(holder), text)
 	}

@@ -44,12 +44,12 @@ func gateway(t *testing.T, s *site, meddle func(w http.ResponseWriter, r *http.R
 }
 
 // ear counts what a client tells.
-type ear struct{ waits, anew, acquired atomic.Int32 }
+type eventCounter struct{ queuedCount, restartedCount, acquiredCount atomic.Int32 }
 
-func (e *ear) waiting(refusalJSON)                { e.waits.Add(1) }
-func (e *ear) troubled(error)                     {}
-func (e *ear) startedAnew(refusalJSON)            { e.anew.Add(1) }
-func (e *ear) confirmed(leaseJSON, time.Duration) { e.acquired.Add(1) }
+func (e *eventCounter) queued(errorJSON)                  { e.queuedCount.Add(1) }
+func (e *eventCounter) retrying(error)                    {}
+func (e *eventCounter) restarted(errorJSON)               { e.restartedCount.Add(1) }
+func (e *eventCounter) acquired(leaseJSON, time.Duration) { e.acquiredCount.Add(1) }
 
 func says(status int, kind, body string) func(http.ResponseWriter, *http.Request, int32) bool {
 	return func(w http.ResponseWriter, r *http.Request, _ int32) bool {
@@ -78,18 +78,18 @@ func TestAnAnswerThatIsNotUnderstoodIsNeverAYes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, calls := gateway(t, s, says(c.status, c.kind, c.body))
-			var e ear
-			_, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h"}, &e)
-			if !errors.Is(err, errForeign) || exitCode(err) != exitFailed || e.waits.Load()+e.anew.Load()+e.acquired.Load() != 0 {
-				t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.waits.Load(), e.anew.Load(), e.acquired.Load())
+			var e eventCounter
+			_, err := client.acquire(context.Background(), acquireOptions{environment: "uat", holder: "h"}, &e)
+			if !errors.Is(err, errNotCallMe) || exitCode(err) != exitFailed || e.queuedCount.Load()+e.restartedCount.Load()+e.acquiredCount.Load() != 0 {
+				t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.queuedCount.Load(), e.restartedCount.Load(), e.acquiredCount.Load())
 			}
-			if n := calls.Load(); n < misreadings || n > misreadings+1 { // and one to leave the line
+			if n := calls.Load(); n < maxForeignAnswers || n > maxForeignAnswers+1 { // and one to leave the line
 				t.Errorf("%d calls", n)
 			}
 			if _, err := client.environments(context.Background(), "uat"); err == nil {
 				t.Error("it is taken for a state")
 			}
-			if _, err := client.renewHeld(context.Background(), holding{environment: "uat", holder: "h"}, nil, func(error) {}); err == nil {
+			if _, err := client.renewHeld(context.Background(), leaseSelector{environment: "uat", holder: "h"}, nil, func(error) {}); err == nil {
 				t.Error("it is taken for a renewal")
 			}
 		})
@@ -102,9 +102,9 @@ func TestAConfirmationMustBeUnderstoodToo(t *testing.T) {
 	client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
 		return r.Method == http.MethodPut && maintenance(w, r, n)
 	})
-	var e ear
-	if _, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h", ttl: time.Hour}, &e); !errors.Is(err, errForeign) || e.acquired.Load() != 0 {
-		t.Errorf("%v, acquired %d times", err, e.acquired.Load())
+	var e eventCounter
+	if _, err := client.acquire(context.Background(), acquireOptions{environment: "uat", holder: "h", ttl: time.Hour}, &e); !errors.Is(err, errNotCallMe) || e.acquiredCount.Load() != 0 {
+		t.Errorf("%v, acquired %d times", err, e.acquiredCount.Load())
 	}
 	if got := s.state(); got != "|" {
 		t.Errorf("left behind: %s", got)
@@ -127,8 +127,8 @@ func TestAGatewayWithoutItsServerIsWaitedFor(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		s.call("DELETE /maybe?environment=uat&id=12345678")
 	}()
-	var e ear
-	if _, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h", timeout: time.Minute}, &e); err != nil || e.anew.Load() != 0 {
+	var e eventCounter
+	if _, err := client.acquire(context.Background(), acquireOptions{environment: "uat", holder: "h", timeout: time.Minute}, &e); err != nil || e.restartedCount.Load() != 0 {
 		t.Errorf("%v", err)
 	}
 }
@@ -136,7 +136,7 @@ func TestAGatewayWithoutItsServerIsWaitedFor(t *testing.T) {
 func TestAForcedReleaseThatIsRepeatedSparesTheNextHolder(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=12345678&holder=old")
-	next := make(chan reply, 1)
+	next := make(chan httpReply, 1)
 	go func() { next <- s.call("POST /maybe?environment=uat&id=87654321&holder=next&wait=1m") }()
 	for !strings.Contains(s.state(), "87654321") {
 		time.Sleep(time.Millisecond)
@@ -156,7 +156,7 @@ func TestAForcedReleaseThatIsRepeatedSparesTheNextHolder(t *testing.T) {
 		c.Close()
 		return true
 	})
-	if err := client.release(context.Background(), holding{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
+	if err := client.release(context.Background(), leaseSelector{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
 		t.Errorf("the repeated force: %v", err)
 	}
 	(<-next).want(t, 201, `"holder":"next"`)
@@ -175,7 +175,7 @@ func TestAForcedReleaseOfAFreeSlotEndsNobody(t *testing.T) {
 		}
 		return false
 	})
-	if err := client.release(context.Background(), holding{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
+	if err := client.release(context.Background(), leaseSelector{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
 		t.Error(err)
 	}
 	s.call("POST /maybe?environment=uat&id=87654321&holder=next")
@@ -194,7 +194,7 @@ func TestTheClientHasMoreThanOneConnection(t *testing.T) {
 	defer h.Close()
 	authority := filepath.Join(t.TempDir(), "ca.pem")
 	os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}), 0o600)
-	c, err := newClient(clientConfig{Host: host(h.URL), CAFile: authority, KeyConfig: KeyConfig{APIKey: testKey}})
+	c, err := newClient(clientConfig{Host: serverURL(h.URL), CAFile: authority, KeyConfig: KeyConfig{APIKey: testKey}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestADeadPollIsFoundBeforeItsGrantEnds(t *testing.T) {
 			}
 			return answer(201, `{"environment":"uat","slot":"uat","fence":1}`)
 		})
-		if _, err := c.acquire(t.Context(), asking{environment: "uat", holder: "ci"}, &ear{}); err != nil {
+		if _, err := c.acquire(t.Context(), acquireOptions{environment: "uat", holder: "ci"}, &eventCounter{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -266,7 +266,7 @@ func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client, _ := gateway(t, s, meddle)
 			start := time.Now()
-			_, err := client.acquire(context.Background(), asking{environment: "uat", holder: "h", timeout: time.Second}, &ear{})
+			_, err := client.acquire(context.Background(), acquireOptions{environment: "uat", holder: "h", timeout: time.Second}, &eventCounter{})
 			if took := time.Since(start); err == nil || took > time.Second+leaveTime+2*time.Second {
 				t.Errorf("%v after %v", err, took)
 			}

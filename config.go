@@ -27,18 +27,18 @@ type KeyConfig struct {
 
 // ListenConfig is what serve and health share.
 type ListenConfig struct {
-	Port           port   `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
-	TLSCertificate string `split_words:"true" desc:"the file of the server's certificate, with those that vouch for it (PEM); empty: plain HTTP"`
+	Port           portNumber `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
+	TLSCertificate string     `split_words:"true" desc:"the file of the server's certificate, with those that vouch for it (PEM); empty: plain HTTP"`
 }
 
 // serverConfig is what serve reads.
 type serverConfig struct {
 	KeyConfig
 	ListenConfig
-	DB           string       `default:"call-me.db" desc:"the database file, on a local disk"`
-	TTL          ttl          `desc:"how long leases last that name no ttl; 0: until released"`
-	Environments environments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
-	Log          logForm      `default:"text" desc:"how the log on stderr looks: text or json"`
+	DB           string               `default:"call-me.db" desc:"the database file, on a local disk"`
+	TTL          leaseTTL             `desc:"how long leases last that name no ttl; 0: until released"`
+	Environments declaredEnvironments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
+	Log          logForm              `default:"text" desc:"how the log on stderr looks: text or json"`
 
 	TLSPrivateKey  string  `split_words:"true" desc:"the file of its private key (PEM)"`
 	TrustedProxies proxies `split_words:"true" desc:"proxies whose X-Forwarded-For is believed: 10.0.0.1,192.168.0.0/16"`
@@ -53,13 +53,13 @@ type healthConfig struct {
 // can be given on the command line too, where a command has that flag.
 type clientConfig struct {
 	KeyConfig
-	Host    host   `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; without a scheme http, without a port 8000"`
-	Holder  string `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
-	Reason  string `flag:"reason" desc:"why, shown to everyone who looks"`
-	Timeout span   `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
-	TTL     ownTTL `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
-	Fence   number `flag:"fence" desc:"exactly the lease with this fence"`
-	CAFile  string `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
+	Host    serverURL        `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; without a scheme http, without a port 8000"`
+	Holder  string           `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
+	Reason  string           `flag:"reason" desc:"why, shown to everyone who looks"`
+	Timeout positiveDuration `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
+	TTL     optionalTTL      `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
+	Fence   fenceNumber      `flag:"fence" desc:"exactly the lease with this fence"`
+	CAFile  string           `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
 }
 
 // readConfig fills a configuration from the variables and checks it. An error
@@ -88,7 +88,7 @@ type setting struct {
 }
 
 // words finds where envconfig's split_words splits a name: TLSPrivateKey.
-var words = regexp.MustCompile(`([A-Z]+)([A-Z][a-z])|([a-z])([A-Z])`)
+var wordBoundary = regexp.MustCompile(`([A-Z]+)([A-Z][a-z])|([a-z])([A-Z])`)
 
 // settings lists the fields of a configuration, a pointer to a struct.
 func settings(config any) []setting {
@@ -100,7 +100,7 @@ func settings(config any) []setting {
 		}
 		s := setting{flag: field.Tag.Get("flag"), short: field.Tag.Get("envconfig"), preset: field.Tag.Get("default"),
 			usage: field.Tag.Get("desc"), value: v.FieldByIndex(field.Index)}
-		s.variable = prefix + "_" + cmp.Or(s.short, strings.ToUpper(words.ReplaceAllString(field.Name, "$1${3}_$2$4")))
+		s.variable = prefix + "_" + cmp.Or(s.short, strings.ToUpper(wordBoundary.ReplaceAllString(field.Name, "$1${3}_$2$4")))
 		all = append(all, s)
 	}
 	return all

@@ -45,7 +45,7 @@ func TestTheServersConfiguration(t *testing.T) {
 		t.Errorf("%+v, keys %q, %v", c, keys, err)
 	}
 	for name, slots := range map[string][]string{"uat": {"blue", "green"}, "perf": {"perf-1", "perf-2"}, "staging": {"staging"}, "prod": nil} {
-		if got := c.Environments.of(name); !slices.Equal(got, slots) {
+		if got := c.Environments.slotsOf(name); !slices.Equal(got, slots) {
 			t.Errorf("%s has the slots %q, want %q", name, got, slots)
 		}
 	}
@@ -82,7 +82,7 @@ func TestHosts(t *testing.T) {
 		"ftp://call-me.example": "", "http://": "", "a b": "", "call-me.example:http": "", "call-me.example:0": "", "call-me.example:99999": "",
 		"user:password@call-me.example": "", "https://call-me.example?x=1": "", "-x": "", "a..b": "", "call-me.example\n": "", "/": "", ":8000": "",
 	} {
-		var h host
+		var h serverURL
 		if err := h.Decode(text); (err != nil) != (want == "") || string(h) != want {
 			t.Errorf("%q is %q, %v; want %q", text, h, err, want)
 		}
@@ -91,7 +91,7 @@ func TestHosts(t *testing.T) {
 
 func TestDeclarationsOfEnvironments(t *testing.T) {
 	for _, text := range []string{",", "uat,", "uat:", "uat:0", "uat:1001", "uat:a+a", "uat:+", "a:b:c", "uat, uat", "\n", strings.Repeat("x", 129), "uat:a+ b"} {
-		var e environments
+		var e declaredEnvironments
 		if err := e.Decode(text); err == nil {
 			t.Errorf("%q is read as %v", text, e)
 		}

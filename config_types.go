@@ -60,80 +60,80 @@ func (p proxies) has(a netip.Addr) bool {
 }
 
 // port is a TCP port; 0: any that is free.
-type port uint16
+type portNumber uint16
 
-func (p *port) Decode(text string) error {
+func (p *portNumber) Decode(text string) error {
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
 		return errors.New("no port (0 to 65535)")
 	}
-	*p = port(n)
+	*p = portNumber(n)
 	return nil
 }
 
 // ttl is 0 or a duration within the limits of a lease.
-type ttl time.Duration
+type leaseTTL time.Duration
 
-func (t *ttl) Decode(text string) error {
+func (t *leaseTTL) Decode(text string) error {
 	d, err := parseTTL(text)
 	if err != nil {
 		return fmt.Errorf("no duration such as 90s or 2h, from %v to %v, or 0", minTTL, maxTTL)
 	}
-	*t = ttl(d)
+	*t = leaseTTL(d)
 	return nil
 }
 
 // ownTTL is a ttl that may not have been chosen: nil. (envconfig would call
 // Decode on a nil *ttl.)
-type ownTTL struct{ chosen *time.Duration }
+type optionalTTL struct{ chosen *time.Duration }
 
-func (t *ownTTL) Decode(text string) error {
-	var read ttl
+func (t *optionalTTL) Decode(text string) error {
+	var read leaseTTL
 	err := read.Decode(text)
 	t.chosen = (*time.Duration)(&read)
 	return err
 }
 
 // span is a duration that is not negative.
-type span time.Duration
+type positiveDuration time.Duration
 
-func (s *span) Decode(text string) error {
+func (s *positiveDuration) Decode(text string) error {
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
 		return errors.New("no duration such as 90s or 30m")
 	}
-	*s = span(d)
+	*s = positiveDuration(d)
 	return nil
 }
 
 // number is a fence.
-type number uint64
+type fenceNumber uint64
 
-func (n *number) Decode(text string) error {
+func (n *fenceNumber) Decode(text string) error {
 	v, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || v == 0 {
 		return errors.New("no number that a grant told")
 	}
-	*n = number(v)
+	*n = fenceNumber(v)
 	return nil
 }
 
 // host is the base URL of a server, without a slash at its end.
-type host string
+type serverURL string
 
 // target matches the names of compilers' targets: HOST is also a variable of
 // build tools, and conda, for one, sets it to x86_64-conda-linux-gnu.
-var target = regexp.MustCompile(`^(x86_64|amd64|aarch64|arm64|i[3-6]86|ppc64le|powerpc64le|s390x|riscv64)-\w+-\w+`)
+var compilerTarget = regexp.MustCompile(`^(x86_64|amd64|aarch64|arm64|i[3-6]86|ppc64le|powerpc64le|s390x|riscv64)-\w+-\w+`)
 
 // Decode takes host, host:port and URLs; the scheme defaults to http, and
 // with it the port to 8000.
-func (h *host) Decode(text string) error {
+func (h *serverURL) Decode(text string) error {
 	withScheme := text
 	if !strings.Contains(text, "://") {
 		withScheme = "http://" + text
 	}
 	u, err := url.Parse(withScheme)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !isHostname(u.Hostname()) || target.MatchString(text) {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !isHostname(u.Hostname()) || compilerTarget.MatchString(text) {
 		return errors.New("no host (localhost:8000 or https://call-me.example)")
 	}
 	if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
@@ -142,7 +142,7 @@ func (h *host) Decode(text string) error {
 	if withScheme != text && u.Port() == "" {
 		u.Host = net.JoinHostPort(u.Hostname(), "8000")
 	}
-	*h = host(strings.TrimRight(u.String(), "/"))
+	*h = serverURL(strings.TrimRight(u.String(), "/"))
 	return nil
 }
 
@@ -167,7 +167,7 @@ func isHostname(name string) bool {
 // environments are the declared ones: names in the order of the declaration,
 // and the slots of each. Empty: nothing is declared, and any name has one
 // slot of the same name.
-type environments struct {
+type declaredEnvironments struct {
 	names []string
 	slots map[string][]string
 }
@@ -176,8 +176,8 @@ type environments struct {
 const maxSlots = 1000
 
 // Decode reads uat:blue+green,perf:2,staging.
-func (e *environments) Decode(text string) error {
-	read := environments{slots: map[string][]string{}}
+func (e *declaredEnvironments) Decode(text string) error {
+	read := declaredEnvironments{slots: map[string][]string{}}
 	for entry := range strings.SplitSeq(text, ",") {
 		name, list, listed := strings.Cut(strings.TrimSpace(entry), ":")
 		if err := checkEnvironment(name); err != nil {
@@ -221,7 +221,7 @@ func slotNames(environment, list string) ([]string, error) {
 }
 
 // of returns the slots of an environment; nil: it is not declared.
-func (e environments) of(name string) []string {
+func (e declaredEnvironments) slotsOf(name string) []string {
 	if len(e.names) == 0 {
 		return []string{name}
 	}

@@ -33,7 +33,7 @@ func documented(t *testing.T) []string {
 }
 
 func TestWhatPeopleAreToldToTypeExists(t *testing.T) {
-	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", marksVariable} // set by run
+	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", runTagsVariable} // set by run
 	for _, config := range []any{&serverConfig{}, &clientConfig{}} {
 		for _, s := range settings(config) {
 			variables = append(variables, s.variable)

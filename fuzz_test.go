@@ -71,7 +71,7 @@ func FuzzQuery(f *testing.F) {
 		}
 		q.selector("")
 		q.force()
-		q.lookBack(time.Now())
+		q.eventFilter(time.Now())
 	})
 }
 
@@ -92,7 +92,7 @@ func FuzzDuration(f *testing.F) {
 		if d, err := parseAge(text); err == nil && d < 0 {
 			t.Errorf("%q is an age of %v", text, d)
 		}
-		var own ttl
+		var own leaseTTL
 		if err := own.Decode(text); err == nil && own != 0 && (time.Duration(own) < minTTL || time.Duration(own) > maxTTL) {
 			t.Errorf("%q is configured as %v", text, own)
 		}
@@ -104,7 +104,7 @@ func FuzzEnvironments(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		var e environments
+		var e declaredEnvironments
 		if e.Decode(text) != nil {
 			return
 		}
@@ -131,7 +131,7 @@ func FuzzHost(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		var h host
+		var h serverURL
 		if h.Decode(text) != nil {
 			return
 		}
@@ -139,7 +139,7 @@ func FuzzHost(f *testing.F) {
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.HasSuffix(string(h), "/") {
 			t.Errorf("%q is the server %q", text, h)
 		}
-		var again host
+		var again serverURL
 		if err := again.Decode(string(h)); err != nil || again != h {
 			t.Errorf("%q is %q, and that is %q, %v", text, h, again, err)
 		}
@@ -167,8 +167,8 @@ func FuzzForwardedFor(f *testing.F) {
 func FuzzStoredRecords(f *testing.F) {
 	for _, w := range []write{
 		encodeLease("uat", &lease{slot: "uat", request: request{id: "12345678", holder: "h", ttl: time.Hour}, fence: 7, since: time.Unix(1, 0)}),
-		encodePlace("uat", &place{request: request{id: "12345678"}, number: 7, since: time.Unix(1, 0)}),
-		encodeEvent(&event{number: 7, kind: granted, at: time.Unix(1, 0), environment: "uat"}),
+		encodeWaiter("uat", &waiter{request: request{id: "12345678"}, number: 7, since: time.Unix(1, 0)}),
+		encodeEvent(&event{number: 7, kind: eventGranted, at: time.Unix(1, 0), environment: "uat"}),
 	} {
 		f.Add(w.key, w.value[checksumSize:])
 	}
@@ -182,9 +182,9 @@ func FuzzStoredRecords(f *testing.F) {
 				t.Errorf("%q %+v became %q %+v, %v", name, l, name2, l2, err)
 			}
 		}
-		if name, p, err := decodePlace(key, sealed(lineBucket)); err == nil {
-			w := encodePlace(name, p)
-			if name2, p2, err := decodePlace(w.key, w.value); err != nil || name2 != name || p2.request != p.request || p2.number != p.number {
+		if name, p, err := decodeWaiter(key, sealed(queueBucket)); err == nil {
+			w := encodeWaiter(name, p)
+			if name2, p2, err := decodeWaiter(w.key, w.value); err != nil || name2 != name || p2.request != p.request || p2.number != p.number {
 				t.Errorf("%q %+v became %q %+v, %v", name, p, name2, p2, err)
 			}
 		}
@@ -219,8 +219,8 @@ func FuzzHandler(f *testing.F) {
 		f.Fatal(err)
 	}
 	m := newMetrics()
-	var known environments
-	k, err := newKeeper(store, known.of, 100, m, quietLog())
+	var known declaredEnvironments
+	k, err := newKeeper(store, known.slotsOf, 100, m, quietLog())
 	if err != nil {
 		f.Fatal(err)
 	}

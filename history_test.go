@@ -8,30 +8,30 @@ import (
 
 // endOfAnn makes the end of a lease in a history.
 func endOfAnn(number uint64, environment, id string, at time.Time) *event {
-	return &event{number: number, kind: released, at: at, environment: environment, slot: "uat", id: id, holder: "ann", fence: number}
+	return &event{number: number, kind: eventReleased, at: at, environment: environment, slot: "uat", id: id, holder: "ann", fence: number}
 }
 
 func (h *history) ids(t *testing.T, now time.Time, want ...string) {
 	t.Helper()
 	for _, id := range want {
-		if h.endOf("uat", idKey, id, now) == nil {
+		if h.endOf("uat", endByID, id, now) == nil {
 			t.Errorf("%s is forgotten", id)
 		}
 	}
-	if len(h.loose)+h.ends != len(want) {
-		t.Errorf("%d ends in the ring and %d outside of it, want %d", h.ends, len(h.loose), len(want))
+	if len(h.remembered)+h.endCount != len(want) {
+		t.Errorf("%d ends in the ring and %d outside of it, want %d", h.endCount, len(h.remembered), len(want))
 	}
 }
 
 func TestAnEndOutsideOfTheRingIsRememberedForAnHour(t *testing.T) {
 	h, now := newHistory(), time.Now()
-	h.append(&event{number: 1, kind: granted, at: now})
+	h.append(&event{number: 1, kind: eventGranted, at: now})
 	h.append(endOfAnn(2, "uat", "a", now))
 	h.append(endOfAnn(3, "uat", "b", now.Add(time.Minute)))
 	h.publish(2, now.Add(rememberAge-1)) // the ring is full: both must go
 	h.ids(t, now.Add(rememberAge-1), "a", "b")
-	if len(h.events) != 1 || len(h.loose) != 1 {
-		t.Fatalf("%d events, %d outside of the ring", len(h.events), len(h.loose))
+	if len(h.events) != 1 || len(h.remembered) != 1 {
+		t.Fatalf("%d events, %d outside of the ring", len(h.events), len(h.remembered))
 	}
 	h.drop(0, now.Add(rememberAge))
 	h.ids(t, now.Add(rememberAge), "b")
@@ -69,7 +69,7 @@ func TestTheEndThatLeavesTheRingDoesNotTakeALaterOneAlong(t *testing.T) {
 	h.append(endOfAnn(1, "uat", "a", now))
 	h.append(endOfAnn(2, "uat", "b", now.Add(rememberAge)))
 	h.publish(1, now.Add(rememberAge))
-	if end := h.endOf("uat", holderKey, "ann", now.Add(rememberAge)); end == nil || end.id != "b" {
+	if end := h.endOf("uat", endByHolder, "ann", now.Add(rememberAge)); end == nil || end.id != "b" {
 		t.Errorf("the last end of the holder is %+v", end)
 	}
 }
@@ -95,8 +95,8 @@ func TestAnEndThatIsTakenBackShowsTheOneBefore(t *testing.T) {
 		h.publish(0, now)
 		e := endOfAnn(9, "uat", "undone", now)
 		h.append(e)
-		h.takeBack(e)
-		if end := h.endOf("uat", holderKey, "ann", now); end == nil || end.id != c.want {
+		h.undo(e)
+		if end := h.endOf("uat", endByHolder, "ann", now); end == nil || end.id != c.want {
 			t.Errorf("%+v: found %+v", c, end)
 		}
 	}
@@ -106,17 +106,17 @@ func TestAnEndThatIsTakenBackShowsTheOneBefore(t *testing.T) {
 	known := len(h.lastEnds) + len(h.byFence)
 	e := endOfAnn(9, "uat", "undone", now)
 	h.append(e)
-	h.takeBack(e)
-	if end := h.endOf("uat", holderKey, "ann", now); end != nil || len(h.lastEnds)+len(h.byFence) != known {
+	h.undo(e)
+	if end := h.endOf("uat", endByHolder, "ann", now); end != nil || len(h.lastEnds)+len(h.byFence) != known {
 		t.Errorf("the end in another environment was found: %+v", end)
 	}
 }
 
 func TestEventsAreKeptForExactly30Days(t *testing.T) {
 	h, now := newHistory(), time.Now()
-	h.append(&event{number: 1, kind: granted, at: now})
+	h.append(&event{number: 1, kind: eventGranted, at: now})
 	h.publish(0, now)
-	h.append(&event{number: 2, kind: granted, at: now.Add(historyAge)})
+	h.append(&event{number: 2, kind: eventGranted, at: now.Add(historyAge)})
 	if n := h.surplus(now.Add(historyAge)); n != 0 {
 		t.Errorf("after 30 days %d would be deleted", n)
 	}
@@ -130,23 +130,23 @@ func TestNoMoreThan200000EndsAreRemembered(t *testing.T) {
 		t.Skip("many events")
 	}
 	h, now := newHistory(), time.Now()
-	h.append(&event{number: 1, kind: granted, at: now})
+	h.append(&event{number: 1, kind: eventGranted, at: now})
 	for i := range rememberEnds + 1 {
-		h.append(&event{number: uint64(2 + i), kind: usedUp, environment: "uat", id: fmt.Sprint(i), at: now})
+		h.append(&event{number: uint64(2 + i), kind: eventClosed, environment: "uat", id: fmt.Sprint(i), at: now})
 	}
 	h.publish(0, now)
-	h.append(&event{number: 1 << 40, kind: granted, at: now})
-	h.append(&event{number: 1<<40 + 1, kind: granted, at: now})
+	h.append(&event{number: 1 << 40, kind: eventGranted, at: now})
+	h.append(&event{number: 1<<40 + 1, kind: eventGranted, at: now})
 	if n := h.surplus(now); n != 2 { // the grant, and the one end too many
 		t.Errorf("%d would be deleted", n)
 	}
 	h.drop(rememberEnds+1, now)
-	if len(h.loose) != rememberEnds || h.endOf("uat", idKey, "0", now) == nil {
-		t.Errorf("%d are remembered outside of the ring", len(h.loose))
+	if len(h.remembered) != rememberEnds || h.endOf("uat", endByID, "0", now) == nil {
+		t.Errorf("%d are remembered outside of the ring", len(h.remembered))
 	}
 	h.drop(1, now)
-	if len(h.loose) != rememberEnds || h.endOf("uat", idKey, "0", now) != nil || h.endOf("uat", idKey, "1", now) == nil {
-		t.Errorf("%d are remembered outside of the ring", len(h.loose))
+	if len(h.remembered) != rememberEnds || h.endOf("uat", endByID, "0", now) != nil || h.endOf("uat", endByID, "1", now) == nil {
+		t.Errorf("%d are remembered outside of the ring", len(h.remembered))
 	}
 }
 
@@ -154,21 +154,21 @@ func TestNoMoreThan200000EndsAreRemembered(t *testing.T) {
 // first one.
 func TestNamesAreKnownForAsLongAsTheRingKnowsThem(t *testing.T) {
 	h, now := newHistory(), time.Now()
-	h.append(&event{number: 5, kind: granted, at: now, environment: "uat"})
-	if len(h.names) != 0 {
+	h.append(&event{number: 5, kind: eventGranted, at: now, environment: "uat"})
+	if len(h.environments) != 0 {
 		t.Error("a name is known before its event is published")
 	}
-	h.append(&event{number: 6, kind: granted, at: now, environment: "perf"})
-	h.append(&event{number: 7, kind: granted, at: now, environment: "uat"})
+	h.append(&event{number: 6, kind: eventGranted, at: now, environment: "perf"})
+	h.append(&event{number: 7, kind: eventGranted, at: now, environment: "uat"})
 	h.publish(0, now)
-	h.append(&event{number: 8, kind: granted, at: now, environment: "lost"})
+	h.append(&event{number: 8, kind: eventGranted, at: now, environment: "lost"})
 	h.setAside()
 	h.publish(1, now)
-	if len(h.names) != 2 || *h.names["uat"] != (nameUse{5, 1}) || *h.names["perf"] != (nameUse{6, 1}) {
-		t.Errorf("known are %+v", h.names)
+	if len(h.environments) != 2 || *h.environments["uat"] != (environmentUse{5, 1}) || *h.environments["perf"] != (environmentUse{6, 1}) {
+		t.Errorf("known are %+v", h.environments)
 	}
 	h.drop(2, now)
-	if len(h.names) != 0 {
-		t.Errorf("known without an event: %v", h.names)
+	if len(h.environments) != 0 {
+		t.Errorf("known without an event: %v", h.environments)
 	}
 }

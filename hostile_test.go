@@ -70,7 +70,7 @@ func methodOf(text string) string {
 // tellsInJSON fails when an error with a body is not in the API's form, unless
 // net/http gives it: then it is text, and the last answer on the connection.
 func tellsInJSON(t *testing.T, r *http.Response, body string) {
-	var refused refusalJSON
+	var refused errorJSON
 	if r.StatusCode < 400 || body == "" {
 		return
 	}

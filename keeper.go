@@ -27,7 +27,7 @@ const probePeriod = time.Second
 
 // tightCalls is how many calls go into one commit on a full disk, which must
 // make do with the reserve.
-const tightCalls = 4
+const fullDiskCalls = 4
 
 // A keeper keeps the environments of one store. How to call it is in keeper_request.go.
 type keeper struct {
@@ -38,32 +38,32 @@ type keeper struct {
 	slots      func(environment string) []string // declared slots; nil: undeclared
 	maxWaiters int
 
-	inbox    inbox
-	stopping chan struct{} // closed by close
-	stopped  chan struct{} // closed when nothing will be answered any more
-	healthy  atomic.Bool   // commits succeed
+	inbox     inbox
+	stopping  chan struct{} // closed by close
+	stopped   chan struct{} // closed when nothing will be answered any more
+	isHealthy atomic.Bool   // commits succeed
 
 	// For what follows, and for what lives in memory only of leases and places.
 	// run alone changes it, but for the queue and that memory, so that run may
 	// read what is shown without mu.
 	mu           sync.RWMutex
-	shown        map[string]*environment // as committed, for readers
-	past         *history
+	published    map[string]*environment // as committed, for readers
+	history      *history
 	listeners    map[chan struct{}]bool  // told of each change
-	environments map[string]*environment // with the changes that are being saved
-	agenda       agenda                  // of those environments
-	waiting      map[*place][]*call      // who is connected for a place, newest last
-	waiters      int
-	queue        []*call // what the next round begins with
+	current      map[string]*environment // with the changes that are being saved
+	expiries     expiryQueue             // of those environments
+	waitingCalls map[*waiter][]*call     // who is connected for a place, newest last
+	waitingCount int
+	pending      []*call // what the next round begins with
 
 	// What follows belongs to run.
-	last     uint64 // number given
-	ticked   bool
-	broken   bool    // the file must be written anew before anything is saved
-	deferred []*call // until it is
-	tight    bool    // the disk is full: nothing new is taken in until the reserve is back
-	shrink   bool    // the next commit on the full disk deletes a tenth of the history
-	probe    time.Time
+	lastNumber      uint64 // number given
+	isTickDue       bool
+	fileBroken      bool    // the file must be written anew before anything is saved
+	deferred        []*call // until it is
+	diskFull        bool    // the disk is full: nothing new is taken in until the reserve is back
+	mustDropHistory bool    // the next commit on the full disk deletes a tenth of the history
+	nextProbe       time.Time
 }
 
 // newKeeper loads the store and begins to serve it. From this moment every
@@ -81,15 +81,15 @@ func newKeeper(s keeperStore, slots func(string) []string, maxWaiters int, m *me
 func loadKeeper(s keeperStore, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
 	k := &keeper{store: s, log: log, metrics: m, slots: slots, maxWaiters: maxWaiters,
 		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
-		shown: map[string]*environment{}, past: newHistory(), listeners: map[chan struct{}]bool{},
-		environments: map[string]*environment{}, waiting: map[*place][]*call{}}
+		published: map[string]*environment{}, history: newHistory(), listeners: map[chan struct{}]bool{},
+		current: map[string]*environment{}, waitingCalls: map[*waiter][]*call{}}
 	if err := k.load(time.Now()); err != nil {
 		return nil, err
 	}
 	k.recovery, _ = s.(recoverableStore)
-	k.tight = k.recovery != nil && k.recovery.isTight()
-	k.shrink = k.tight
-	k.healthy.Store(!k.tight)
+	k.diskFull = k.recovery != nil && k.recovery.isReserveMissing()
+	k.mustDropHistory = k.diskFull
+	k.isHealthy.Store(!k.diskFull)
 	return k, nil
 }
 
@@ -109,38 +109,38 @@ func (k *keeper) load(now time.Time) error {
 				return err
 			}
 			l.start(now)
-			k.place(name, change{newLease: l})
-		case lineBucket:
-			name, p, err := decodePlace(key, value)
+			k.addLoaded(name, change{newLease: l})
+		case queueBucket:
+			name, p, err := decodeWaiter(key, value)
 			if err != nil {
 				return err
 			}
-			p.absent = now
-			k.place(name, change{newPlace: p})
+			p.disconnectedAt = now
+			k.addLoaded(name, change{newWaiter: p})
 		case historyBucket:
 			e, err := decodeEvent(key, value)
 			if err != nil {
 				return err
 			}
-			k.past.append(e)
+			k.history.append(e)
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	k.last = max(counter, uint64(now.UnixMilli())-1)
-	k.past.publish(0, now)
-	for _, e := range k.environments {
-		k.agenda.addAll(e)
+	k.lastNumber = max(counter, uint64(now.UnixMilli())-1)
+	k.history.publish(0, now)
+	for _, e := range k.current {
+		k.expiries.addEnvironment(e)
 	}
 	return nil
 }
 
 // place puts what was loaded where it belongs, for the rules and for readers.
-func (k *keeper) place(name string, c change) {
-	k.environment(k.environments, name).apply(c)
-	k.environment(k.shown, name).apply(c)
+func (k *keeper) addLoaded(name string, c change) {
+	k.environment(k.current, name).apply(c)
+	k.environment(k.published, name).apply(c)
 }
 
 func (k *keeper) environment(in map[string]*environment, name string) *environment {
@@ -153,8 +153,8 @@ func (k *keeper) environment(in map[string]*environment, name string) *environme
 }
 
 func (k *keeper) next() uint64 {
-	k.last++
-	return k.last
+	k.lastNumber++
+	return k.lastNumber
 }
 
 func (k *keeper) run() {
@@ -164,14 +164,14 @@ func (k *keeper) run() {
 		select {
 		case <-k.inbox.wake:
 		case <-ticker.C:
-			k.ticked = true
+			k.isTickDue = true
 		case <-k.stopping:
 			k.stop()
 			return
 		}
 		select {
 		case <-ticker.C: // it came while the disk worked, and calls did too
-			k.ticked = true
+			k.isTickDue = true
 		default:
 		}
 		k.step()
@@ -180,36 +180,36 @@ func (k *keeper) run() {
 
 // step runs one round on what has arrived, or works on a failed disk.
 func (k *keeper) step() {
-	k.letCome()
-	now, ticked := time.Now(), k.ticked // before anything is taken: a renewal that had arrived by now counts
-	k.ticked = false
-	calls := k.gather()
+	k.yieldToCallers()
+	now, ticked := time.Now(), k.isTickDue // before anything is taken: a renewal that had arrived by now counts
+	k.isTickDue = false
+	calls := k.nextCalls()
 	if len(calls) == 0 && !ticked {
 		return
 	}
-	if ticked && (k.broken || k.tight) && time.Now().After(k.probe) {
-		k.putBack(calls)
-		k.tryDisk()
+	if ticked && (k.fileBroken || k.diskFull) && time.Now().After(k.nextProbe) {
+		k.requeue(calls)
+		k.probeStore()
 		return
 	}
-	if k.tight {
+	if k.diskFull {
 		inOrder(calls)
-		k.putBack(calls[min(len(calls), tightCalls):])
-		calls = calls[:min(len(calls), tightCalls)]
+		k.requeue(calls[min(len(calls), fullDiskCalls):])
+		calls = calls[:min(len(calls), fullDiskCalls)]
 	}
-	if k.broken {
-		k.refuse(calls)
+	if k.fileBroken {
+		k.refuseCalls(calls)
 		return
 	}
 	g := k.apply(calls, ticked, now)
 	var err error
-	if g.stored() {
+	if g.needsStore() {
 		err = k.commit(g)
 	} else {
 		err = k.store.confirm()
 	}
 	if err != nil {
-		k.fail(g, err)
+		k.failBatch(g, err)
 	} else {
 		k.publish(g)
 	}
@@ -218,47 +218,47 @@ func (k *keeper) step() {
 // letCome lets everybody run who is ready to, for as long as that brings new
 // calls: on a busy machine they come along in this round, on an idle one there
 // is nobody.
-func (k *keeper) letCome() {
+func (k *keeper) yieldToCallers() {
 	for before, n := -1, k.inbox.count(); n > before; before, n = n, k.inbox.count() {
 		runtime.Gosched()
 	}
 }
 
 // gather returns the calls of the next round.
-func (k *keeper) gather() []*call {
+func (k *keeper) nextCalls() []*call {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.take()
-	calls := k.queue
-	k.queue = nil
+	k.drainInbox()
+	calls := k.pending
+	k.pending = nil
 	return calls
 }
 
 // take answers the renewals that have arrived and need no store, and puts
 // everything else into the next round. The caller holds mu.
-func (k *keeper) take() {
+func (k *keeper) drainInbox() {
 	exclusive := k.store.exclusive()
-	for _, c := range k.inbox.empty() {
-		if c.kind != callRenew || !exclusive || !k.renewNow(c) {
-			k.queue = append(k.queue, c)
+	for _, c := range k.inbox.takeAll() {
+		if c.kind != callRenew || !exclusive || !k.renewInMemory(c) {
+			k.pending = append(k.pending, c)
 		}
 	}
 }
 
 // putBack lets the next round begin with these calls, and be soon.
-func (k *keeper) putBack(calls []*call) {
+func (k *keeper) requeue(calls []*call) {
 	if len(calls) == 0 {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.queue = slices.Concat(calls, k.queue)
-	k.inbox.rouse()
+	k.pending = slices.Concat(calls, k.pending)
+	k.inbox.wakeUp()
 }
 
 // renewNow renews a lease that is committed and not about to change.
-func (k *keeper) renewNow(c *call) bool {
-	e, shown := k.environments[c.environment], k.shown[c.environment]
+func (k *keeper) renewInMemory(c *call) bool {
+	e, shown := k.current[c.environment], k.published[c.environment]
 	if e == nil || shown == nil {
 		return false
 	}
@@ -267,31 +267,31 @@ func (k *keeper) renewNow(c *call) bool {
 		return false
 	}
 	found[0].renew(c.renewal.at)
-	k.answer(c, outcome{lease: found[0]})
+	k.replyTo(c, result{lease: found[0]})
 	return true
 }
 
 // commit saves a group. On a full disk its history is left out, and the oldest
 // tenth of the history goes.
-func (k *keeper) commit(g *group) error {
+func (k *keeper) commit(g *callBatch) error {
 	save := k.store.save
-	if g.drop = k.past.surplus(g.now); k.tight {
-		g.drop, g.lean, save = 0, true, k.recovery.saveTight
-		if k.shrink {
-			g.drop = len(k.past.events) / 10
+	if g.droppedEvents = k.history.surplus(g.now); k.diskFull {
+		g.droppedEvents, g.withoutHistory, save = 0, true, k.recovery.saveOnFullDisk
+		if k.mustDropHistory {
+			g.droppedEvents = len(k.history.events) / 10
 		}
 	}
 	var writes []write
 	for _, c := range g.changes {
-		if w, isStored := encodeChange(c); isStored && !(g.lean && c.event != nil) {
+		if w, isStored := encodeChange(c); isStored && !(g.withoutHistory && c.event != nil) {
 			writes = append(writes, w)
 		}
 	}
-	for _, e := range k.past.events[:g.drop] {
+	for _, e := range k.history.events[:g.droppedEvents] {
 		writes = append(writes, deleteEvent(e))
 	}
 	start := time.Now()
-	err := save(k.last, latestWrites(writes))
+	err := save(k.lastNumber, latestWrites(writes))
 	k.metrics.committed(time.Since(start), err)
 	return err
 }
@@ -300,12 +300,12 @@ func (k *keeper) commit(g *group) error {
 func (k *keeper) stop() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.queue = append(k.queue, k.inbox.close()...)
-	for p := range k.waiting {
-		k.answerPlace(p, outcome{err: errStopping})
+	k.pending = append(k.pending, k.inbox.close()...)
+	for p := range k.waitingCalls {
+		k.replyToWaiter(p, result{err: errStopping})
 	}
-	for _, c := range k.queue {
-		k.answer(c, outcome{err: errStopping})
+	for _, c := range k.pending {
+		k.replyTo(c, result{err: errStopping})
 	}
 	close(k.stopped)
 }

@@ -11,43 +11,43 @@ import (
 )
 
 // A group is one round on its way to the disk.
-type group struct {
-	*round
-	calls    []*call
-	requests int       // where the requests begin among calls; releases and renewals stand before them
-	answers  []outcome // of calls; the zero outcome: none yet
-	touched  []*environment
-	late     []*call // gave up while their slot was being granted
-	gaveUp   []*call // gave up while they were in line
-	drop     int     // events that the commit deletes
-	lean     bool    // there was no space: without history
-	log      []slog.Record
+type callBatch struct {
+	*batch
+	calls          []*call
+	firstRequest   int      // where the requests begin among calls; releases and renewals stand before them
+	results        []result // of calls; the zero outcome: none yet
+	touched        []*environment
+	late           []*call // gave up while their slot was being granted
+	gaveUp         []*call // gave up while they were in line
+	droppedEvents  int     // events that the commit deletes
+	withoutHistory bool    // there was no space: without history
+	log            []slog.Record
 }
 
 // apply runs the rules: renewals, releases, expiries, then requests.
-func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *group {
+func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *callBatch {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	inOrder(calls)
-	g := &group{round: &round{now: now, next: k.next, past: k.past}, calls: calls, answers: make([]outcome, len(calls))}
-	g.requests, _ = slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
-	for i, c := range calls[:g.requests] {
-		g.answers[i] = k.applyOne(g, c)
+	g := &callBatch{batch: &batch{now: now, next: k.next, history: k.history}, calls: calls, results: make([]result, len(calls))}
+	g.firstRequest, _ = slices.BinarySearchFunc(calls, callRequest, func(c *call, kind callKind) int { return int(c.kind) - int(kind) })
+	for i, c := range calls[:g.firstRequest] {
+		g.results[i] = k.applyCall(g, c)
 	}
 	var due []*environment
 	for e := k.due(ticked, now); e != nil; e = k.due(ticked, now) {
-		if due = append(due, e); e.tick(g.round) || len(e.line) > 0 && e.free() > 0 {
+		if due = append(due, e); e.expire(g.batch) || len(e.queue) > 0 && e.freeSlots() > 0 {
 			g.touched = append(g.touched, e)
 		}
 	}
 	for _, e := range g.touched {
-		e.serve(g.round)
+		e.serveQueue(g.batch)
 	}
 	for _, e := range due {
-		k.agenda.addAll(e)
+		k.expiries.addEnvironment(e)
 	}
-	for i, c := range calls[g.requests:] {
-		g.answers[g.requests+i] = k.applyOne(g, c)
+	for i, c := range calls[g.firstRequest:] {
+		g.results[g.firstRequest+i] = k.applyCall(g, c)
 	}
 	return g
 }
@@ -57,7 +57,7 @@ func (k *keeper) due(ticked bool, now time.Time) *environment {
 	if !ticked {
 		return nil
 	}
-	return k.agenda.next(now)
+	return k.expiries.next(now)
 }
 
 // inOrder sorts calls by their kinds; those of one kind stay as they came.
@@ -65,173 +65,173 @@ func inOrder(calls []*call) {
 	slices.SortStableFunc(calls, func(a, b *call) int { return int(a.kind) - int(b.kind) })
 }
 
-func (k *keeper) applyOne(g *group, c *call) outcome {
-	e := k.environment(k.environments, c.environment)
+func (k *keeper) applyCall(g *callBatch, c *call) result {
+	e := k.environment(k.current, c.environment)
 	g.touched = append(g.touched, e)
-	if e.slots == nil && (c.kind == callRequest || e.idle() && !k.endedHere(c)) {
-		return outcome{err: errUndeclared}
+	if e.slots == nil && (c.kind == callRequest || e.isIdle() && !k.isRepeatedRelease(c)) {
+		return result{err: errUndeclared}
 	}
 	switch c.kind {
 	case callRenew:
-		return e.renew(g.round, c.renewal)
+		return e.renew(g.batch, c.renewal)
 	case callLeave:
-		k.leave(g, e, c.of)
+		k.callerLeft(g, e, c.about)
 	case callRelease:
-		return e.release(g.round, c.departure)
+		return e.release(g.batch, c.release)
 	case callRequest:
 		return k.request(g, e, c)
 	case callGiveUp:
-		k.giveUp(g, e, c.of)
+		k.giveUp(g, e, c.about)
 	}
-	return outcome{}
+	return result{}
 }
 
 // endedHere reports whether a release repeats one that is remembered.
-func (k *keeper) endedHere(c *call) bool {
-	return c.kind == callRelease && k.past.endOfLease(c.environment, c.departure.selector, time.Now()) != nil
+func (k *keeper) isRepeatedRelease(c *call) bool {
+	return c.kind == callRelease && k.history.endOfLease(c.environment, c.release.selector, time.Now()) != nil
 }
 
-func (k *keeper) request(g *group, e *environment, c *call) outcome {
-	before := e.byID[c.request.id]
-	known, away := before != nil || e.leaseOf(c.request.id) != nil, before != nil && !before.present
+func (k *keeper) request(g *callBatch, e *environment, c *call) result {
+	before := e.waitersByID[c.request.id]
+	known, away := before != nil || e.leaseByID(c.request.id) != nil, before != nil && !before.connected
 	switch {
-	case c.gone || c.answered:
-		return outcome{err: errGone}
-	case !known && c.wait && k.waiters >= k.maxWaiters && e.free() <= len(e.line):
-		return outcome{err: errBusy}
-	case !known && k.tight:
-		return outcome{err: errFull}
+	case c.callerGone || c.replied:
+		return result{err: errGone}
+	case !known && c.wait && k.waitingCount >= k.maxWaiters && e.freeSlots() <= len(e.queue):
+		return result{err: errBusy}
+	case !known && k.diskFull:
+		return result{err: errFull}
 	}
-	o := e.request(g.round, c.request, c.wait, c.claim)
+	o := e.request(g.batch, c.request, c.wait, c.claim)
 	switch {
-	case o.place == nil || o.lease != nil:
+	case o.waiter == nil || o.lease != nil:
 	case !c.wait: // a look of somebody who is in line: it is not a wait
 		if away {
-			k.absent(e, o.place, g.now)
+			k.markDisconnected(e, o.waiter, g.now)
 		}
 		o.err = errNoSlot
 	default:
-		c.place = o.place
-		k.waiting[c.place] = append(k.waiting[c.place], c)
-		k.waiters++
+		c.waiter = o.waiter
+		k.waitingCalls[c.waiter] = append(k.waitingCalls[c.waiter], c)
+		k.waitingCount++
 	}
 	return o
 }
 
 // leave is told when a call's connection is gone.
-func (k *keeper) leave(g *group, e *environment, c *call) {
-	c.gone = true
-	switch p := c.place; {
+func (k *keeper) callerLeft(g *callBatch, e *environment, c *call) {
+	c.callerGone = true
+	switch p := c.waiter; {
 	case c.granted != nil && c.request.id == "":
-		e.release(g.round, departure{selector: selector{fence: c.granted.fence}, undo: true})
+		e.release(g.batch, releaseRequest{selector: selector{fence: c.granted.fence}, isUndo: true})
 	case p == nil:
-	case !p.kept() && e.position(p) > 0:
-		k.unwait(c, g.now)
-		e.leave(g.round, p, left)
-	case !c.answered:
-		k.unwait(c, g.now)
+	case !p.isStored() && e.position(p) > 0:
+		k.stopWaiting(c, g.now)
+		e.removeWaiter(g.batch, p, eventLeft)
+	case !c.replied:
+		k.stopWaiting(c, g.now)
 	}
 }
 
 // giveUp ends the waiting of a call whose time is up.
-func (k *keeper) giveUp(g *group, e *environment, c *call) {
-	switch p := c.place; {
-	case c.answered || p == nil:
+func (k *keeper) giveUp(g *callBatch, e *environment, c *call) {
+	switch p := c.waiter; {
+	case c.replied || p == nil:
 	case e.position(p) == 0: // granted in this very round
 		g.late = append(g.late, c)
 	default:
-		k.unwait(c, g.now)
+		k.stopWaiting(c, g.now)
 		g.gaveUp = append(g.gaveUp, c)
-		if !p.kept() {
-			e.leave(g.round, p, left)
+		if !p.isStored() {
+			e.removeWaiter(g.batch, p, eventLeft)
 		}
 	}
 }
 
 // unwait takes a call out of those that wait for its place. When it was the
 // newest, the place is absent from now on.
-func (k *keeper) unwait(c *call, now time.Time) {
-	calls := k.waiting[c.place]
+func (k *keeper) stopWaiting(c *call, now time.Time) {
+	calls := k.waitingCalls[c.waiter]
 	i := slices.Index(calls, c)
 	if i < 0 {
 		return
 	}
-	if k.waiters--; i == len(calls)-1 {
-		k.absent(k.environments[c.environment], c.place, now)
+	if k.waitingCount--; i == len(calls)-1 {
+		k.markDisconnected(k.current[c.environment], c.waiter, now)
 	}
-	if k.waiting[c.place] = slices.Delete(calls, i, i+1); len(calls) == 1 {
-		delete(k.waiting, c.place)
+	if k.waitingCalls[c.waiter] = slices.Delete(calls, i, i+1); len(calls) == 1 {
+		delete(k.waitingCalls, c.waiter)
 	}
 }
 
 // absent notes that nobody is connected for a place any more. The environment
 // is nil when the place was not in its line after all.
-func (k *keeper) absent(e *environment, p *place, now time.Time) {
-	if p.present, p.absent = false, now; e != nil {
-		k.agenda.add(e, now.Add(absence))
+func (k *keeper) markDisconnected(e *environment, p *waiter, now time.Time) {
+	if p.connected, p.disconnectedAt = false, now; e != nil {
+		k.expiries.add(e, now.Add(maxAbsence))
 	}
 }
 
-func (k *keeper) absentUnlessWaiting(e *environment, p *place, now time.Time) {
-	if len(k.waiting[p]) == 0 {
-		k.absent(e, p, now)
+func (k *keeper) markDisconnectedUnlessWaiting(e *environment, p *waiter, now time.Time) {
+	if len(k.waitingCalls[p]) == 0 {
+		k.markDisconnected(e, p, now)
 	}
 }
 
 // stored reports whether the group must go to the disk.
-func (g *group) stored() bool {
+func (g *callBatch) needsStore() bool {
 	return slices.ContainsFunc(g.changes, func(c change) bool {
-		return c.event != nil || c.oldLease != nil || c.newLease != nil || c.newPlace != nil && c.newPlace.kept() || c.oldPlace != nil && c.oldPlace.kept()
+		return c.event != nil || c.oldLease != nil || c.newLease != nil || c.newWaiter != nil && c.newWaiter.isStored() || c.oldWaiter != nil && c.oldWaiter.isStored()
 	})
 }
 
 // publish makes a group visible, answers it and logs it.
-func (k *keeper) publish(g *group) {
-	k.show(g)
+func (k *keeper) publish(g *callBatch) {
+	k.publishState(g)
 	runtime.Gosched() // whoever was answered runs before the log is written
 	k.writeLog(g)
 }
 
 // show makes a group visible and answers it. It adds the lines for the log to
 // the group.
-func (k *keeper) show(g *group) {
+func (k *keeper) publishState(g *callBatch) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
 	for _, c := range g.changes {
 		if l := c.newLease; l != nil {
 			if l.start(now); !l.deadline.IsZero() {
-				k.agenda.add(c.environment, l.deadline)
+				k.expiries.add(c.environment, l.deadline)
 			}
 		}
 		if c.event == nil {
-			k.environment(k.shown, c.environment.name).apply(c)
+			k.environment(k.published, c.environment.name).apply(c)
 		} else {
 			k.metrics.count(c.event)
 		}
 		g.logChange(c, now)
 	}
-	if g.lean {
-		k.past.setAside()
-		k.shrink = false
+	if g.withoutHistory {
+		k.history.setAside()
+		k.mustDropHistory = false
 	}
-	k.past.publish(g.drop, now)
-	k.tellListeners(len(g.changes))
-	k.answerCalls(g, 0, g.requests)
-	k.answerLine(g) // after those who release: whoever is woken last runs first
+	k.history.publish(g.droppedEvents, now)
+	k.notifyListeners(len(g.changes))
+	k.replyToCalls(g, 0, g.firstRequest)
+	k.replyToQueue(g) // after those who release: whoever is woken last runs first
 	for _, c := range g.gaveUp {
-		k.answer(c, outcome{err: errNoSlot, place: c.place})
+		k.replyTo(c, result{err: errNoSlot, waiter: c.waiter})
 	}
-	k.answerCalls(g, g.requests, len(g.calls))
-	k.forgetIdle(g)
+	k.replyToCalls(g, g.firstRequest, len(g.calls))
+	k.dropIdle(g)
 }
 
 // answerCalls answers a part of the calls: all but those that are in line now.
-func (k *keeper) answerCalls(g *group, from, to int) {
+func (k *keeper) replyToCalls(g *callBatch, from, to int) {
 	for i, c := range g.calls[from:to] {
-		o := g.answers[from+i]
-		if o.place == nil || o.lease != nil || o.err != nil {
-			k.answer(c, o)
+		o := g.results[from+i]
+		if o.waiter == nil || o.lease != nil || o.err != nil {
+			k.replyTo(c, o)
 		}
 		if c.kind == callRenew && o.err != nil {
 			e := &event{environment: c.environment, id: c.renewal.id, holder: c.renewal.holder}
@@ -241,7 +241,7 @@ func (k *keeper) answerCalls(g *group, from, to int) {
 }
 
 // tellListeners wakes those who watch, and never waits for one.
-func (k *keeper) tellListeners(changes int) {
+func (k *keeper) notifyListeners(changes int) {
 	if changes == 0 {
 		return
 	}
@@ -254,53 +254,53 @@ func (k *keeper) tellListeners(changes int) {
 }
 
 // forgetIdle makes an environment without lease and line cost nothing.
-func (k *keeper) forgetIdle(g *group) {
+func (k *keeper) dropIdle(g *callBatch) {
 	for _, e := range g.touched {
-		if e.idle() {
-			delete(k.environments, e.name)
-			delete(k.shown, e.name)
-			k.agenda.remove(e)
+		if e.isIdle() {
+			delete(k.current, e.name)
+			delete(k.published, e.name)
+			k.expiries.remove(e)
 		}
 	}
 }
 
 // answerLine answers those whose place in the line has ended.
-func (k *keeper) answerLine(g *group) {
-	for _, h := range g.handed {
-		k.answerPlace(h.place, outcome{lease: h.lease})
+func (k *keeper) replyToQueue(g *callBatch) {
+	for _, h := range g.handovers {
+		k.replyToWaiter(h.waiter, result{lease: h.lease})
 	}
 	for _, c := range g.changes {
-		if p := c.oldPlace; p != nil && c.newPlace == nil {
-			k.answerPlace(p, outcome{err: errEnded, ended: k.past.endOf(c.environment.name, idKey, p.id, g.now)})
+		if p := c.oldWaiter; p != nil && c.newWaiter == nil {
+			k.replyToWaiter(p, result{err: errEnded, ended: k.history.endOf(c.environment.name, endByID, p.id, g.now)})
 		}
 	}
 }
 
-func (k *keeper) answerPlace(p *place, o outcome) {
-	calls := k.waiting[p]
-	delete(k.waiting, p)
-	k.waiters -= len(calls)
+func (k *keeper) replyToWaiter(p *waiter, o result) {
+	calls := k.waitingCalls[p]
+	delete(k.waitingCalls, p)
+	k.waitingCount -= len(calls)
 	for _, c := range calls {
-		k.answer(c, o)
+		k.replyTo(c, o)
 	}
 }
 
 // answer gives a call its one answer. The caller holds mu.
-func (k *keeper) answer(c *call, o outcome) {
-	if c.answered || c.reply == nil {
+func (k *keeper) replyTo(c *call, o result) {
+	if c.replied || c.reply == nil {
 		return
 	}
-	c.answered = true
-	a := answer{outcome: o}
+	c.replied = true
+	a := reply{result: o}
 	if o.lease != nil {
 		c.granted = o.lease
 		l := *o.lease
 		a.lease = &l
 	}
-	if e := k.shown[c.environment]; e != nil && o.err != nil {
+	if e := k.published[c.environment]; e != nil && o.err != nil {
 		a.held = e.leaseCopies()
-		if o.place != nil {
-			a.position = e.position(o.place)
+		if o.waiter != nil {
+			a.position = e.position(o.waiter)
 		}
 	}
 	c.reply <- a

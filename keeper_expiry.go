@@ -12,68 +12,68 @@ import (
 // An agenda holds each environment at most once, the one that is due first in
 // front. The time is a lower bound: what was to end then may have been renewed
 // since, and is found to be so when it is looked at.
-type agenda []*environment
+type expiryQueue []*environment
 
-func (a agenda) Len() int           { return len(a) }
-func (a agenda) Less(i, j int) bool { return a[i].due.Before(a[j].due) }
+func (a expiryQueue) Len() int           { return len(a) }
+func (a expiryQueue) Less(i, j int) bool { return a[i].expiryDue.Before(a[j].expiryDue) }
 
-func (a agenda) Swap(i, j int) {
+func (a expiryQueue) Swap(i, j int) {
 	a[i], a[j] = a[j], a[i]
-	a[i].seat, a[j].seat = i, j
+	a[i].expiryIndex, a[j].expiryIndex = i, j
 }
 
-func (a *agenda) Push(x any) {
+func (a *expiryQueue) Push(x any) {
 	e := x.(*environment)
-	e.seat = len(*a)
+	e.expiryIndex = len(*a)
 	*a = append(*a, e)
 }
 
-func (a *agenda) Pop() any {
+func (a *expiryQueue) Pop() any {
 	last := len(*a) - 1
 	e := (*a)[last]
 	(*a)[last] = nil
 	*a = (*a)[:last]
-	e.due = time.Time{}
+	e.expiryDue = time.Time{}
 	return e
 }
 
 // add has the environment looked at when at has passed, or before.
-func (a *agenda) add(e *environment, at time.Time) {
+func (a *expiryQueue) add(e *environment, at time.Time) {
 	switch {
-	case e.due.IsZero():
-		e.due = at
+	case e.expiryDue.IsZero():
+		e.expiryDue = at
 		heap.Push(a, e)
-	case at.Before(e.due):
-		e.due = at
-		heap.Fix(a, e.seat)
+	case at.Before(e.expiryDue):
+		e.expiryDue = at
+		heap.Fix(a, e.expiryIndex)
 	}
 }
 
 // remove takes the environment off the agenda, if it is on it.
-func (a *agenda) remove(e *environment) {
-	if !e.due.IsZero() {
-		heap.Remove(a, e.seat)
+func (a *expiryQueue) remove(e *environment) {
+	if !e.expiryDue.IsZero() {
+		heap.Remove(a, e.expiryIndex)
 	}
 }
 
 // next returns an environment that is due, and takes it off; nil when none is.
-func (a *agenda) next(now time.Time) *environment {
-	if len(*a) == 0 || (*a)[0].due.After(now) {
+func (a *expiryQueue) next(now time.Time) *environment {
+	if len(*a) == 0 || (*a)[0].expiryDue.After(now) {
 		return nil
 	}
 	return heap.Pop(a).(*environment)
 }
 
 // addAll puts the environment on the agenda for everything that time will end.
-func (a *agenda) addAll(e *environment) {
+func (a *expiryQueue) addEnvironment(e *environment) {
 	for _, l := range e.leases {
 		if !l.deadline.IsZero() {
 			a.add(e, l.deadline)
 		}
 	}
-	for _, p := range e.line {
-		if !p.present {
-			a.add(e, p.absent.Add(absence))
+	for _, p := range e.queue {
+		if !p.connected {
+			a.add(e, p.disconnectedAt.Add(maxAbsence))
 		}
 	}
 }

@@ -30,21 +30,21 @@ type call struct {
 	wait        bool
 	claim       time.Duration
 	renewal     renewal
-	departure   departure
-	of          *call // callLeave, callGiveUp: whose
+	release     releaseRequest
+	about       *call // callLeave, callGiveUp: whose
 
-	reply chan answer // takes the one answer; nil where nobody waits for it
+	reply chan reply // takes the one answer; nil where nobody waits for it
 
 	// The keeper's own.
-	place    *place
-	granted  *lease
-	answered bool
-	gone     bool // its connection is
+	waiter     *waiter
+	granted    *lease
+	replied    bool
+	callerGone bool // its connection is
 }
 
 // An answer is the outcome of a call, as it was when it was committed.
-type answer struct {
-	outcome
+type reply struct {
+	result
 	held     []lease // on a refusal: who has the environment
 	position int     // of a caller who was in line; 0: is not
 }
@@ -53,10 +53,10 @@ type answer struct {
 type inbox struct {
 	wake chan struct{} // has a value when something may have arrived
 
-	mu     sync.Mutex
-	calls  []*call
-	came   int  // so many calls have, ever
-	closed bool // nothing is taken any more
+	mu      sync.Mutex
+	calls   []*call
+	arrived int  // so many calls have, ever
+	closed  bool // nothing is taken any more
 }
 
 func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }
@@ -67,14 +67,14 @@ func (b *inbox) put(c *call) bool {
 	defer b.mu.Unlock()
 	if !b.closed {
 		b.calls = append(b.calls, c)
-		b.came++
+		b.arrived++
 	}
 	return !b.closed
 }
 
 // rouse lets the keeper begin its next round, if it has none under way, or once
 // more after that.
-func (b *inbox) rouse() {
+func (b *inbox) wakeUp() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
@@ -82,7 +82,7 @@ func (b *inbox) rouse() {
 }
 
 // empty takes the calls out.
-func (b *inbox) empty() []*call {
+func (b *inbox) takeAll() []*call {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	calls := b.calls
@@ -102,20 +102,20 @@ func (b *inbox) close() []*call {
 func (b *inbox) count() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.came
+	return b.arrived
 }
 
 // ask hands the call to the keeper and waits for the answer: as long as one
 // commit takes, or two.
-func (k *keeper) ask(c *call) answer {
-	c.reply = make(chan answer, 1)
+func (k *keeper) ask(c *call) reply {
+	c.reply = make(chan reply, 1)
 	if !k.send(c) {
-		return errorAnswerOf(errStopping)
+		return errorReply(errStopping)
 	}
 	return <-c.reply
 }
 
-func errorAnswerOf(err error) answer { return answer{outcome: outcome{err: err}} }
+func errorReply(err error) reply { return reply{result: result{err: err}} }
 
 // send reports whether the keeper takes the call: then it answers it, in the end
 // with errStopping.
@@ -124,7 +124,7 @@ func (k *keeper) send(c *call) bool {
 		return false
 	}
 	if c.kind != callRenew || !k.renewed(c) {
-		k.inbox.rouse()
+		k.inbox.wakeUp()
 	}
 	return true
 }
@@ -134,40 +134,40 @@ func (k *keeper) send(c *call) bool {
 func (k *keeper) renewed(c *call) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.take()
-	return c.answered
+	k.drainInbox()
+	return c.replied
 }
 
 // askForSlot asks for a slot and waits in line for up to wait. It ends early
 // with errGone when ctx does: the caller has left, and a grant to one without
 // an id is taken back.
-func (k *keeper) askForSlot(ctx context.Context, c *call, wait time.Duration) answer {
+func (k *keeper) requestSlot(ctx context.Context, c *call, wait time.Duration) reply {
 	if !c.wait {
 		return k.ask(c)
 	}
-	c.reply = make(chan answer, 1)
+	c.reply = make(chan reply, 1)
 	if !k.send(c) {
-		return errorAnswerOf(errStopping)
+		return errorReply(errStopping)
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	var a answer
+	var a reply
 	select {
 	case a = <-c.reply:
 	case <-ctx.Done():
-		return k.gone(c)
+		return k.callerGone(c)
 	case <-timer.C:
-		k.send(&call{kind: callGiveUp, environment: c.environment, of: c})
+		k.send(&call{kind: callGiveUp, environment: c.environment, about: c})
 		a = <-c.reply
 	}
 	if a.lease != nil && c.request.id == "" && ctx.Err() != nil {
-		return k.gone(c)
+		return k.callerGone(c)
 	}
 	return a
 }
 
 // gone tells the keeper that the caller has left.
-func (k *keeper) gone(c *call) answer {
-	k.send(c.departs())
-	return errorAnswerOf(errGone)
+func (k *keeper) callerGone(c *call) reply {
+	k.send(c.leaveCall())
+	return errorReply(errGone)
 }

@@ -20,7 +20,7 @@ const maxCompared = 200
 func (k *keeper) similar(name string) string {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	if len(k.past.names)+len(k.shown) > maxCompared {
+	if len(k.history.environments)+len(k.published) > maxCompared {
 		return ""
 	}
 	oldest, since := "", k.firstSeen(name)
@@ -29,10 +29,10 @@ func (k *keeper) similar(name string) string {
 			oldest, since = other, first
 		}
 	}
-	for other := range k.past.names {
+	for other := range k.history.environments {
 		consider(other)
 	}
-	for other := range k.shown {
+	for other := range k.published {
 		consider(other)
 	}
 	return oldest
@@ -42,10 +42,10 @@ func (k *keeper) similar(name string) string {
 // environment, zero if none. The caller holds mu.
 func (k *keeper) firstSeen(name string) uint64 {
 	first := uint64(0)
-	if use := k.past.names[name]; use != nil {
+	if use := k.history.environments[name]; use != nil {
 		first = use.first
 	}
-	if e := k.shown[name]; e != nil && len(e.leases) > 0 && (first == 0 || e.leases[0].fence < first) {
+	if e := k.published[name]; e != nil && len(e.leases) > 0 && (first == 0 || e.leases[0].fence < first) {
 		first = e.leases[0].fence
 	}
 	return first

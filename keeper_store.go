@@ -36,11 +36,11 @@ type recoverableStore interface {
 
 	// isTight reports whether there was no space at the start for what reserve sets
 	// aside.
-	isTight() bool
+	isReserveMissing() bool
 
 	// saveTight is save when there is no space, for writes that take more away than
 	// they add. It uses up what reserve has set aside.
-	saveTight(counter uint64, writes []write) error
+	saveOnFullDisk(counter uint64, writes []write) error
 
 	// reserve sets space aside again. Its error is errNoSpace while there is none.
 	reserve() error

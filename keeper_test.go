@@ -25,7 +25,7 @@ type rig struct {
 	store      *store
 	wrap       func(*store) keeperStore // what the keeper sees of the store; nil: the store
 	path       string
-	declared   environments
+	declared   declaredEnvironments
 	maxWaiters int
 	handler    slog.Handler // of the log; nil: the test's
 }
@@ -62,7 +62,7 @@ func (g *rig) open() {
 		seen = g.wrap(s)
 	}
 	g.store = s
-	if g.keeper, err = newKeeper(seen, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
+	if g.keeper, err = newKeeper(seen, g.declared.slotsOf, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -94,26 +94,26 @@ func inBubble(t *testing.T, declared string, f func(t *testing.T, g *rig)) {
 type asker struct {
 	id     string
 	leave  func()
-	answer chan answer
+	answer chan reply
 }
 
 func (g *rig) asks(id string, wait time.Duration) *asker {
 	ctx, cancel := context.WithCancel(context.Background())
-	a := &asker{id, func() { cancel(); synctest.Wait() }, make(chan answer, 1)}
+	a := &asker{id, func() { cancel(); synctest.Wait() }, make(chan reply, 1)}
 	c := &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: wait > 0}
-	go func() { a.answer <- g.askForSlot(ctx, c, wait) }()
+	go func() { a.answer <- g.requestSlot(ctx, c, wait) }()
 	synctest.Wait()
 	return a
 }
 
 // now returns the answer that the asker has by now; the zero answer for none.
-func (a *asker) now() (answer, bool) {
+func (a *asker) now() (reply, bool) {
 	synctest.Wait()
 	select {
 	case got := <-a.answer:
 		return got, true
 	default:
-		return answer{}, false
+		return reply{}, false
 	}
 }
 
@@ -126,7 +126,7 @@ func (a *asker) wantLease(t *testing.T) lease {
 	return *got.lease
 }
 
-func (a *asker) wantErr(t *testing.T, err error) answer {
+func (a *asker) wantErr(t *testing.T, err error) reply {
 	t.Helper()
 	got, answered := a.now()
 	if !answered || !errors.Is(got.err, err) {
@@ -142,8 +142,8 @@ func (a *asker) wantNothing(t *testing.T) {
 	}
 }
 
-func (g *rig) take(id string, ttl time.Duration) answer {
-	return g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id, ttl: ttl}}, 0)
+func (g *rig) take(id string, ttl time.Duration) reply {
+	return g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id, ttl: ttl}}, 0)
 }
 
 func (g *rig) mustTake(id string, ttl time.Duration) lease {
@@ -156,7 +156,7 @@ func (g *rig) mustTake(id string, ttl time.Duration) lease {
 }
 
 func (g *rig) free(id string) error {
-	return g.ask(&call{kind: callRelease, environment: "uat", departure: departure{selector: selector{id: id}}}).err
+	return g.ask(&call{kind: callRelease, environment: "uat", release: releaseRequest{selector: selector{id: id}}}).err
 }
 
 func (g *rig) extend(id string) error {
@@ -174,7 +174,7 @@ func (g *rig) state() string {
 		words = append(words, l.id)
 	}
 	words = append(words, "|")
-	for _, p := range v.line {
+	for _, p := range v.queue {
 		words = append(words, p.id)
 	}
 	return strings.Join(words, " ")
@@ -249,7 +249,7 @@ func TestAfterAStartEveryoneIsAbsentFromThatMoment(t *testing.T) {
 		time.Sleep(time.Hour) // the server is down for much longer than an absence
 		g.open()
 		g.want("holder | w")
-		time.Sleep(absence - time.Second)
+		time.Sleep(maxAbsence - time.Second)
 		g.want("holder | w")
 		time.Sleep(2 * time.Second)
 		g.want("holder |")
@@ -325,7 +325,7 @@ func TestARenewalThatChangesTheTTLIsOnTheDisk(t *testing.T) {
 func TestAClaimIsKeptInMemoryOnly(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		claim := func(id string) {
-			a := g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id, ttl: time.Hour}, claim: 30 * time.Second}, 0)
+			a := g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id, ttl: time.Hour}, claim: 30 * time.Second}, 0)
 			if a.err != nil {
 				t.Fatal(a.err)
 			}
@@ -350,7 +350,7 @@ func TestAClaimIsKeptInMemoryOnly(t *testing.T) {
 func TestAWaiterGrantedFromTheLineMustClaimToo(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
-		go g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true, claim: 30 * time.Second}, time.Hour)
+		go g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true, claim: 30 * time.Second}, time.Hour)
 		g.want("holder | w")
 		time.Sleep(time.Hour / 2)
 		g.free("holder")
@@ -367,7 +367,7 @@ func TestAPlaceWithoutAnIDEndsWithItsConnectionAndIsNeverWritten(t *testing.T) {
 		g.want("holder |  named")
 		var keys []string
 		g.store.load(func(bucket string, key, _ []byte) error {
-			if bucket == lineBucket {
+			if bucket == queueBucket {
 				keys = append(keys, string(key))
 			}
 			return nil
@@ -386,13 +386,13 @@ func TestAGrantWhoseCallerHadLeftIsUndone(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		a := g.askForSlot(ctx, &call{kind: callRequest, environment: "uat", wait: true}, time.Minute)
+		a := g.requestSlot(ctx, &call{kind: callRequest, environment: "uat", wait: true}, time.Minute)
 		synctest.Wait()
 		if !errors.Is(a.err, errGone) {
 			t.Errorf("the answer to nobody: %v", a.err)
 		}
 		g.want("|")
-		if open, _ := g.keeper.open("uat"); !open {
+		if open, _ := g.keeper.isOpen("uat"); !open {
 			t.Error("the slot is not free again")
 		}
 	})
@@ -404,14 +404,14 @@ func TestAConnectionThatIsGoneBeforeItIsLookedAtLeavesNoGhost(t *testing.T) {
 		for i := range 200 {
 			id := map[bool]string{true: "", false: fmt.Sprint("id", i)}[i%2 == 0]
 			ctx, cancel := context.WithCancel(context.Background())
-			go g.askForSlot(ctx, &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: true}, time.Hour)
+			go g.requestSlot(ctx, &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: true}, time.Hour)
 			cancel()
 		}
 		synctest.Wait()
-		time.Sleep(absence + time.Second)
+		time.Sleep(maxAbsence + time.Second)
 		g.want("holder |")
-		if g.waiters != 0 || len(g.waiting) != 0 {
-			t.Errorf("%d waiters are counted, %d places have some", g.waiters, len(g.waiting))
+		if g.waitingCount != 0 || len(g.waitingCalls) != 0 {
+			t.Errorf("%d waiters are counted, %d places have some", g.waitingCount, len(g.waitingCalls))
 		}
 	})
 }
@@ -423,7 +423,7 @@ func TestAWaiterThatLeavesIsPassedOver(t *testing.T) {
 		gone.leave()
 		g.free("holder")
 		next.wantNothing(t) // the offer is kept for a while
-		time.Sleep(absence + time.Second)
+		time.Sleep(maxAbsence + time.Second)
 		next.wantLease(t)
 	})
 }
@@ -441,7 +441,7 @@ func TestTheNewestConnectionOfAnIDCounts(t *testing.T) {
 
 		older, newer = g.asks("v", time.Hour), g.asks("v", 2*time.Hour)
 		newer.leave()
-		time.Sleep(absence + time.Second)
+		time.Sleep(maxAbsence + time.Second)
 		older.wantErr(t, errEnded) // a proxy may hold a dead connection open: only the newest counts
 		g.want("next |")
 	})
@@ -453,13 +453,13 @@ func TestALookDoesNotMakeAnOlderConnectionCount(t *testing.T) {
 		g.mustTake("holder", 0)
 		older, newer := g.asks("w", time.Hour), g.asks("w", time.Hour)
 		newer.leave()
-		time.Sleep(absence / 2)
+		time.Sleep(maxAbsence / 2)
 		if a := g.take("w", 0); !errors.Is(a.err, errNoSlot) {
 			t.Errorf("a look of somebody in line: %v", a.err)
 		}
 		g.free("holder")
 		g.want("| w") // the slot is offered, and not given to nobody
-		time.Sleep(absence - time.Second)
+		time.Sleep(maxAbsence - time.Second)
 		g.want("| w") // a look is a sign of life
 		time.Sleep(2 * time.Second)
 		older.wantErr(t, errEnded)
@@ -508,7 +508,7 @@ func TestWaitEndsWithThePlaceInTheLine(t *testing.T) {
 func TestAZeroWaitEntersTheLine(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
-		a := g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true}, 0)
+		a := g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true}, 0)
 		if !errors.Is(a.err, errNoSlot) || a.position != 1 {
 			t.Errorf("%v, position %d", a.err, a.position)
 		}
@@ -566,7 +566,7 @@ func TestTheDeclarationMayChangeUnderLeases(t *testing.T) {
 		g.mustTake("a", 0)
 		g.mustTake("b", 0)
 		g.close()
-		g.declared = environments{}
+		g.declared = declaredEnvironments{}
 		g.declared.Decode("perf")
 		g.open()
 		g.want("a b |")
@@ -591,13 +591,13 @@ func TestAnEnvironmentWithoutLeaseAndLineCostsNothing(t *testing.T) {
 		for i := range 100 {
 			name := fmt.Sprint("env", i)
 			g.ask(&call{kind: callRequest, environment: name, request: request{id: "a"}})
-			g.ask(&call{kind: callRelease, environment: name, departure: departure{selector: selector{id: "a"}}})
-			g.ask(&call{kind: callRelease, environment: name, departure: departure{plain: true}})
+			g.ask(&call{kind: callRelease, environment: name, release: releaseRequest{selector: selector{id: "a"}}})
+			g.ask(&call{kind: callRelease, environment: name, release: releaseRequest{is2019: true}})
 			g.ask(&call{kind: callRenew, environment: name, renewal: renewal{selector: selector{id: "a"}}})
 		}
 		synctest.Wait()
-		if len(g.environments) != 0 || len(g.shown) != 0 {
-			t.Errorf("%d and %d environments are in memory", len(g.environments), len(g.shown))
+		if len(g.current) != 0 || len(g.published) != 0 {
+			t.Errorf("%d and %d environments are in memory", len(g.current), len(g.published))
 		}
 	})
 }
@@ -609,7 +609,7 @@ func TestNumbersGrowAcrossRestartsAndClocksThatGoBack(t *testing.T) {
 			t.Errorf("fence %d is below the time %d", last, now)
 		}
 		g.free("a")
-		g.last += 1 << 40 // as if the clock had been far ahead when the server started
+		g.lastNumber += 1 << 40 // as if the clock had been far ahead when the server started
 		ahead := g.mustTake("b", 0).fence
 		g.restart()
 		g.free("b")
@@ -643,24 +643,24 @@ func TestARoundTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 		now := time.Now()
 		k := g.keeper
 		calls := []*call{
-			{kind: callRequest, environment: "uat", request: request{id: "next"}, reply: make(chan answer, 1)},
-			{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: "renewed"}, at: now}, reply: make(chan answer, 1)},
+			{kind: callRequest, environment: "uat", request: request{id: "next"}, reply: make(chan reply, 1)},
+			{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: "renewed"}, at: now}, reply: make(chan reply, 1)},
 		}
 		g.keeper.close() // from here on this goroutine owns what run did
 		time.Sleep(time.Minute + time.Second)
 		r := k.apply(calls, true, time.Now())
-		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "next" {
+		if got := k.current["uat"].leases; len(got) != 1 || got[0].id != "next" {
 			t.Errorf("a renewal that had arrived a minute before kept %v", got)
 		}
 		r.undo()
 		calls[0].renewal.at = time.Now() // apply has sorted them
 		k.apply(calls, true, time.Now())
-		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "renewed" {
+		if got := k.current["uat"].leases; len(got) != 1 || got[0].id != "renewed" {
 			t.Errorf("a renewal that came with the expiry lost: %v", got)
 		}
-		calls = append(calls, &call{kind: callRelease, environment: "uat", departure: departure{selector: selector{id: "renewed"}}})
+		calls = append(calls, &call{kind: callRelease, environment: "uat", release: releaseRequest{selector: selector{id: "renewed"}}})
 		k.apply(calls, true, time.Now())
-		if got := k.environments["uat"].leases; len(got) != 1 || got[0].id != "next" {
+		if got := k.current["uat"].leases; len(got) != 1 || got[0].id != "next" {
 			t.Errorf("a request did not see the release of its round: %v", got)
 		}
 		g.open2()
@@ -683,7 +683,7 @@ func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stuck := make(chan answer, 1)
+	stuck := make(chan reply, 1)
 	go func() {
 		stuck <- g.ask(&call{kind: callRequest, environment: "other", request: request{id: "other"}})
 	}()
@@ -723,7 +723,7 @@ func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
 		}
 		waiter.wantNothing(t) // it was not granted what was not freed
 		g.want("a b | w")
-		if !g.healthy.Load() {
+		if !g.isHealthy.Load() {
 			t.Error("the file was not written anew")
 		}
 		if err := g.free("a"); err != nil {
@@ -760,7 +760,7 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 		}
 		g.store.db.Close()
 		g.free("a")
-		if g.healthy.Load() {
+		if g.isHealthy.Load() {
 			t.Error("the server says that it is healthy")
 		}
 		gone.leave()
@@ -774,11 +774,11 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 		g.want("a | w gone")
 		os.Rename(folder+"-away", folder)
 		time.Sleep(2 * time.Second)
-		if !g.healthy.Load() {
+		if !g.isHealthy.Load() {
 			t.Fatal("it did not recover")
 		}
 		g.want("a | w gone") // who was connected is, who was not has 10 s
-		time.Sleep(absence + time.Second)
+		time.Sleep(maxAbsence + time.Second)
 		waiter.wantLease(t)
 		g.restart()
 		g.want("w |")
@@ -820,13 +820,13 @@ func TestOnAFullDiskReleasesWork(t *testing.T) {
 		}
 		for i := range 300 {
 			name := fmt.Sprint("env", i)
-			if a := g.ask(&call{kind: callRelease, environment: name, departure: departure{selector: selector{id: "aaaaaaaa"}}}); a.err != nil {
+			if a := g.ask(&call{kind: callRelease, environment: name, release: releaseRequest{selector: selector{id: "aaaaaaaa"}}}); a.err != nil {
 				t.Fatalf("release %d: %v", i, a.err)
 			}
 		}
 		g.limit(0)
 		time.Sleep(2 * time.Second)
-		if !g.healthy.Load() {
+		if !g.isHealthy.Load() {
 			t.Error("it did not recover")
 		}
 		g.mustTake("w", 0)
@@ -845,7 +845,7 @@ func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
 		all.Go(func() {
 			for i := range 20 {
 				id := fmt.Sprint("worker", w, "-", i)
-				a := g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: true}, time.Minute)
+				a := g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id}, wait: true}, time.Minute)
 				if a.err != nil {
 					t.Error(a.err)
 					return
@@ -919,20 +919,20 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	defer func() { g.store.close() }()
 	g.mustTake("holder", 0)
 	poll := func() *call {
-		return &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true, reply: make(chan answer, 1)}
+		return &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true, reply: make(chan reply, 1)}
 	}
-	g.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true}, 0)
+	g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true}, 0)
 	g.keeper.close() // from here on this goroutine owns what run did
 	k, c := g.keeper, poll()
-	group := k.apply([]*call{c, {kind: callGiveUp, environment: "uat", of: c}, {kind: callRequest, environment: "uat", request: request{id: "other"}, wait: true, reply: make(chan answer, 1)}}, false, time.Now())
-	k.undo(group, true)
-	for _, again := range k.queue {
+	group := k.apply([]*call{c, {kind: callGiveUp, environment: "uat", about: c}, {kind: callRequest, environment: "uat", request: request{id: "other"}, wait: true, reply: make(chan reply, 1)}}, false, time.Now())
+	k.undoBatch(group, true)
+	for _, again := range k.pending {
 		if again == c {
 			t.Error("the answered call is in the queue again")
 		}
 	}
-	k.apply(k.queue, false, time.Now())
-	if p := k.environments["uat"].byID["victim"]; p == nil || p.present {
+	k.apply(k.pending, false, time.Now())
+	if p := k.current["uat"].waitersByID["victim"]; p == nil || p.connected {
 		t.Errorf("the place of nobody who is connected is %+v", p)
 	}
 }
@@ -1010,7 +1010,7 @@ func TestAKeeperWhoseStoreWasTakenOverPromisesNothing(t *testing.T) {
 			time.Sleep(time.Hour)
 		}
 		g.want("a |")
-		if g.healthy.Load() {
+		if g.isHealthy.Load() {
 			t.Error("it says that it is healthy")
 		}
 	})
@@ -1037,7 +1037,7 @@ func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
 					}
 					name, id := fmt.Sprint("busy", i), fmt.Sprint(n)
 					g.ask(&call{kind: callRequest, environment: name, request: request{id: id}})
-					g.ask(&call{kind: callRelease, environment: name, departure: departure{selector: selector{id: id}}})
+					g.ask(&call{kind: callRelease, environment: name, release: releaseRequest{selector: selector{id: id}}})
 				}
 			})
 			time.Sleep(40 * time.Millisecond)
@@ -1076,13 +1076,13 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.store = s
-		if g.keeper, err = loadKeeper(s, g.declared.of, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
+		if g.keeper, err = loadKeeper(s, g.declared.slotsOf, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
 			t.Fatal(err)
 		}
-		poll := func(ctx context.Context, wait time.Duration, others bool) <-chan answer {
-			told := make(chan answer, 2)
+		poll := func(ctx context.Context, wait time.Duration, others bool) <-chan reply {
+			told := make(chan reply, 2)
 			go func() {
-				told <- g.askForSlot(ctx, &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true}, wait)
+				told <- g.requestSlot(ctx, &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true}, wait)
 			}()
 			if others {
 				go func() { told <- g.ask(&call{kind: callRequest, environment: "other", request: request{id: "o"}}) }()
@@ -1103,7 +1103,7 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 			t.Errorf("after %v the poll was told %v", time.Since(began), a.err)
 		}
 		leave()
-		time.Sleep(absence + time.Second)
+		time.Sleep(maxAbsence + time.Second)
 		g.want("holder |")
 	})
 }
@@ -1161,11 +1161,11 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 			synctest.Wait()
 			g.mu.RLock()
 			defer g.mu.RUnlock()
-			return len(g.past.events), len(g.past.loose)
+			return len(g.history.events), len(g.history.remembered)
 		}
 		before, _ := remembered()
 		for i := range 30 {
-			if a := g.ask(&call{kind: callRelease, environment: fmt.Sprint("env", i), departure: departure{selector: selector{id: "aaaaaaaa"}}}); a.err != nil {
+			if a := g.ask(&call{kind: callRelease, environment: fmt.Sprint("env", i), release: releaseRequest{selector: selector{id: "aaaaaaaa"}}}); a.err != nil {
 				t.Fatal(a.err)
 			}
 		}
@@ -1197,18 +1197,18 @@ func TestAServerThatStartsOnAFullDiskSaysSo(t *testing.T) {
 		g.store.close()
 		s := mustOpen(t, g.path)
 		s.db.MaxSize = 1
-		k, err := newKeeper(s, g.declared.of, 1000, newMetrics(), g.log)
+		k, err := newKeeper(s, g.declared.slotsOf, 1000, newMetrics(), g.log)
 		if err != nil {
 			t.Fatal(err)
 		}
 		g.keeper = k
-		if g.healthy.Load() || !errors.Is(g.take("x", 0).err, errFull) {
+		if g.isHealthy.Load() || !errors.Is(g.take("x", 0).err, errFull) {
 			t.Error("it says that it is healthy, or takes requests")
 		}
 		g.store = s
 		g.limit(0)
 		time.Sleep(3 * time.Second)
-		if !g.healthy.Load() {
+		if !g.isHealthy.Load() {
 			t.Error("it did not recover")
 		}
 		g.mustTake("x", 0)
@@ -1219,7 +1219,7 @@ func TestARepeatedReleaseIsKnownAlsoWhereNothingIsDeclaredAnyMore(t *testing.T) 
 	inBubble(t, "uat", func(t *testing.T, g *rig) {
 		g.mustTake("a", 0)
 		g.close()
-		g.declared = environments{}
+		g.declared = declaredEnvironments{}
 		g.declared.Decode("perf")
 		g.open()
 		for range 2 {
@@ -1258,7 +1258,7 @@ func TestReadersMayLookWhileTheFileIsWrittenAnew(t *testing.T) {
 		})
 	}
 	for range 5 { // with -race, encoding must not write
-		g.committed()
+		g.snapshot()
 	}
 	close(stop)
 	readers.Wait()

@@ -14,16 +14,16 @@ type view struct {
 	name   string
 	slots  []string // declared
 	leases []lease
-	line   []place
+	queue  []waiter
 }
 
 // open reports whether a POST without wait would be granted now; errUndeclared
 // where there is no such environment.
-func (k *keeper) open(name string) (bool, error) {
+func (k *keeper) isOpen(name string) (bool, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	if e := k.shown[name]; e != nil && (e.slots != nil || !e.idle()) {
-		return e.open(), nil
+	if e := k.published[name]; e != nil && (e.slots != nil || !e.isIdle()) {
+		return e.isOpen(), nil
 	}
 	if k.slots(name) == nil {
 		return false, errUndeclared
@@ -35,7 +35,7 @@ func (k *keeper) open(name string) (bool, error) {
 func (k *keeper) view(name string) (view, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	if e := k.shown[name]; e != nil {
+	if e := k.published[name]; e != nil {
 		return e.view(), nil
 	}
 	slots := k.slots(name)
@@ -50,12 +50,12 @@ func (k *keeper) view(name string) (view, error) {
 func (k *keeper) views(declared []string) []view {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	views := make([]view, 0, len(k.shown)+len(declared))
-	for _, e := range k.shown {
+	views := make([]view, 0, len(k.published)+len(declared))
+	for _, e := range k.published {
 		views = append(views, e.view())
 	}
 	for _, name := range declared {
-		if k.shown[name] == nil {
+		if k.published[name] == nil {
 			views = append(views, view{name: name, slots: k.slots(name)})
 		}
 	}
@@ -68,15 +68,15 @@ func (k *keeper) views(declared []string) []view {
 func (k *keeper) each(f func(e *environment)) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	for _, e := range k.shown {
+	for _, e := range k.published {
 		f(e)
 	}
 }
 
 func (e *environment) view() view {
-	v := view{name: e.name, slots: e.slots, leases: e.leaseCopies(), line: make([]place, len(e.line))}
-	for i, p := range e.line {
-		v.line[i] = *p
+	v := view{name: e.name, slots: e.slots, leases: e.leaseCopies(), queue: make([]waiter, len(e.queue))}
+	for i, p := range e.queue {
+		v.queue[i] = *p
 	}
 	return v
 }
@@ -90,7 +90,7 @@ func (e *environment) leaseCopies() []lease {
 }
 
 // A lookBack says which events are asked for.
-type lookBack struct {
+type eventFilter struct {
 	environment, holder string    // empty: all
 	since               time.Time // zero: from the beginning
 	before              uint64    // numbers below this only; 0: all
@@ -98,14 +98,14 @@ type lookBack struct {
 }
 
 // events returns what has happened, newest first, and whether there are more.
-func (k *keeper) events(b lookBack) (found []*event, more bool) {
+func (k *keeper) events(b eventFilter) (found []*event, more bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	for _, e := range slices.Backward(k.past.events) {
+	for _, e := range slices.Backward(k.history.events) {
 		switch {
 		case e.at.Before(b.since):
 			return found, false
-		case e.kind == usedUp, b.before != 0 && e.number >= b.before,
+		case e.kind == eventClosed, b.before != 0 && e.number >= b.before,
 			b.environment != "" && e.environment != b.environment, b.holder != "" && e.holder != b.holder:
 		case len(found) == b.limit:
 			return found, true
@@ -121,13 +121,13 @@ func (k *keeper) events(b lookBack) (found []*event, more bool) {
 func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	all := k.past.events
+	all := k.history.events
 	for len(all) > 0 && all[len(all)-1].number > number {
 		all = all[:len(all)-1]
 	}
-	newer := k.past.events[len(all):]
+	newer := k.history.events[len(all):]
 	for _, e := range newer {
-		if e.kind != usedUp {
+		if e.kind != eventClosed {
 			found = append(found, e)
 		}
 	}
@@ -141,8 +141,8 @@ func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
 func (k *keeper) eventsSince(t time.Time) []*event {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	from, _ := slices.BinarySearchFunc(k.past.events, t, func(e *event, t time.Time) int { return e.at.Compare(t) })
-	return slices.Clone(k.past.events[from:])
+	from, _ := slices.BinarySearchFunc(k.history.events, t, func(e *event, t time.Time) int { return e.at.Compare(t) })
+	return slices.Clone(k.history.events[from:])
 }
 
 // listen returns a channel that gets a value after each published change,
@@ -162,25 +162,25 @@ func (k *keeper) listen() (changed <-chan struct{}, stop func()) {
 // committed returns the records of the committed state, and the largest number
 // in it. It may be called from any goroutine: leases and places are copied
 // while nothing changes, and events never do.
-func (k *keeper) committed() (counter uint64, records []write) {
+func (k *keeper) snapshot() (counter uint64, records []write) {
 	type named[T any] struct {
 		environment string
 		of          T
 	}
 	var leases []named[lease]
-	var places []named[place]
+	var places []named[waiter]
 	k.mu.RLock()
-	for name, e := range k.shown {
+	for name, e := range k.published {
 		for _, l := range e.leases {
 			leases = append(leases, named[lease]{name, *l})
 		}
-		for _, p := range e.line {
-			if p.kept() {
-				places = append(places, named[place]{name, *p})
+		for _, p := range e.queue {
+			if p.isStored() {
+				places = append(places, named[waiter]{name, *p})
 			}
 		}
 	}
-	events := slices.Clone(k.past.events)
+	events := slices.Clone(k.history.events)
 	k.mu.RUnlock()
 	for _, l := range leases {
 		counter = max(counter, l.of.fence)
@@ -188,7 +188,7 @@ func (k *keeper) committed() (counter uint64, records []write) {
 	}
 	for _, p := range places {
 		counter = max(counter, p.of.number)
-		records = append(records, encodePlace(p.environment, &p.of))
+		records = append(records, encodeWaiter(p.environment, &p.of))
 	}
 	for _, e := range events {
 		counter = max(counter, e.number)

@@ -14,7 +14,7 @@ import (
 )
 
 // with sends one call with these headers and no key of its own.
-func (s *site) with(header http.Header, line string) reply {
+func (s *site) with(header http.Header, line string) httpReply {
 	s.t.Helper()
 	method, path, _ := strings.Cut(line, " ")
 	r, _ := http.NewRequest(method, s.url+path, nil)
@@ -26,7 +26,7 @@ func (s *site) with(header http.Header, line string) reply {
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
 	described(s.t, r, response, string(body))
-	return reply{response, string(body)}
+	return httpReply{response, string(body)}
 }
 
 func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
@@ -88,7 +88,7 @@ func TestAClientReadsItsKeyAgainWhenTooManyWereWrong(t *testing.T) {
 		}
 	}
 	write("the-old-key-of-this-test")
-	c, err := newClient(clientConfig{Host: host(s.url), KeyConfig: KeyConfig{APIKeyFile: file}})
+	c, err := newClient(clientConfig{Host: serverURL(s.url), KeyConfig: KeyConfig{APIKeyFile: file}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestAClientReadsItsKeyAgainWhenTooManyWereWrong(t *testing.T) {
 		}
 	}
 	look := func() error {
-		p := &patience{started: time.Now()}
+		p := &retrier{started: time.Now()}
 		return c.try(t.Context(), p, callTime, "GET", "/environments", url.Values{}, &environmentsJSON{})
 	}
 	if err := look(); !errors.Is(err, errTooMany) || refused == 0 {

@@ -27,17 +27,17 @@ type eventKind uint8
 
 // The kinds of events. Their numbers are on disk: never change one.
 const (
-	granted  eventKind = 1 // a request got a slot
-	released eventKind = 2 // its owner ended the lease
-	expired  eventKind = 3 // time ended the lease
-	forced   eventKind = 4 // somebody ended the lease by force
-	left     eventKind = 5 // a waiting request gave up
-	lapsed   eventKind = 6 // a waiting request was absent for too long
-	usedUp   eventKind = 7 // an id was ended that was not known; not a part of the history that people see
+	eventGranted   eventKind = 1 // a request got a slot
+	eventReleased  eventKind = 2 // its owner ended the lease
+	eventExpired   eventKind = 3 // time ended the lease
+	eventForced    eventKind = 4 // somebody ended the lease by force
+	eventLeft      eventKind = 5 // a waiting request gave up
+	eventAbandoned eventKind = 6 // a waiting request was absent for too long
+	eventClosed    eventKind = 7 // an id was ended that was not known; not a part of the history that people see
 )
 
-var eventNames = map[eventKind]string{granted: "granted", released: "released", expired: "expired", forced: "forced",
-	left: "left", lapsed: "lapsed", usedUp: "used up"}
+var eventNames = map[eventKind]string{eventGranted: "granted", eventReleased: "released", eventExpired: "expired", eventForced: "forced",
+	eventLeft: "left", eventAbandoned: "lapsed", eventClosed: "used up"}
 
 func (k eventKind) String() string { return eventNames[k] }
 
@@ -60,14 +60,14 @@ type event struct {
 }
 
 // ends reports whether the event is the end of a request.
-func (e *event) ends() bool { return e.kind != granted }
+func (e *event) isEnd() bool { return e.kind != eventGranted }
 
 // What an end is remembered by.
 type endKey int
 
 const (
-	idKey endKey = iota
-	holderKey
+	endByID endKey = iota
+	endByHolder
 )
 
 type endRef struct {
@@ -80,37 +80,37 @@ type endRef struct {
 // history is the ring. Appended events can be taken back until they are
 // published; only published ones are visible to readers.
 type history struct {
-	events   []*event // published, oldest first
-	appended []*event // of the round under way
-	ends     int      // how many of both end a request
-	loose    []*event // ends that are out of the ring, but still remembered, oldest first
-	lastEnds map[endRef]*event
-	byFence  map[uint64]*event   // the ends of leases
-	names    map[string]*nameUse // the environments of the published events
+	events       []*event // published, oldest first
+	appended     []*event // of the round under way
+	endCount     int      // how many of both end a request
+	remembered   []*event // ends that are out of the ring, but still remembered, oldest first
+	lastEnds     map[endRef]*event
+	byFence      map[uint64]*event          // the ends of leases
+	environments map[string]*environmentUse // the environments of the published events
 }
 
 // A nameUse says how much of the history is about one environment.
-type nameUse struct {
+type environmentUse struct {
 	first  uint64 // the number of its first event, also when the ring has dropped that
 	events int    // in the ring
 }
 
 func newHistory() *history {
-	return &history{lastEnds: map[endRef]*event{}, byFence: map[uint64]*event{}, names: map[string]*nameUse{}}
+	return &history{lastEnds: map[endRef]*event{}, byFence: map[uint64]*event{}, environments: map[string]*environmentUse{}}
 }
 
 // refs are the names by which the end of a request is found again, besides its
 // fence.
-func (e *event) refs() []endRef {
-	if !e.ends() {
+func (e *event) endRefs() []endRef {
+	if !e.isEnd() {
 		return nil
 	}
 	var refs []endRef
 	if e.id != "" {
-		refs = append(refs, endRef{e.environment, idKey, e.id, ""})
+		refs = append(refs, endRef{e.environment, endByID, e.id, ""})
 	}
 	if e.fence != 0 && e.holder != "" {
-		refs = append(refs, endRef{e.environment, holderKey, e.holder, ""}, endRef{e.environment, holderKey, e.holder, e.slot})
+		refs = append(refs, endRef{e.environment, endByHolder, e.holder, ""}, endRef{e.environment, endByHolder, e.holder, e.slot})
 	}
 	return refs
 }
@@ -124,23 +124,23 @@ func (h *history) append(e *event) {
 
 // takeBack forgets the event that was appended last. What it had hidden, an
 // older end of the same holder, is found again.
-func (h *history) takeBack(e *event) {
+func (h *history) undo(e *event) {
 	h.appended = h.appended[:len(h.appended)-1]
 	h.forget(e)
-	for _, ref := range e.refs() {
-		if ref.by == holderKey {
-			h.findAgain(ref)
+	for _, ref := range e.endRefs() {
+		if ref.by == endByHolder {
+			h.restoreLastEnd(ref)
 		}
 	}
 }
 
 // findAgain looks for the latest end of a holder. It is slow, and needed only
 // after a failed commit.
-func (h *history) findAgain(ref endRef) {
+func (h *history) restoreLastEnd(ref endRef) {
 	var last *event
-	for _, list := range [][]*event{h.appended, h.events, h.loose} {
+	for _, list := range [][]*event{h.appended, h.events, h.remembered} {
 		for _, e := range slices.Backward(list) {
-			if e.ends() && e.fence != 0 && e.environment == ref.environment && e.holder == ref.name && (ref.slot == "" || e.slot == ref.slot) {
+			if e.isEnd() && e.fence != 0 && e.environment == ref.environment && e.holder == ref.name && (ref.slot == "" || e.slot == ref.slot) {
 				if last == nil || e.number > last.number {
 					last = e
 				}
@@ -154,26 +154,26 @@ func (h *history) findAgain(ref endRef) {
 }
 
 func (h *history) remember(e *event) {
-	if e.ends() {
-		if h.ends++; e.fence != 0 {
+	if e.isEnd() {
+		if h.endCount++; e.fence != 0 {
 			h.byFence[e.fence] = e
 		}
 	}
-	for _, ref := range e.refs() {
+	for _, ref := range e.endRefs() {
 		h.lastEnds[ref] = e
 	}
 }
 
 func (h *history) forget(e *event) {
-	if e.ends() {
-		h.ends--
+	if e.isEnd() {
+		h.endCount--
 	}
 	h.unlink(e)
 }
 
 func (h *history) unlink(e *event) {
 	delete(h.byFence, e.fence)
-	for _, ref := range e.refs() {
+	for _, ref := range e.endRefs() {
 		if h.lastEnds[ref] == e {
 			delete(h.lastEnds, ref)
 		}
@@ -184,10 +184,10 @@ func (h *history) unlink(e *event) {
 // which the same commit has deleted.
 func (h *history) publish(drop int, now time.Time) {
 	for _, e := range h.appended {
-		if h.names[e.environment] == nil {
-			h.names[e.environment] = &nameUse{first: e.number}
+		if h.environments[e.environment] == nil {
+			h.environments[e.environment] = &environmentUse{first: e.number}
 		}
-		h.names[e.environment].events++
+		h.environments[e.environment].events++
 	}
 	h.events = append(h.events, h.appended...)
 	h.appended = nil
@@ -198,34 +198,34 @@ func (h *history) publish(drop int, now time.Time) {
 // to store them.
 func (h *history) setAside() {
 	for _, e := range h.appended {
-		h.loosen(e)
+		h.moveOut(e)
 	}
 	h.appended = nil
 }
 
 func (h *history) drop(n int, now time.Time) {
 	for i, e := range h.events[:n] {
-		h.loosen(e)
-		use := h.names[e.environment]
+		h.moveOut(e)
+		use := h.environments[e.environment]
 		use.events--
 		if use.events == 0 {
-			delete(h.names, e.environment)
+			delete(h.environments, e.environment)
 		}
 		h.events[i] = nil
 	}
 	h.events = h.events[n:]
-	for len(h.loose) > 0 && (now.Sub(h.loose[0].at) >= rememberAge || len(h.loose) > rememberEnds) {
-		h.unlink(h.loose[0])
-		h.loose = h.loose[1:]
+	for len(h.remembered) > 0 && (now.Sub(h.remembered[0].at) >= rememberAge || len(h.remembered) > rememberEnds) {
+		h.unlink(h.remembered[0])
+		h.remembered = h.remembered[1:]
 	}
 }
 
 // loosen takes an event out of the ring. An end is remembered for as long as
 // any other, but only until the server stops.
-func (h *history) loosen(e *event) {
-	if e.ends() {
-		h.ends--
-		h.loose = append(h.loose, e)
+func (h *history) moveOut(e *event) {
+	if e.isEnd() {
+		h.endCount--
+		h.remembered = append(h.remembered, e)
 	}
 }
 
@@ -234,15 +234,15 @@ func (h *history) loosen(e *event) {
 func (h *history) surplus(now time.Time) int {
 	most := min(2*len(h.appended), len(h.events))
 	total := len(h.events) + len(h.appended)
-	ends, n := h.ends, 0
+	ends, n := h.endCount, 0
 	for ; n < most; n++ {
 		e := h.events[n]
 		old := now.Sub(e.at) > historyAge || total-n > historyEvents
-		needed := e.ends() && now.Sub(e.at) < rememberAge && ends <= rememberEnds
+		needed := e.isEnd() && now.Sub(e.at) < rememberAge && ends <= rememberEnds
 		if !old || needed {
 			break
 		}
-		if e.ends() {
+		if e.isEnd() {
 			ends--
 		}
 	}
@@ -252,11 +252,11 @@ func (h *history) surplus(now time.Time) int {
 // endOf returns how a request ended that is known by an id or a holder; the
 // latest one where several are; nil when that is not remembered.
 func (h *history) endOf(environment string, by endKey, name string, now time.Time) *event {
-	return h.young(h.lastEnds[endRef{environment, by, name, ""}], now)
+	return h.ifRecent(h.lastEnds[endRef{environment, by, name, ""}], now)
 }
 
 // young returns the end if it is still remembered, and nil otherwise.
-func (h *history) young(e *event, now time.Time) *event {
+func (h *history) ifRecent(e *event, now time.Time) *event {
 	if e == nil || now.Sub(e.at) >= rememberAge {
 		return nil
 	}
@@ -269,11 +269,11 @@ func (h *history) endOfLease(environment string, s selector, now time.Time) *eve
 	var e *event
 	switch {
 	case s.id != "":
-		e = h.endOf(environment, idKey, s.id, now)
+		e = h.endOf(environment, endByID, s.id, now)
 	case s.fence != 0:
-		e = h.young(h.byFence[s.fence], now)
+		e = h.ifRecent(h.byFence[s.fence], now)
 	case s.holder != "":
-		e = h.young(h.lastEnds[endRef{environment, holderKey, s.holder, s.slot}], now)
+		e = h.ifRecent(h.lastEnds[endRef{environment, endByHolder, s.holder, s.slot}], now)
 	}
 	if e == nil || e.environment != environment || s.holder != "" && e.holder != s.holder || s.slot != "" && e.slot != s.slot {
 		return nil

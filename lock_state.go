@@ -61,37 +61,37 @@ func (l *lease) renew(at time.Time) {
 }
 
 // over reports whether the lease's time has passed.
-func (l *lease) over(now time.Time) bool {
+func (l *lease) isOver(now time.Time) bool {
 	return !l.deadline.IsZero() && !now.Before(l.deadline)
 }
 
 // A place is a waiting request. It is never changed once it is stored, but
 // for the last three fields, which live in memory only.
-type place struct {
+type waiter struct {
 	request
 	number uint64    // its order in the line
 	since  time.Time // when it entered the line, by the wall clock
 
-	claim   time.Duration // of the newest call
-	present bool          // somebody is connected and waits
-	absent  time.Time     // since when not, by the monotonic clock
+	claim          time.Duration // of the newest call
+	connected      bool          // somebody is connected and waits
+	disconnectedAt time.Time     // since when not, by the monotonic clock
 }
 
 // kept reports whether the place is stored: one without an id ends with its
 // connection and never is.
-func (p *place) kept() bool { return p.id != "" }
+func (p *waiter) isStored() bool { return p.id != "" }
 
 // An environment is a named thing that tests run against: its slots, the
 // leases on them and the line. One without leases and line need not exist.
 type environment struct {
-	name   string
-	slots  []string          // as declared; leases may stand on others, when the declaration has changed since
-	leases []*lease          // in the order of their fences
-	line   []*place          // in the order of their numbers
-	byID   map[string]*place // the places of the line that have an id
+	name        string
+	slots       []string           // as declared; leases may stand on others, when the declaration has changed since
+	leases      []*lease           // in the order of their fences
+	queue       []*waiter          // in the order of their numbers
+	waitersByID map[string]*waiter // the places of the line that have an id
 
-	due  time.Time // when the keeper looks at it next; zero: no such time
-	seat int       // in the keeper's agenda
+	expiryDue   time.Time // when the keeper looks at it next; zero: no such time
+	expiryIndex int       // in the keeper's agenda
 }
 
 func newEnvironment(name string, slots []string) *environment {
@@ -99,18 +99,18 @@ func newEnvironment(name string, slots []string) *environment {
 }
 
 // idle reports that nothing is left to remember.
-func (e *environment) idle() bool { return len(e.leases) == 0 && len(e.line) == 0 }
+func (e *environment) isIdle() bool { return len(e.leases) == 0 && len(e.queue) == 0 }
 
 // free counts the slots that nobody has: the declared ones less the live
 // leases, whatever slots those stand on.
-func (e *environment) free() int { return max(0, len(e.slots)-len(e.leases)) }
+func (e *environment) freeSlots() int { return max(0, len(e.slots)-len(e.leases)) }
 
 // open reports whether a caller who does not wait would be granted a slot:
 // one is free and nobody is in line for it.
-func (e *environment) open() bool { return e.free() > 0 && len(e.line) == 0 }
+func (e *environment) isOpen() bool { return e.freeSlots() > 0 && len(e.queue) == 0 }
 
 // leaseOf returns the lease that the request id owns, or nil.
-func (e *environment) leaseOf(id string) *lease {
+func (e *environment) leaseByID(id string) *lease {
 	for _, l := range e.leases {
 		if id != "" && l.id == id {
 			return l
@@ -121,8 +121,8 @@ func (e *environment) leaseOf(id string) *lease {
 
 // position returns how many are served before the place, plus one; 0 when it
 // is not in line.
-func (e *environment) position(p *place) int {
-	i, found := slices.BinarySearchFunc(e.line, p.number, func(q *place, n uint64) int { return cmp.Compare(q.number, n) })
+func (e *environment) position(p *waiter) int {
+	i, found := slices.BinarySearchFunc(e.queue, p.number, func(q *waiter, n uint64) int { return cmp.Compare(q.number, n) })
 	if !found {
 		return 0
 	}
@@ -131,46 +131,46 @@ func (e *environment) position(p *place) int {
 
 // A round is a group of changes that are stored together: what the rules are
 // given, and what they have changed so far.
-type round struct {
-	now     time.Time
-	next    func() uint64 // one counter for fences, places and events
-	past    *history
-	changes []change
-	handed  []handover
+type batch struct {
+	now       time.Time
+	next      func() uint64 // one counter for fences, places and events
+	history   *history
+	changes   []change
+	handovers []handover
 }
 
 // A handover is a grant to a place in the line.
 type handover struct {
-	place *place
-	lease *lease
+	waiter *waiter
+	lease  *lease
 }
 
 // A change replaces one value of an environment by another; nil: there is
 // none. Exactly one kind of value is set.
 type change struct {
-	environment        *environment
-	oldLease, newLease *lease
-	oldPlace, newPlace *place
-	event              *event
+	environment          *environment
+	oldLease, newLease   *lease
+	oldWaiter, newWaiter *waiter
+	event                *event
 }
 
-func (r *round) lease(e *environment, old, new *lease) {
+func (r *batch) setLease(e *environment, old, new *lease) {
 	r.add(change{environment: e, oldLease: old, newLease: new})
 }
 
-func (r *round) place(e *environment, old, new *place) {
-	r.add(change{environment: e, oldPlace: old, newPlace: new})
+func (r *batch) setWaiter(e *environment, old, new *waiter) {
+	r.add(change{environment: e, oldWaiter: old, newWaiter: new})
 }
 
 // event appends to the history, under the next number.
-func (r *round) event(ev *event) {
+func (r *batch) addEvent(ev *event) {
 	ev.number, ev.at = r.next(), r.now
 	r.add(change{event: ev})
 }
 
-func (r *round) add(c change) {
+func (r *batch) add(c change) {
 	if c.event != nil {
-		r.past.append(c.event)
+		r.history.append(c.event)
 	} else {
 		c.environment.apply(c)
 	}
@@ -178,42 +178,42 @@ func (r *round) add(c change) {
 }
 
 // undo takes every change of the round back, the last one first.
-func (r *round) undo() {
+func (r *batch) undo() {
 	for _, c := range slices.Backward(r.changes) {
 		if c.event != nil {
-			r.past.takeBack(c.event)
+			r.history.undo(c.event)
 		} else {
 			c.environment.apply(c.reverse())
 		}
 	}
-	r.changes, r.handed = nil, nil
+	r.changes, r.handovers = nil, nil
 }
 
 func (c change) reverse() change {
-	return change{environment: c.environment, oldLease: c.newLease, newLease: c.oldLease, oldPlace: c.newPlace, newPlace: c.oldPlace}
+	return change{environment: c.environment, oldLease: c.newLease, newLease: c.oldLease, oldWaiter: c.newWaiter, newWaiter: c.oldWaiter}
 }
 
 // apply makes a change of a lease or a place; it knows no rule.
 func (e *environment) apply(c change) {
 	if c.oldLease != nil || c.newLease != nil {
-		e.leases = swap(e.leases, c.oldLease, c.newLease, func(l *lease) uint64 { return l.fence })
+		e.leases = replaceInOrder(e.leases, c.oldLease, c.newLease, func(l *lease) uint64 { return l.fence })
 		return
 	}
-	e.line = swap(e.line, c.oldPlace, c.newPlace, func(p *place) uint64 { return p.number })
-	if p := c.oldPlace; p != nil {
-		delete(e.byID, p.id)
+	e.queue = replaceInOrder(e.queue, c.oldWaiter, c.newWaiter, func(p *waiter) uint64 { return p.number })
+	if p := c.oldWaiter; p != nil {
+		delete(e.waitersByID, p.id)
 	}
-	if p := c.newPlace; p != nil && p.kept() {
-		if e.byID == nil {
-			e.byID = map[string]*place{}
+	if p := c.newWaiter; p != nil && p.isStored() {
+		if e.waitersByID == nil {
+			e.waitersByID = map[string]*waiter{}
 		}
-		e.byID[p.id] = p
+		e.waitersByID[p.id] = p
 	}
 }
 
 // swap takes old out of a list that is in the order of number, and puts new
 // where it belongs; either may be nil.
-func swap[T any](list []*T, old, new *T, number func(*T) uint64) []*T {
+func replaceInOrder[T any](list []*T, old, new *T, number func(*T) uint64) []*T {
 	search := func(x *T) (int, bool) {
 		return slices.BinarySearchFunc(list, number(x), func(y *T, n uint64) int { return cmp.Compare(number(y), n) })
 	}

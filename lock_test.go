@@ -28,21 +28,21 @@ func newBench(t *testing.T, slots ...string) *bench {
 }
 
 // step runs rules in one round and publishes it.
-func (b *bench) step(f func(r *round)) *round {
-	r := &round{now: b.now, past: b.past, next: func() uint64 { b.last++; return b.last }}
+func (b *bench) step(f func(r *batch)) *batch {
+	r := &batch{now: b.now, history: b.past, next: func() uint64 { b.last++; return b.last }}
 	f(r)
 	b.past.publish(0, b.now)
 	b.all = append(b.all, r.changes...)
 	return r
 }
 
-func (b *bench) post(q request, wait bool) (o outcome) {
-	b.step(func(r *round) { o = b.e.request(r, q, wait, 0) })
+func (b *bench) post(q request, wait bool) (o result) {
+	b.step(func(r *batch) { o = b.e.request(r, q, wait, 0) })
 	return o
 }
 
 // ask requests a slot under an id, with wait.
-func (b *bench) ask(id string) outcome { return b.post(request{id: id, holder: "h-" + id}, true) }
+func (b *bench) ask(id string) result { return b.post(request{id: id, holder: "h-" + id}, true) }
 
 func (b *bench) must(id string) *lease {
 	b.t.Helper()
@@ -53,42 +53,42 @@ func (b *bench) must(id string) *lease {
 	return o.lease
 }
 
-func (b *bench) queue(id string) *place {
+func (b *bench) queue(id string) *waiter {
 	b.t.Helper()
 	o := b.ask(id)
-	if o.err != nil || o.lease != nil || o.place == nil {
+	if o.err != nil || o.lease != nil || o.waiter == nil {
 		b.t.Fatalf("request %s: %+v, want a place in the line", id, o)
 	}
-	return o.place
+	return o.waiter
 }
 
-func (b *bench) end(d departure) (o outcome) {
-	b.step(func(r *round) {
+func (b *bench) end(d releaseRequest) (o result) {
+	b.step(func(r *batch) {
 		o = b.e.release(r, d)
-		b.e.serve(r)
+		b.e.serveQueue(r)
 	})
 	return o
 }
 
-func (b *bench) endID(id string) outcome { return b.end(departure{selector: selector{id: id}}) }
+func (b *bench) endID(id string) result { return b.end(releaseRequest{selector: selector{id: id}}) }
 
-func (b *bench) extend(q renewal) (o outcome) {
+func (b *bench) extend(q renewal) (o result) {
 	q.at = b.now
-	b.step(func(r *round) { o = b.e.renew(r, q) })
+	b.step(func(r *batch) { o = b.e.renew(r, q) })
 	return o
 }
 
 func (b *bench) pass(d time.Duration) {
 	b.now = b.now.Add(d)
-	b.step(func(r *round) {
-		b.e.tick(r)
-		b.e.serve(r)
+	b.step(func(r *batch) {
+		b.e.expire(r)
+		b.e.serveQueue(r)
 	})
 }
 
-func (b *bench) goAway(p *place) { p.present, p.absent = false, b.now }
+func (b *bench) goAway(p *waiter) { p.connected, p.disconnectedAt = false, b.now }
 
-func (b *bench) wantErr(o outcome, err error) {
+func (b *bench) wantErr(o result, err error) {
 	b.t.Helper()
 	if !errors.Is(o.err, err) || (err == nil) != (o.err == nil) {
 		b.t.Errorf("got error %v, want %v", o.err, err)
@@ -102,7 +102,7 @@ func (b *bench) want(leases, line string) {
 	for _, l := range b.e.leases {
 		have = append(have, l.slot+":"+l.id)
 	}
-	for _, p := range b.e.line {
+	for _, p := range b.e.queue {
 		waiting = append(waiting, p.id)
 	}
 	slices.Sort(have)
@@ -124,15 +124,15 @@ func (b *bench) events() string {
 
 // picture is all that the rules keep, with its identity.
 func (b *bench) picture() string {
-	s := fmt.Sprint(b.past.ends, len(b.past.events), len(b.past.appended))
+	s := fmt.Sprint(b.past.endCount, len(b.past.events), len(b.past.appended))
 	var ends []string
 	for ref, e := range b.past.lastEnds {
-		if b.past.young(e, b.now) != nil { // what is older does not count
+		if b.past.ifRecent(e, b.now) != nil { // what is older does not count
 			ends = append(ends, fmt.Sprintf(" %v=%p", ref, e))
 		}
 	}
 	for fence, e := range b.past.byFence {
-		if b.past.young(e, b.now) != nil {
+		if b.past.ifRecent(e, b.now) != nil {
 			ends = append(ends, fmt.Sprintf(" %d=%p", fence, e))
 		}
 	}
@@ -140,11 +140,11 @@ func (b *bench) picture() string {
 	for _, l := range b.e.leases {
 		s += fmt.Sprintf(" %p%v", l, *l)
 	}
-	for _, p := range b.e.line {
+	for _, p := range b.e.queue {
 		s += fmt.Sprintf(" %p%v", p, *p)
 	}
-	for _, id := range slices.Sorted(maps.Keys(b.e.byID)) {
-		s += fmt.Sprintf(" %s=%p", id, b.e.byID[id])
+	for _, id := range slices.Sorted(maps.Keys(b.e.waitersByID)) {
+		s += fmt.Sprintf(" %s=%p", id, b.e.waitersByID[id])
 	}
 	return s
 }
@@ -180,7 +180,7 @@ func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInLine(t *testing.T) {
 	b.endID("a")
 	b.want("", "b")
 	b.wantErr(b.post(request{}, false), errNoSlot)
-	if b.e.open() {
+	if b.e.isOpen() {
 		t.Error("a GET would say that a slot is free")
 	}
 	b.wantErr(b.post(request{id: "c-no-wait"}, false), errNoSlot)
@@ -198,7 +198,7 @@ func TestAnAbsentWaiterKeepsItsOfferUntilItPollsAgain(t *testing.T) {
 	b.queue("c")
 	b.endID("a")
 	b.want("", "b c")
-	b.pass(absence - time.Second)
+	b.pass(maxAbsence - time.Second)
 	b.want("", "b c")
 	if o := b.ask("b"); o.lease == nil {
 		t.Fatalf("the absent waiter polled again and got %+v", o)
@@ -212,12 +212,12 @@ func TestAnAbsenceOf10sEndsThePlace(t *testing.T) {
 	gone := b.queue("b")
 	b.queue("c")
 	b.goAway(gone)
-	b.pass(absence - time.Millisecond)
+	b.pass(maxAbsence - time.Millisecond)
 	b.want("uat:a", "b c")
 	b.pass(time.Millisecond)
 	b.want("uat:a", "c")
 	b.wantErr(b.ask("b"), errEnded)
-	if o := b.ask("b"); o.ended == nil || o.ended.kind != lapsed {
+	if o := b.ask("b"); o.ended == nil || o.ended.kind != eventAbandoned {
 		t.Errorf("the lapsed request was told %+v", o)
 	}
 }
@@ -255,7 +255,7 @@ func TestAnIDIsOneRequest(t *testing.T) {
 	p := b.queue("b")
 	b.queue("c")
 	b.goAway(p)
-	if o := b.ask("b"); o.place != p || !p.present {
+	if o := b.ask("b"); o.waiter != p || !p.connected {
 		t.Errorf("polling again gave %+v", o)
 	}
 	b.want("uat:a", "b c")
@@ -297,9 +297,9 @@ func TestARenewedTTLDoesNotMakeARepeatedRequestDifferent(t *testing.T) {
 
 func TestAnEndedIDIsRefusedWithHowItEnded(t *testing.T) {
 	ends := map[eventKind]func(b *bench){
-		released: func(b *bench) { b.endID("a") },
-		expired:  func(b *bench) { b.pass(time.Minute) },
-		forced:   func(b *bench) { b.end(departure{force: true, by: "bob"}) },
+		eventReleased: func(b *bench) { b.endID("a") },
+		eventExpired:  func(b *bench) { b.pass(time.Minute) },
+		eventForced:   func(b *bench) { b.end(releaseRequest{force: true, by: "bob"}) },
 	}
 	for kind, end := range ends {
 		t.Run(kind.String(), func(t *testing.T) {
@@ -320,7 +320,7 @@ func TestAReleaseThatOvertakesItsRequestUsesTheIDUp(t *testing.T) {
 	b.wantErr(b.endID("early"), nil)
 	o := b.ask("early")
 	b.wantErr(o, errEnded)
-	if o.ended == nil || o.ended.kind != usedUp {
+	if o.ended == nil || o.ended.kind != eventClosed {
 		t.Errorf("told %+v", o.ended)
 	}
 	b.want("", "")
@@ -337,7 +337,7 @@ func TestEndedRequestsAreRememberedForAnHour(t *testing.T) {
 }
 
 func TestARepeatedReleaseIsGrantedAlsoAfterTheNextGrant(t *testing.T) {
-	for name, d := range map[string]departure{
+	for name, d := range map[string]releaseRequest{
 		"by id":              {selector: selector{id: "a"}},
 		"by holder":          {selector: selector{holder: "h-a"}},
 		"by holder and slot": {selector: selector{holder: "h-a", slot: "uat"}},
@@ -359,14 +359,14 @@ func TestARepeatedReleaseIsThatOfItsSlot(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.post(request{id: "a", holder: "h"}, false)
 	b.post(request{id: "b", holder: "h", ttl: time.Minute}, false)
-	blue, green := departure{selector: selector{holder: "h", slot: "blue"}}, departure{selector: selector{holder: "h", slot: "green"}}
+	blue, green := releaseRequest{selector: selector{holder: "h", slot: "blue"}}, releaseRequest{selector: selector{holder: "h", slot: "green"}}
 	b.wantErr(b.end(blue), nil)
 	b.pass(time.Minute)
 	b.must("c")
 	b.wantErr(b.end(blue), nil)
 	o := b.end(green)
 	b.wantErr(o, errNotHeld)
-	if o.ended == nil || o.ended.kind != expired {
+	if o.ended == nil || o.ended.kind != eventExpired {
 		t.Errorf("told %+v", o.ended)
 	}
 	b.want("blue:c", "")
@@ -375,9 +375,9 @@ func TestARepeatedReleaseIsThatOfItsSlot(t *testing.T) {
 func TestAReleaseOfALeaseThatTimeOrForceEndedIsRefused(t *testing.T) {
 	for name, end := range map[string]func(b *bench){
 		"expired": func(b *bench) { b.pass(time.Minute) },
-		"forced":  func(b *bench) { b.end(departure{force: true}) },
+		"forced":  func(b *bench) { b.end(releaseRequest{force: true}) },
 	} {
-		for by, d := range map[string]departure{"id": {selector: selector{id: "a"}}, "holder": {selector: selector{holder: "h"}}} {
+		for by, d := range map[string]releaseRequest{"id": {selector: selector{id: "a"}}, "holder": {selector: selector{holder: "h"}}} {
 			t.Run(name+" by "+by, func(t *testing.T) {
 				b := newBench(t)
 				b.post(request{id: "a", holder: "h", ttl: time.Minute}, false)
@@ -395,13 +395,13 @@ func TestAReleaseOfALeaseThatTimeOrForceEndedIsRefused(t *testing.T) {
 func TestNobodyReleasesTheLeaseOfAnother(t *testing.T) {
 	b := newBench(t)
 	a := b.must("a")
-	for name, d := range map[string]departure{
+	for name, d := range map[string]releaseRequest{
 		"another holder":             {selector: selector{holder: "h-b"}},
 		"another holder, its fence":  {selector: selector{holder: "h-b", fence: a.fence}},
 		"its holder, another fence":  {selector: selector{holder: "h-a", fence: a.fence + 1}},
 		"its holder, another slot":   {selector: selector{holder: "h-a", slot: "blue"}},
-		"the 2019 call":              {plain: true},
-		"the 2019 call of a user":    {selector: selector{holder: "h-b"}, plain: true},
+		"the 2019 call":              {is2019: true},
+		"the 2019 call of a user":    {selector: selector{holder: "h-b"}, is2019: true},
 		"force with another fence":   {selector: selector{fence: a.fence + 1}, force: true},
 		"its holder, fence and slot": {selector: selector{holder: "h-a", fence: 7, slot: "uat"}},
 	} {
@@ -415,16 +415,16 @@ func TestNobodyReleasesTheLeaseOfAnother(t *testing.T) {
 
 func TestTheCallOf2019FreesALeaseWithoutAHolder(t *testing.T) {
 	b := newBench(t)
-	b.wantErr(b.end(departure{plain: true}), nil) // free already
+	b.wantErr(b.end(releaseRequest{is2019: true}), nil) // free already
 	b.post(request{}, false)
-	b.wantErr(b.end(departure{plain: true}), nil)
+	b.wantErr(b.end(releaseRequest{is2019: true}), nil)
 	b.want("", "")
 }
 
 func TestTheCallOf2019SparesALeaseThatHasAnID(t *testing.T) {
 	b := newBench(t)
 	b.post(request{id: "a"}, false)
-	b.wantErr(b.end(departure{plain: true}), errNotHeld)
+	b.wantErr(b.end(releaseRequest{is2019: true}), errNotHeld)
 	b.want("uat:a", "")
 	b.wantErr(b.endID("a"), nil)
 	b.want("", "")
@@ -435,9 +435,9 @@ func TestTheCallOf2019ByAUserFreesTheUsersLease(t *testing.T) {
 	b.post(request{}, false)
 	b.post(request{id: "a", holder: "ann"}, false)
 	b.post(request{id: "b", holder: "bob"}, false)
-	b.end(departure{selector: selector{holder: "ann"}, plain: true})
+	b.end(releaseRequest{selector: selector{holder: "ann"}, is2019: true})
 	b.want("blue: red:b", "")
-	b.end(departure{selector: selector{holder: "ann"}, plain: true}) // has none: the one without a holder
+	b.end(releaseRequest{selector: selector{holder: "ann"}, is2019: true}) // has none: the one without a holder
 	b.want("red:b", "")
 }
 
@@ -445,18 +445,18 @@ func TestSeveralLeasesOfOneHolderMustBeNamed(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.post(request{id: "a", holder: "h"}, false)
 	second := b.post(request{id: "b", holder: "h"}, false).lease
-	for name, o := range map[string]outcome{
-		"release": b.end(departure{selector: selector{holder: "h"}}),
+	for name, o := range map[string]result{
+		"release": b.end(releaseRequest{selector: selector{holder: "h"}}),
 		"renewal": b.extend(renewal{selector: selector{holder: "h"}}),
-		"force":   b.end(departure{force: true}),
+		"force":   b.end(releaseRequest{force: true}),
 	} {
 		if b.wantErr(o, errSeveral); len(o.several) != 2 {
 			t.Errorf("%s lists %v", name, o.several)
 		}
 	}
-	b.wantErr(b.end(departure{selector: selector{holder: "h", slot: "blue"}}), nil)
+	b.wantErr(b.end(releaseRequest{selector: selector{holder: "h", slot: "blue"}}), nil)
 	b.want("green:b", "")
-	b.wantErr(b.end(departure{selector: selector{holder: "h", fence: second.fence}}), nil)
+	b.wantErr(b.end(releaseRequest{selector: selector{holder: "h", fence: second.fence}}), nil)
 	b.want("", "")
 }
 
@@ -464,13 +464,13 @@ func TestForceEndsTheLeaseWhoeverHoldsItAndIsRemembered(t *testing.T) {
 	b := newBench(t)
 	a := b.must("a")
 	b.queue("b")
-	b.wantErr(b.end(departure{selector: selector{fence: a.fence}, force: true, by: "ann", from: "10.0.0.1:5"}), nil)
+	b.wantErr(b.end(releaseRequest{selector: selector{fence: a.fence}, force: true, by: "ann", from: "10.0.0.1:5"}), nil)
 	b.want("uat:b", "")
 	last := b.past.events[len(b.past.events)-2]
-	if last.kind != forced || last.by != "ann" || last.from != "10.0.0.1:5" || last.fence != a.fence {
+	if last.kind != eventForced || last.by != "ann" || last.from != "10.0.0.1:5" || last.fence != a.fence {
 		t.Errorf("the history says %+v", last)
 	}
-	b.wantErr(b.end(departure{selector: selector{fence: a.fence}, force: true}), errNotHeld) // it is over
+	b.wantErr(b.end(releaseRequest{selector: selector{fence: a.fence}, force: true}), errNotHeld) // it is over
 	b.want("uat:b", "")
 }
 
@@ -481,7 +481,7 @@ func TestAReleaseByIDLeavesTheLine(t *testing.T) {
 	b.queue("c")
 	b.wantErr(b.endID("b"), nil)
 	b.want("uat:a", "c")
-	b.wantErr(b.end(departure{selector: selector{holder: "h-c"}}), errNotHeld) // a place is left by id only
+	b.wantErr(b.end(releaseRequest{selector: selector{holder: "h-c"}}), errNotHeld) // a place is left by id only
 	b.want("uat:a", "c")
 }
 
@@ -531,7 +531,7 @@ func TestARenewalCanChangeTheTTL(t *testing.T) {
 func TestAnUnclaimedLeaseEndsAfterItsClaim(t *testing.T) {
 	claim := 30 * time.Second
 	ask := func(b *bench, id string, ttl time.Duration) {
-		b.step(func(r *round) { b.e.request(r, request{id: id, ttl: ttl}, false, claim) })
+		b.step(func(r *batch) { b.e.request(r, request{id: id, ttl: ttl}, false, claim) })
 	}
 	for _, ttl := range []time.Duration{0, time.Hour} {
 		b := newBench(t)
@@ -565,8 +565,8 @@ func TestFreeIsDeclaredSlotsLessLiveLeases(t *testing.T) {
 	b := newBench(t, "uat")
 	b.must("a")
 	b.e.slots = []string{"blue", "green"} // the declaration has changed under the lease
-	if b.e.free() != 1 {
-		t.Errorf("%d free, want 1", b.e.free())
+	if b.e.freeSlots() != 1 {
+		t.Errorf("%d free, want 1", b.e.freeSlots())
 	}
 	b.must("b")
 	b.want("blue:b uat:a", "")
@@ -592,7 +592,7 @@ func TestWhoIsNotInLineHasNoPosition(t *testing.T) {
 func TestNoIDOwnsNoLease(t *testing.T) {
 	b := newBench(t)
 	b.post(request{}, false)
-	if l := b.e.leaseOf(""); l != nil {
+	if l := b.e.leaseByID(""); l != nil {
 		t.Errorf("a caller without an id owns %+v", l)
 	}
 }
@@ -620,7 +620,7 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	b.goAway(gone)
 	b.pass(10 * time.Second)
 	b.pass(50 * time.Second)
-	b.end(departure{force: true})
+	b.end(releaseRequest{force: true})
 	want := "granted:a left:c lapsed:d expired:a granted:b forced:b"
 	if got := b.events(); got != want {
 		t.Errorf("the history is\n%s, want\n%s", got, want)
@@ -641,29 +641,29 @@ func TestUndoPutsBackWhatWasThere(t *testing.T) {
 	b.post(request{}, true) // a place without an id
 	b.queue("d")
 	b.post(request{id: "z", holder: "h"}, false)
-	b.end(departure{selector: selector{id: "z"}})
+	b.end(releaseRequest{selector: selector{id: "z"}})
 	before := b.picture()
-	r := &round{now: b.now, past: b.past, next: func() uint64 { b.last++; return b.last }}
+	r := &batch{now: b.now, history: b.past, next: func() uint64 { b.last++; return b.last }}
 	b.e.renew(r, renewal{selector: selector{id: "a"}, ttl: time.Hour, hasTTL: true, at: b.now})
-	b.e.release(r, departure{selector: selector{id: "a"}})
-	b.e.release(r, departure{selector: selector{id: "d"}})
-	b.e.release(r, departure{selector: selector{id: "unknown"}})
-	b.e.serve(r)
+	b.e.release(r, releaseRequest{selector: selector{id: "a"}})
+	b.e.release(r, releaseRequest{selector: selector{id: "d"}})
+	b.e.release(r, releaseRequest{selector: selector{id: "unknown"}})
+	b.e.serveQueue(r)
 	b.e.request(r, request{id: "new"}, true, 0)
-	b.e.release(r, departure{selector: selector{id: "b"}})
-	b.e.serve(r)
+	b.e.release(r, releaseRequest{selector: selector{id: "b"}})
+	b.e.serveQueue(r)
 	if len(r.changes) < 12 {
 		t.Fatalf("only %d changes", len(r.changes))
 	}
 	r.undo()
-	if after := b.picture(); after != before || len(r.changes)+len(r.handed) > 0 {
+	if after := b.picture(); after != before || len(r.changes)+len(r.handovers) > 0 {
 		t.Errorf("before\n%s\nafter\n%s\n%d changes", before, after, len(r.changes))
 	}
 	b.want("blue:a green:b", "c  d")
-	if b.past.endOf("uat", idKey, "a", b.now) != nil || b.past.endOf("uat", idKey, "unknown", b.now) != nil {
+	if b.past.endOf("uat", endByID, "a", b.now) != nil || b.past.endOf("uat", endByID, "unknown", b.now) != nil {
 		t.Error("an end that was taken back is remembered")
 	}
-	if end := b.past.endOf("uat", idKey, "z", b.now); end == nil {
+	if end := b.past.endOf("uat", endByID, "z", b.now); end == nil {
 		t.Error("an older end was forgotten")
 	}
 }
@@ -672,15 +672,15 @@ func TestTheHistoryIsARing(t *testing.T) {
 	h := newHistory()
 	now := time.Now()
 	for i := range historyEvents {
-		h.append(&event{number: uint64(i), kind: granted, at: now})
+		h.append(&event{number: uint64(i), kind: eventGranted, at: now})
 	}
 	h.publish(0, now)
-	h.append(&event{number: historyEvents, kind: granted, at: now})
+	h.append(&event{number: historyEvents, kind: eventGranted, at: now})
 	if n := h.surplus(now); n != 1 {
 		t.Errorf("one event too many, %d to delete", n)
 	}
 	h.publish(1, now)
-	h.append(&event{number: historyEvents + 1, kind: granted, at: now})
+	h.append(&event{number: historyEvents + 1, kind: eventGranted, at: now})
 	if n := h.surplus(now.Add(historyAge + 1)); n != 2 {
 		t.Errorf("all are too old, %d to delete with one that is added", n)
 	}
@@ -690,10 +690,10 @@ func TestTheRingKeepsTheEndsThatMustBeRemembered(t *testing.T) {
 	h := newHistory()
 	now := time.Now()
 	for i := range historyEvents + 10 {
-		h.append(&event{number: uint64(i), kind: usedUp, environment: "uat", id: fmt.Sprint(i), at: now})
+		h.append(&event{number: uint64(i), kind: eventClosed, environment: "uat", id: fmt.Sprint(i), at: now})
 	}
 	h.publish(0, now)
-	h.append(&event{number: 1 << 40, kind: granted, at: now})
+	h.append(&event{number: 1 << 40, kind: eventGranted, at: now})
 	if n := h.surplus(now.Add(rememberAge - 1)); n != 0 {
 		t.Errorf("%d ends of the last hour would be deleted", n)
 	}
@@ -701,7 +701,7 @@ func TestTheRingKeepsTheEndsThatMustBeRemembered(t *testing.T) {
 		t.Errorf("after an hour %d would be deleted, want 2", n)
 	}
 	h.drop(1, now.Add(rememberAge))
-	if h.endOf("uat", idKey, "0", now) != nil || h.endOf("uat", idKey, "1", now) == nil {
+	if h.endOf("uat", endByID, "0", now) != nil || h.endOf("uat", endByID, "1", now) == nil {
 		t.Error("what was dropped is remembered, or more was forgotten")
 	}
 }

@@ -166,15 +166,15 @@ func TestEveryChangeOfStateIsOneLine(t *testing.T) {
 	s.call("DELETE /maybe?environment=uat&id=abcdefgi")
 	s.call("DELETE /maybe?environment=uat&force=1&holder=boss")
 	s.call("GET /maybe?environment=uat")
-	want := `msg=granted environment=uat slot=uat holder=ann request=` + nickname("12345678") + `
-msg="in line" environment=uat holder=bob request=` + nickname("abcdefgh") + `
-msg="in line" environment=uat holder=eve request=` + nickname("abcdefgi") + `
+	want := `msg=granted environment=uat slot=uat holder=ann request=` + requestTag("12345678") + `
+msg="in line" environment=uat holder=bob request=` + requestTag("abcdefgh") + `
+msg="in line" environment=uat holder=eve request=` + requestTag("abcdefgi") + `
 msg="in line" environment=uat holder=without
 msg="out of line" environment=uat holder=without
-msg=renewed environment=uat slot=uat holder=ann request=` + nickname("12345678") + ` ttl=1h0m0s
-msg=left environment=uat holder=bob request=` + nickname("abcdefgh") + `
-msg=left environment=uat holder=eve request=` + nickname("abcdefgi") + `
-msg=forced environment=uat slot=uat holder=ann request=` + nickname("12345678") + ` by=boss from=127.0.0.1
+msg=renewed environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` ttl=1h0m0s
+msg=left environment=uat holder=bob request=` + requestTag("abcdefgh") + `
+msg=left environment=uat holder=eve request=` + requestTag("abcdefgi") + `
+msg=forced environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` by=boss from=127.0.0.1
 `
 	for end := time.Now().Add(5 * time.Second); out.String() != want && time.Now().Before(end); { // answers come first
 		time.Sleep(time.Millisecond)
@@ -228,11 +228,11 @@ func TestTheKeeperLogsWithoutItsLock(t *testing.T) {
 // Whoever reads the log cannot find an id by trying out those that are likely.
 func TestTheLogsNameOfARequestIsSalted(t *testing.T) {
 	for _, id := range []string{"12345678", "build-4711"} {
-		if plain := fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]; nickname(id) == plain {
+		if plain := fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]; requestTag(id) == plain {
 			t.Errorf("%s is %s, as everywhere", id, plain)
 		}
 	}
-	first, again, other := nickname("12345678"), nickname("12345678"), nickname("12345679")
+	first, again, other := requestTag("12345678"), requestTag("12345678"), requestTag("12345679")
 	if first != again || first == other {
 		t.Error("requests cannot be told apart")
 	}

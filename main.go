@@ -30,7 +30,7 @@ func execute(args []string, t *terminal) int {
 	if last := len(args) - 1; last > 0 && args[last] == completionFlag && slices.Contains(args[:last-1], "--") {
 		return 0 // after -- nothing is ours, and the library would run the command
 	}
-	ctx, stopped := signalContext(ends(args)...)
+	ctx, stopped := signalContext(commandSignals(args)...)
 	app := newApp(t)
 	args, err := flagsFirst(app, args)
 	if err == nil {
@@ -50,12 +50,12 @@ func execute(args []string, t *terminal) int {
 // ends are the signals that end a command in order: the place in the line is
 // given up. For the server SIGHUP means something else, and SIGQUIT shows what
 // it does; after nohup SIGHUP means nothing.
-func ends(args []string) []os.Signal {
+func commandSignals(args []string) []os.Signal {
 	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if len(args) > 1 && args[1] == "serve" {
 		return signals
 	}
-	for _, s := range ending[len(signals):] {
+	for _, s := range endSignals[len(signals):] {
 		if s != syscall.SIGHUP || !signal.Ignored(s) {
 			signals = append(signals, s)
 		}

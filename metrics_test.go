@@ -132,10 +132,10 @@ func TestLabelsAreQuoted(t *testing.T) {
 func TestAnEnvironmentWhoseNameIsNotUTF8IsCounted(t *testing.T) {
 	s := newSite(t, "")
 	s.keeper.mu.Lock()
-	s.keeper.place("\xff", change{newLease: &lease{slot: "\xff", fence: 1, since: time.Now()}})
+	s.keeper.addLoaded("\xff", change{newLease: &lease{slot: "\xff", fence: 1, since: time.Now()}})
 	s.keeper.mu.Unlock()
 	s.call("DELETE /maybe?environment=uat&force=1")
-	s.server.metrics.count(&event{kind: granted, environment: "\xff"})
-	s.server.metrics.count(&event{kind: released, environment: "\xff"})
+	s.server.metrics.count(&event{kind: eventGranted, environment: "\xff"})
+	s.server.metrics.count(&event{kind: eventReleased, environment: "\xff"})
 	s.call("GET /metrics").want(t, 200, `callme_slots{environment="`+"\ufffd"+`",state="held"} 1`)
 }

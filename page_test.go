@@ -34,16 +34,16 @@ func busyDay(t testing.TB, path string, environments, eventsADay, days, waiting 
 			if r.Float64() < load {
 				waited = time.Duration(float64(gap) * load * r.Float64() / 2)
 			}
-			kind := released
+			kind := eventReleased
 			if x := r.Float64(); x < .06 {
-				kind = expired
+				kind = eventExpired
 			} else if x < .09 {
-				kind = forced
+				kind = eventForced
 			}
 			holder := fmt.Sprintf(jobs[r.IntN(len(jobs))], 100+r.IntN(900))
 			number += 2
 			records = append(records,
-				encodeEvent(&event{number: number, kind: granted, at: at, environment: name, slot: name, holder: holder, fence: number, waited: waited}),
+				encodeEvent(&event{number: number, kind: eventGranted, at: at, environment: name, slot: name, holder: holder, fence: number, waited: waited}),
 				encodeEvent(&event{number: number + 1, kind: kind, at: at.Add(held), environment: name, slot: name, holder: holder, fence: number, waited: waited, held: held}))
 		}
 		if load > .2 {
@@ -52,7 +52,7 @@ func busyDay(t testing.TB, path string, environments, eventsADay, days, waiting 
 				slot: name, fence: number, since: now.Add(-time.Duration(i+3) * time.Minute), ttl: 2 * time.Hour}))
 			for j := range waiting * (3 - i) / 6 {
 				number++
-				records = append(records, encodePlace(name, &place{request: request{id: newID(), holder: fmt.Sprintf(jobs[j%len(jobs)], 200+j), reason: "tests"}, number: number, since: now.Add(-time.Duration(20-j) * time.Minute)}))
+				records = append(records, encodeWaiter(name, &waiter{request: request{id: newID(), holder: fmt.Sprintf(jobs[j%len(jobs)], 200+j), reason: "tests"}, number: number, since: now.Add(-time.Duration(20-j) * time.Minute)}))
 			}
 		}
 	}
@@ -85,7 +85,7 @@ func TestThePageIsSmallAndQuickWithALongHistory(t *testing.T) {
 	g := &rig{t: t, path: path, maxWaiters: 100}
 	g.open()
 	defer g.close()
-	if n := len(g.past.events); n < 10_000 {
+	if n := len(g.history.events); n < 10_000 {
 		t.Fatalf("%d events only", n)
 	}
 	s := &server{keeper: g.keeper}
@@ -128,7 +128,7 @@ func BenchmarkPage(b *testing.B) {
 	busyDay(b, path, 8, 180, 7, 12)
 	st := mustOpen(b, path)
 	defer st.close()
-	k, err := newKeeper(st, environments{}.of, 10, newMetrics(), quietLog())
+	k, err := newKeeper(st, declaredEnvironments{}.slotsOf, 10, newMetrics(), quietLog())
 	if err != nil {
 		b.Fatal(err)
 	}

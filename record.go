@@ -17,13 +17,13 @@ import (
 const (
 	metaBucket    = "meta"    // "state" -> header
 	leaseBucket   = "leases"  // environment \0 slot -> lease
-	lineBucket    = "line"    // environment \0 number -> place
+	queueBucket   = "line"    // environment \0 number -> place
 	historyBucket = "history" // number -> event
 	reserveBucket = "reserve" // number -> bytes without a meaning, see store_reserve.go
 )
 
 // recordBuckets are the ones whose values the header's sum covers.
-var recordBuckets = []string{leaseBucket, lineBucket, historyBucket}
+var recordBuckets = []string{leaseBucket, queueBucket, historyBucket}
 
 // A write puts a value under a key of a bucket; a nil value deletes the key.
 type write struct {
@@ -50,7 +50,7 @@ func latestWrites(writes []write) []write {
 
 // format is the version of what is described here. A file of a later version is
 // refused. The file of 2019 has no header; it is written anew.
-const format = 1
+const fileFormat = 1
 
 // A header describes the whole file.
 type header struct {
@@ -146,7 +146,7 @@ func (c *codec) lease(l *lease) {
 	c.duration(&l.ttl)
 }
 
-func (c *codec) place(p *place) {
+func (c *codec) waiter(p *waiter) {
 	c.request(&p.request)
 	c.instant(&p.since)
 }
@@ -209,7 +209,7 @@ func recordChecksum(bucket string, key, fields []byte) uint64 {
 
 func leaseKey(environment, slot string) []byte { return []byte(environment + "\x00" + slot) }
 
-func placeKey(environment string, number uint64) []byte {
+func waiterKey(environment string, number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(environment+"\x00"), number)
 }
 
@@ -220,9 +220,9 @@ func encodeLease(environment string, l *lease) write {
 	return write{leaseBucket, key, encode(leaseBucket, key, func(c *codec) { c.lease(l) })}
 }
 
-func encodePlace(environment string, p *place) write {
-	key := placeKey(environment, p.number)
-	return write{lineBucket, key, encode(lineBucket, key, func(c *codec) { c.place(p) })}
+func encodeWaiter(environment string, p *waiter) write {
+	key := waiterKey(environment, p.number)
+	return write{queueBucket, key, encode(queueBucket, key, func(c *codec) { c.waiter(p) })}
 }
 
 func encodeEvent(e *event) write {
@@ -244,10 +244,10 @@ func encodeChange(c change) (w write, isStored bool) {
 		return encodeLease(c.environment.name, c.newLease), true
 	case c.oldLease != nil:
 		return write{leaseBucket, leaseKey(c.environment.name, c.oldLease.slot), nil}, true
-	case c.newPlace != nil && c.newPlace.kept():
-		return encodePlace(c.environment.name, c.newPlace), true
-	case c.oldPlace != nil && c.oldPlace.kept():
-		return write{lineBucket, placeKey(c.environment.name, c.oldPlace.number), nil}, true
+	case c.newWaiter != nil && c.newWaiter.isStored():
+		return encodeWaiter(c.environment.name, c.newWaiter), true
+	case c.oldWaiter != nil && c.oldWaiter.isStored():
+		return write{queueBucket, waiterKey(c.environment.name, c.oldWaiter.number), nil}, true
 	}
 	return write{}, false
 }
@@ -266,13 +266,13 @@ func decodeLease(key, value []byte) (environment string, l *lease, err error) {
 }
 
 // decodePlace reverses encodePlace. Its error is errDamaged.
-func decodePlace(key, value []byte) (environment string, p *place, err error) {
+func decodeWaiter(key, value []byte) (environment string, p *waiter, err error) {
 	end := len(key) - 9 // of the name: a zero byte and the number follow
 	if end < 0 || key[end] != 0 {
-		return "", nil, damagedRecord(lineBucket, key)
+		return "", nil, damagedRecord(queueBucket, key)
 	}
-	p = &place{number: binary.BigEndian.Uint64(key[end+1:])}
-	return string(key[:end]), p, decode(lineBucket, key, value, func(c *codec) { c.place(p) })
+	p = &waiter{number: binary.BigEndian.Uint64(key[end+1:])}
+	return string(key[:end]), p, decode(queueBucket, key, value, func(c *codec) { c.waiter(p) })
 }
 
 // decodeEvent reverses encodeEvent. Its error is errDamaged.

@@ -30,17 +30,17 @@ const (
 )
 
 // A mood is what a command can be in besides running and ended.
-type mood int
+type childState int
 
 const (
-	stopped mood = iota // by Ctrl-Z, or SIGSTOP
-	continued
+	stateStopped childState = iota // by Ctrl-Z, or SIGSTOP
+	stateContinued
 )
 
 // A runner runs one command under a lease.
 type runner struct {
 	*session
-	asking       asking
+	options      acquireOptions
 	grace        time.Duration // between the signal that ends the command and SIGKILL
 	leaveRunning bool          // what the command leaves behind when it ends
 	argv         []string
@@ -51,22 +51,22 @@ type runner struct {
 // prevented the run.
 func (r *runner) run(ctx context.Context) error {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, slices.DeleteFunc(slices.Clone(forwarded), func(s os.Signal) bool { return s == syscall.SIGHUP && signal.Ignored(s) })...)
+	signal.Notify(signals, slices.DeleteFunc(slices.Clone(forwardedSignals), func(s os.Signal) bool { return s == syscall.SIGHUP && signal.Ignored(s) })...)
 	defer signal.Stop(signals)
 	path, err := exec.LookPath(r.argv[0])
 	if err != nil {
 		return r.cannotStart(err)
 	}
-	w := r.waiter(r.asking, runForm)
-	g, err := r.client.acquire(ctx, r.asking, w)
+	w := r.newWaitDisplay(r.options, runForm)
+	g, err := r.client.acquire(ctx, r.options, w)
 	if err != nil && ctx.Err() != nil {
-		w.leaves()
+		w.interrupted()
 	}
 	w.done()
 	if err != nil {
-		return explainNoSlot(err, r.asking)
+		return explainNoSlot(err, r.options)
 	}
-	h := &holder{runner: r, grant: g, signals: signals, since: time.Now(), mark: fmt.Sprintf("(%d-%s)", g.Fence, rand.Text())}
+	h := &heldRun{runner: r, grant: g, signals: signals, since: time.Now(), tag: fmt.Sprintf("(%d-%s)", g.Fence, rand.Text())}
 	return h.hold(path)
 }
 
@@ -101,34 +101,34 @@ func plainExecError(err error) string {
 }
 
 // A holder is a runner that has its slot.
-type holder struct {
+type heldRun struct {
 	*runner
-	grant    grant
-	since    time.Time
-	signals  chan os.Signal
-	mark     string // in marksVariable: the fence, and what no other run has, also not of another server
-	guardian *guardian
-	until    atomic.Pointer[time.Time] // the deadline
-	first    syscall.Signal            // the first one that asked to end; 0: none
-	endBy    time.Time                 // when the grace is over; zero: nobody has asked the command to end
-	lost     error                     // why the lease is not ours any more; nil: it is
+	grant       grant
+	since       time.Time
+	signals     chan os.Signal
+	tag         string // in marksVariable: the fence, and what no other run has, also not of another server
+	watchdog    *watchdog
+	until       atomic.Pointer[time.Time] // the deadline
+	firstSignal syscall.Signal            // the first one that asked to end; 0: none
+	endBy       time.Time                 // when the grace is over; zero: nobody has asked the command to end
+	lost        error                     // why the lease is not ours any more; nil: it is
 }
 
 // hold runs the command and gives the slot back.
-func (h *holder) hold(path string) error {
+func (h *heldRun) hold(path string) error {
 	keeping, stop := context.WithCancel(context.Background())
 	defer stop()
-	t := &tenure{ttl: h.asking.ttl, grace: h.grace, renew: h.renew, told: h.tell}
+	t := &renewer{ttl: h.options.ttl, grace: h.grace, renew: h.renew, onDeadline: h.reportDeadline}
 	var err error
-	if h.guardian, err = startGuardian(h.guardianOrder(t.shortGrace())); err != nil {
+	if h.watchdog, err = startWatchdog(h.watchdogConfig(t.shortGrace())); err != nil {
 		h.release()
 		h.say("call-me: cannot start the guardian: %v", err)
 		return exitError(exitOwnFailure)
 	}
-	defer h.guardian.dismiss()
+	defer h.watchdog.dismiss()
 	lost := make(chan error, 1)
-	h.tell(t.deadline(h.grant.sent)) // before the command exists
-	go func() { lost <- t.keep(keeping, h.grant.sent) }()
+	h.reportDeadline(t.deadline(h.grant.sent)) // before the command exists
+	go func() { lost <- t.run(keeping, h.grant.sent) }()
 	err = h.command(path, lost, t.shortGrace())
 	if h.lost == nil {
 		h.release()
@@ -142,48 +142,48 @@ func (h *holder) hold(path string) error {
 }
 
 // command runs the command to its end, and ends what it leaves behind.
-func (h *holder) command(path string, lost <-chan error, shortGrace time.Duration) error {
+func (h *heldRun) command(path string, lost <-chan error, shortGrace time.Duration) error {
 	select {
 	case s := <-h.signals: // came when the slot did
-		if h.first = s.(syscall.Signal); slices.Contains(ending, h.first) {
-			return exitError(128 + int(h.first))
+		if h.firstSignal = s.(syscall.Signal); slices.Contains(endSignals, h.firstSignal) {
+			return exitError(128 + int(h.firstSignal))
 		}
-		h.first = 0
+		h.firstSignal = 0
 	default:
 	}
 	p, err := startProcess(path, h.argv, append(os.Environ(),
-		"CALL_ME_ENVIRONMENT="+h.asking.environment, "CALL_ME_SLOT="+string(h.grant.Slot),
-		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.asking.holder,
-		marksVariable+"="+os.Getenv(marksVariable)+h.mark), h.guardian.watch)
+		"CALL_ME_ENVIRONMENT="+h.options.environment, "CALL_ME_SLOT="+string(h.grant.Slot),
+		fmt.Sprint("CALL_ME_FENCE=", h.grant.Fence), "CALL_ME_HOLDER="+h.options.holder,
+		runTagsVariable+"="+os.Getenv(runTagsVariable)+h.tag), h.watchdog.setGroup)
 	if err != nil {
-		h.guardian.stopWatching()
+		h.watchdog.clearGroup()
 		return h.cannotStart(err)
 	}
 	h.await(p, lost, shortGrace)
 	if !h.leaveRunning {
 		h.endLeftovers(p, lost)
 	}
-	h.guardian.stopWatching() // before the command's number may become another's
+	h.watchdog.clearGroup() // before the command's number may become another's
 	return h.code(p.reap())
 }
 
 // marksVariable has the marks of all runs around a process, so that it is
 // known wherever it goes.
-const marksVariable = "CALL_ME_RUNS"
+const runTagsVariable = "CALL_ME_RUNS"
 
 // isOfARun reports whether a fence is that of a run around this process.
-func isOfARun(fence uint64) bool {
-	return strings.Contains(os.Getenv(marksVariable), fmt.Sprintf("(%d-", fence))
+func isFenceOfRun(fence uint64) bool {
+	return strings.Contains(os.Getenv(runTagsVariable), fmt.Sprintf("(%d-", fence))
 }
 
 // await waits until the command has ended, passes signals on to it, and ends
 // it when the lease is lost.
-func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) {
+func (h *heldRun) await(p *process, lost <-chan error, shortGrace time.Duration) {
 	var kill <-chan time.Time
 	for {
 		select {
 		case <-p.ended:
-			if h.lost == nil && passed(*h.until.Load(), time.Now()) { // who knows when it ended: we may have been stopped
+			if h.lost == nil && isPast(*h.until.Load(), time.Now()) { // who knows when it ended: we may have been stopped
 				h.lost = errDeadline
 				h.say("call-me: lost %s: %s", h.grant.Slot, h.whyLost())
 			}
@@ -191,9 +191,9 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 		case s := <-h.signals:
 			number := s.(syscall.Signal)
 			p.signal(number)
-			if slices.Contains(ending, number) {
-				if h.first == 0 {
-					h.first = number
+			if slices.Contains(endSignals, number) {
+				if h.firstSignal == 0 {
+					h.firstSignal = number
 				}
 				if kill == nil {
 					kill, h.endBy = time.After(h.grace), time.Now().Add(h.grace)
@@ -203,8 +203,8 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 			h.say("call-me: lost %s: %s; ending %s", h.grant.Slot, h.whyLost(), printable(h.argv[0]))
 			p.signal(syscall.SIGTERM)
 			kill, h.endBy = time.After(shortGrace), time.Now().Add(shortGrace)
-		case m := <-p.moods:
-			if m == stopped {
+		case m := <-p.states:
+			if m == stateStopped {
 				h.say("call-me: %s is stopped, the lease is renewed; to go on: kill -CONT -- -%d; Ctrl-C ends it", printable(h.argv[0]), p.pid())
 			}
 		case <-kill:
@@ -214,7 +214,7 @@ func (h *holder) await(p *process, lost <-chan error, shortGrace time.Duration) 
 }
 
 // whyLost says what has happened to the lease, and who has the slot now.
-func (h *holder) whyLost() string {
+func (h *heldRun) whyLost() string {
 	var refused *apiError
 	if errors.Is(h.lost, errDeadline) || !errors.As(h.lost, &refused) {
 		return printable(h.lost.Error())
@@ -229,7 +229,7 @@ func (h *holder) whyLost() string {
 		default:
 			text += e.How.String()
 		}
-		text += " at " + clock(e.At)
+		text += " at " + clockTime(e.At)
 	}
 	for _, l := range refused.HeldBy {
 		if l.Slot == h.grant.Slot {
@@ -242,7 +242,7 @@ func (h *holder) whyLost() string {
 // endLeftovers ends what is still running of the command's group, and of its
 // tree where the system can tell. What was asked to end with the command has
 // the rest of its grace, and may start what it needs for that.
-func (h *holder) endLeftovers(p *process, lost <-chan error) {
+func (h *heldRun) endLeftovers(p *process, lost <-chan error) {
 	names := p.leftovers()
 	if len(names) == 0 {
 		return
@@ -251,14 +251,14 @@ func (h *holder) endLeftovers(p *process, lost <-chan error) {
 	patience, asked := h.grace, !h.endBy.IsZero()
 	if asked {
 		patience = time.Until(h.endBy)
-		if h.lost != nil || h.first == syscall.SIGTERM {
-			p.groupWasAsked()
+		if h.lost != nil || h.firstSignal == syscall.SIGTERM {
+			p.markGroupAsked()
 		}
 	}
 	p.endLeftovers(patience, !asked, func() bool {
 		select {
 		case s := <-h.signals:
-			return slices.Contains(ending, s.(syscall.Signal))
+			return slices.Contains(endSignals, s.(syscall.Signal))
 		case h.lost = <-lost:
 			h.say("call-me: lost %s: %s", h.grant.Slot, h.whyLost())
 			return true
@@ -269,11 +269,11 @@ func (h *holder) endLeftovers(p *process, lost <-chan error) {
 }
 
 // code is what run exits with when the command has ended.
-func (h *holder) code(state *os.ProcessState) error {
+func (h *heldRun) code(state *os.ProcessState) error {
 	signal, signalled := deathSignal(state)
 	switch {
-	case signalled && h.first != 0:
-		return exitError(128 + int(h.first))
+	case signalled && h.firstSignal != 0:
+		return exitError(128 + int(h.firstSignal))
 	case signalled:
 		return exitError(128 + int(signal))
 	case state.ExitCode() == 0:
@@ -284,30 +284,30 @@ func (h *holder) code(state *os.ProcessState) error {
 
 // renew is one attempt. A refused key is read again: it may have been
 // changed while the command ran.
-func (h *holder) renew(ctx context.Context) error {
+func (h *heldRun) renew(ctx context.Context) error {
 	var lease leaseJSON
-	values := holdingID(h.asking.environment, h.grant.id)
-	values.Set("ttl", h.asking.ttl.String()) // whatever a renewal by the holder has made of it
+	values := requestSelector(h.options.environment, h.grant.id)
+	values.Set("ttl", h.options.ttl.String()) // whatever a renewal by the holder has made of it
 	err := h.client.do(ctx, "PUT", "/maybe", values, &lease)
 	if refusesKey(err) {
 		h.client.readKey()
 	}
 	if err == nil && lease.Fence != h.grant.Fence {
-		return errForeign
+		return errNotCallMe
 	}
 	return err
 }
 
-func (h *holder) tell(deadline time.Time) {
+func (h *heldRun) reportDeadline(deadline time.Time) {
 	h.until.Store(&deadline)
-	h.guardian.deadline(deadline)
+	h.watchdog.setDeadline(deadline)
 }
 
 // release gives the slot back. The lease goes on being renewed meanwhile. A
 // signal hurries it.
-func (h *holder) release() {
+func (h *heldRun) release() {
 	limit := releaseTime
-	if h.first != 0 {
+	if h.firstSignal != 0 {
 		limit = hurryTime
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -319,7 +319,7 @@ func (h *holder) release() {
 		case <-ctx.Done():
 		}
 	}()
-	err := h.client.end(ctx, h.asking.environment, h.grant.id)
+	err := h.client.end(ctx, h.options.environment, h.grant.id)
 	if errors.Is(err, errNotHeld) { // and no renewal had told us
 		h.lost = err
 		h.say("call-me: lost %s while %s ran: %s", h.grant.Slot, printable(h.argv[0]), h.whyLost())
@@ -327,16 +327,16 @@ func (h *holder) release() {
 	}
 	if err != nil {
 		h.say("call-me: could not release %s: %s; it comes free when its lease ends, in %s at the latest",
-			h.grant.Slot, printable(err.Error()), spell(h.asking.ttl))
+			h.grant.Slot, printable(err.Error()), durationText(h.options.ttl))
 		return
 	}
-	h.say("call-me: released %s, held for %s", h.grant.Slot, spell(time.Since(h.since)))
+	h.say("call-me: released %s, held for %s", h.grant.Slot, durationText(time.Since(h.since)))
 }
 
 // abandon tells the server that a lost lease is not needed any more. It is
 // over already, or soon.
-func (h *holder) abandon() {
+func (h *heldRun) abandon() {
 	ctx, cancel := context.WithTimeout(context.Background(), hurryTime)
 	defer cancel()
-	h.client.end(ctx, h.asking.environment, h.grant.id)
+	h.client.end(ctx, h.options.environment, h.grant.id)
 }

@@ -23,13 +23,13 @@ func (p *process) leftovers() []string {
 }
 
 // groupWasAsked notes that the group has had the signal.
-func (p *process) groupWasAsked() { p.asked = map[int]bool{p.pid(): true} }
+func (p *process) markGroupAsked() { p.asked = map[int]bool{p.pid(): true} }
 
 // bearing: macOS does not show the variables of other processes.
-func bearing(string) []int { return nil }
+func taggedProcesses(string) []int { return nil }
 
 // ourTree: see adoptOrphans.
-func ourTree() map[int]bool { return nil }
+func descendants() map[int]bool { return nil }
 
 // signalLeftovers asks the group once to end; SIGKILL goes out every time.
 func (p *process) signalLeftovers(s syscall.Signal) {

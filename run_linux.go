@@ -31,7 +31,7 @@ func (p *process) adoptOrphans() {
 	signal.Notify(ended, syscall.SIGCHLD)
 	go func() {
 		for range ended {
-			for p.bury() {
+			for p.reapOrphan() {
 			}
 		}
 	}()
@@ -39,12 +39,12 @@ func (p *process) adoptOrphans() {
 
 // bury reaps one ended child, and reports whether there was one that nobody
 // else reaps.
-func (p *process) bury() bool {
+func (p *process) reapOrphan() bool {
 	const all = 0 // P_ALL
 	var info [128]byte
 	_, _, err := syscall.Syscall6(syscall.SYS_WAITID, all, 0, uintptr(unsafe.Pointer(&info)), waitExited|waitNoHang|waitNoReap, 0, 0)
 	pid := int(*(*int32)(unsafe.Pointer(&info[8+unsafe.Sizeof(uintptr(0))]))) // si_pid is aligned as a pointer
-	if err != 0 || pid == 0 || pid == p.pid() || pid == guardianPID() {
+	if err != 0 || pid == 0 || pid == p.pid() || pid == watchdogPID() {
 		return false
 	}
 	_, waitErr := syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
@@ -52,7 +52,7 @@ func (p *process) bury() bool {
 }
 
 // A relative is a living process, as /proc/PID/stat has it.
-type relative struct {
+type processInfo struct {
 	pid, parent, group int
 	name               string
 }
@@ -60,23 +60,23 @@ type relative struct {
 // remaining lists the living processes of the command's group, and those
 // that left the group but not our tree; never ourselves or a guardian, nor
 // what was there before the command.
-func (p *process) remaining() []relative {
-	all := relatives()
-	var found []relative
+func (p *process) remaining() []processInfo {
+	all := processTable()
+	var found []processInfo
 	for _, r := range all {
-		if r.pid != p.pid() && (r.group == p.pid() || p.descends(all, r)) && !isGuardian(r.pid) {
+		if r.pid != p.pid() && (r.group == p.pid() || p.isDescendant(all, r)) && !isWatchdog(r.pid) {
 			found = append(found, r)
 		}
 	}
-	slices.SortFunc(found, func(a, b relative) int { return a.pid - b.pid })
+	slices.SortFunc(found, func(a, b processInfo) int { return a.pid - b.pid })
 	return found
 }
 
 // relatives are all living processes, by their numbers.
-func relatives() map[int]relative {
-	all := map[int]relative{}
+func processTable() map[int]processInfo {
+	all := map[int]processInfo{}
 	for _, pid := range allPIDs() {
-		if r, alive := readRelative(pid); alive {
+		if r, alive := readProcess(pid); alive {
 			all[pid] = r
 		}
 	}
@@ -94,9 +94,9 @@ func allPIDs() (pids []int) {
 }
 
 // descends reports whether a process is of our tree, the guardian's aside.
-func (p *process) descends(all map[int]relative, r relative) bool {
+func (p *process) isDescendant(all map[int]processInfo, r processInfo) bool {
 	for range len(all) {
-		if r.pid == guardianPID() || p.prior[r.pid] {
+		if r.pid == watchdogPID() || p.prior[r.pid] {
 			return false
 		}
 		if r.parent == os.Getpid() {
@@ -113,16 +113,16 @@ func (p *process) descends(all map[int]relative, r relative) bool {
 
 // isGuardian reports whether a process is one, also another call-me's: it ends
 // by itself, when it has given its slot back.
-func isGuardian(pid int) bool {
+func isWatchdog(pid int) bool {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return string(line) == "call-me\x00"+guardianCommand+"\x00"
+	return string(line) == "call-me\x00"+watchdogCommand+"\x00"
 }
 
 // ourTree is what descends from us now, but for the guardian.
-func ourTree() map[int]bool {
-	all, tree := relatives(), map[int]bool{}
+func descendants() map[int]bool {
+	all, tree := processTable(), map[int]bool{}
 	for _, r := range all {
-		if new(process).descends(all, r) {
+		if new(process).isDescendant(all, r) {
 			tree[r.pid] = true
 		}
 	}
@@ -131,15 +131,15 @@ func ourTree() map[int]bool {
 
 // bearing lists the living processes that have a command's mark among their
 // variables, but no guardian: also what has left the group and lost its parent.
-func bearing(mark string) (pids []int) {
+func taggedProcesses(mark string) (pids []int) {
 	if mark == "" {
 		return nil
 	}
 	for _, pid := range allPIDs() {
 		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		for variable := range bytes.SplitSeq(text, []byte{0}) {
-			marks, found := bytes.CutPrefix(variable, []byte(marksVariable+"="))
-			if found && bytes.Contains(marks, []byte(mark)) && !isGuardian(pid) {
+			marks, found := bytes.CutPrefix(variable, []byte(runTagsVariable+"="))
+			if found && bytes.Contains(marks, []byte(mark)) && !isWatchdog(pid) {
 				pids = append(pids, pid)
 			}
 		}
@@ -148,7 +148,7 @@ func bearing(mark string) (pids []int) {
 }
 
 // groupWasAsked notes that the group has had the signal.
-func (p *process) groupWasAsked() {
+func (p *process) markGroupAsked() {
 	p.asked = map[int]bool{}
 	for _, r := range p.remaining() {
 		p.asked[r.pid] = r.group == p.pid()
@@ -157,19 +157,19 @@ func (p *process) groupWasAsked() {
 
 // readRelative reads "PID (NAME) STATE PARENT GROUP ..."; NAME may have
 // anything in it.
-func readRelative(pid int) (relative, bool) {
+func readProcess(pid int) (processInfo, bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
 	if err != nil || open < 0 || end < open {
-		return relative{}, false
+		return processInfo{}, false
 	}
 	fields := strings.Fields(string(stat[end+1:]))
 	if len(fields) < 3 || fields[0] == "Z" || fields[0] == "X" {
-		return relative{}, false
+		return processInfo{}, false
 	}
 	parent, _ := strconv.Atoi(fields[1])
 	group, _ := strconv.Atoi(fields[2])
-	return relative{pid, parent, group, string(stat[open+1 : end])}, true
+	return processInfo{pid, parent, group, string(stat[open+1 : end])}, true
 }
 
 // leftovers names what is still running: "sleep (123)".

@@ -7,7 +7,7 @@ import (
 )
 
 func TestWhyALeaseIsLostIsTheLastRefusalAndNoGuess(t *testing.T) {
-	h := &holder{lost: fmt.Errorf("%w: %w", errDeadline, &apiError{refusalJSON{Code: 503, Message: "the server's disk is full"}})}
+	h := &heldRun{lost: fmt.Errorf("%w: %w", errDeadline, &apiError{errorJSON{Code: 503, Message: "the server's disk is full"}})}
 	if got := h.whyLost(); !strings.HasPrefix(got, errDeadline.Error()) || !strings.Contains(got, "disk is full") {
 		t.Error(got)
 	}

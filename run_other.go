@@ -15,14 +15,14 @@ import (
 )
 
 var (
-	ending    = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}
-	forwarded = []os.Signal{os.Interrupt, syscall.SIGTERM}
+	endSignals       = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}
+	forwardedSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
 )
 
 type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
-	moods chan mood // of which this system tells none
+	cmd    *exec.Cmd
+	ended  chan struct{}
+	states chan childState // of which this system tells none
 }
 
 func startProcess(path string, argv, env []string, known func(int)) (*process, error) {
@@ -56,33 +56,33 @@ func (p *process) leftovers() []string { return nil }
 
 func (p *process) endLeftovers(time.Duration, bool, func() bool) {}
 
-func (p *process) groupWasAsked() {}
+func (p *process) markGroupAsked() {}
 
 func (p *process) reap() *os.ProcessState { return p.cmd.ProcessState }
 
 func deathSignal(*os.ProcessState) (syscall.Signal, bool) { return 0, false }
 
 const (
-	guardianCommand = "guardian"
+	watchdogCommand = "guardian"
 	gateCommand     = "gate"
 )
 
 func gate(string, []string) int { return exitOwnFailure }
 
-type order struct{}
+type watchdogConfig struct{}
 
-func (h *holder) guardianOrder(time.Duration) order { return order{} }
+func (h *heldRun) watchdogConfig(time.Duration) watchdogConfig { return watchdogConfig{} }
 
-type guardian struct{}
+type watchdog struct{}
 
-func startGuardian(order) (*guardian, error) { return &guardian{}, nil }
+func startWatchdog(watchdogConfig) (*watchdog, error) { return &watchdog{}, nil }
 
-func (*guardian) deadline(time.Time) {}
+func (*watchdog) setDeadline(time.Time) {}
 
-func (*guardian) watch(int) {}
+func (*watchdog) setGroup(int) {}
 
-func (*guardian) stopWatching() {}
+func (*watchdog) clearGroup() {}
 
-func (*guardian) dismiss() {}
+func (*watchdog) dismiss() {}
 
-func standGuard(io.Reader) {}
+func runWatchdog(io.Reader) {}

@@ -19,38 +19,38 @@ const maxMargin = 2 * time.Second
 var errDeadline = errors.New("the server could not be asked to renew the lease in time")
 
 // A tenure keeps one lease. The fields are set once, before keep.
-type tenure struct {
-	ttl   time.Duration
-	grace time.Duration                   // how long the command may take to end when it must
-	renew func(ctx context.Context) error // one attempt; errNotHeld: it is lost; other errors: try again
-	told  func(deadline time.Time)        // hears each new deadline
+type renewer struct {
+	ttl        time.Duration
+	grace      time.Duration                   // how long the command may take to end when it must
+	renew      func(ctx context.Context) error // one attempt; errNotHeld: it is lost; other errors: try again
+	onDeadline func(deadline time.Time)        // hears each new deadline
 }
 
 // shortGrace is the part of the grace that a lost lease leaves: at most a
 // quarter of the ttl.
-func (t *tenure) shortGrace() time.Duration { return min(t.grace, t.ttl/4) }
+func (t *renewer) shortGrace() time.Duration { return min(t.grace, t.ttl/4) }
 
 // attemptTime is how long an attempt may take: half of what is left, so that
 // there is time for another one.
-func (t *tenure) attemptTime(left time.Duration) time.Duration {
+func (t *renewer) attemptTime(left time.Duration) time.Duration {
 	return min(callTime, max(left/2, t.ttl/10))
 }
 
 // deadline is when the command must be told to end, if the last renewal that
 // succeeded was sent then: so early that it is dead when the lease is over.
-func (t *tenure) deadline(sent time.Time) time.Time {
+func (t *renewer) deadline(sent time.Time) time.Time {
 	return sent.Add(t.ttl - t.shortGrace() - min(maxMargin, t.ttl/10))
 }
 
 // passed reports whether a time is over, by the monotonic clock or by the
 // wall clock: while a machine is suspended only the latter goes on.
-func passed(t, now time.Time) bool {
+func isPast(t, now time.Time) bool {
 	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
 }
 
 // earlier makes a deadline of both clocks out of a wall time and what is left
 // until then.
-func earlier(wall time.Time, left time.Duration) time.Time {
+func deadlineFrom(wall time.Time, left time.Duration) time.Time {
 	now := time.Now()
 	return now.Add(min(left, wall.Sub(now.Round(0))))
 }
@@ -58,7 +58,7 @@ func earlier(wall time.Time, left time.Duration) time.Time {
 // keep renews the lease, whose time counts from sent, until ctx ends; then it
 // returns nil. Otherwise it returns why the lease must be taken as lost: an
 // error that is errNotHeld, or errDeadline.
-func (t *tenure) keep(ctx context.Context, sent time.Time) error {
+func (t *renewer) run(ctx context.Context, sent time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ticker := time.NewTicker(min(time.Second, t.ttl/20))
@@ -70,7 +70,7 @@ func (t *tenure) keep(ctx context.Context, sent time.Time) error {
 		failures int
 		last     error // of the last attempt
 	)
-	t.told(t.deadline(sent))
+	t.onDeadline(t.deadline(sent))
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,7 +82,7 @@ func (t *tenure) keep(ctx context.Context, sent time.Time) error {
 			case err == nil:
 				sent, failures = started, 0
 				next = sent.Add(t.ttl / 3)
-				t.told(t.deadline(sent))
+				t.onDeadline(t.deadline(sent))
 			case errors.Is(err, errNotHeld):
 				return err
 			default:
@@ -92,12 +92,12 @@ func (t *tenure) keep(ctx context.Context, sent time.Time) error {
 		}
 		now := time.Now()
 		switch {
-		case passed(t.deadline(sent), now):
+		case isPast(t.deadline(sent), now):
 			if last != nil {
 				return fmt.Errorf("%w: %w", errDeadline, last)
 			}
 			return errDeadline
-		case attempt == nil && passed(next, now):
+		case attempt == nil && isPast(next, now):
 			attempt, started = make(chan error, 1), now
 			limit := t.attemptTime(t.deadline(sent).Sub(now))
 			go func(result chan<- error) {

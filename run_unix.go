@@ -22,18 +22,18 @@ import (
 // forwarded are the signals that are passed on to the command, ending those
 // that ask it to end.
 var (
-	ending    = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
-	forwarded = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
+	endSignals       = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
+	forwardedSignals = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2}
 )
 
 // A process is the command, the leader of its own process group.
 type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when it has ended; it is not reaped yet
-	tty   *os.File      // of which the group is the foreground group; nil: none
-	moods chan mood     // that it was stopped, or goes on
-	asked map[int]bool  // leftovers that were asked to end
-	prior map[int]bool  // what was of our tree before: of the shell that became us by exec
+	cmd    *exec.Cmd
+	ended  chan struct{}   // closed when it has ended; it is not reaped yet
+	tty    *os.File        // of which the group is the foreground group; nil: none
+	states chan childState // that it was stopped, or goes on
+	asked  map[int]bool    // leftovers that were asked to end
+	prior  map[int]bool    // what was of our tree before: of the shell that became us by exec
 }
 
 // startProcess starts a command with our stdin, stdout and stderr. Where we
@@ -41,7 +41,7 @@ type process struct {
 // are its own. It does not begin to run before known has returned, which is
 // given its number: see gate.
 func startProcess(path string, argv, env []string, known func(pid int)) (*process, error) {
-	p := &process{ended: make(chan struct{}), moods: make(chan mood, 8), prior: ourTree()}
+	p := &process{ended: make(chan struct{}), states: make(chan childState, 8), prior: descendants()}
 	self, err := ownBinary()
 	if err != nil {
 		return nil, err
@@ -136,7 +136,7 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 // hear that it is to end.
 func (p *process) signal(s syscall.Signal) {
 	syscall.Kill(-p.pid(), s)
-	for _, e := range append(ending, syscall.SIGKILL) {
+	for _, e := range append(endSignals, syscall.SIGKILL) {
 		if s == e {
 			syscall.Kill(-p.pid(), syscall.SIGCONT)
 		}
@@ -153,8 +153,8 @@ func (p *process) foreground(group int) {
 // What waitid tells of a child, siginfo's si_code, the same on Linux and
 // Darwin.
 const (
-	childStopped   = 5
-	childContinued = 6
+	siStopped   = 5
+	siContinued = 6
 )
 
 // Options of waitid; syscall has not all of them.
@@ -174,14 +174,14 @@ func (p *process) watch() {
 		case err == syscall.EINTR:
 		case err != 0:
 			return
-		case code == childStopped:
+		case code == siStopped:
 			p.waitid(waitStopped | waitNoHang)
 			p.foreground(syscall.Getpgrp())
-			p.tell(stopped)
-		case code == childContinued:
+			p.report(stateStopped)
+		case code == siContinued:
 			p.waitid(waitContinued | waitNoHang)
 			p.foreground(p.pid())
-			p.tell(continued)
+			p.report(stateContinued)
 		default:
 			return
 		}
@@ -189,9 +189,9 @@ func (p *process) watch() {
 }
 
 // tell never waits: who is not listened to any more need not be heard.
-func (p *process) tell(m mood) {
+func (p *process) report(m childState) {
 	select {
-	case p.moods <- m:
+	case p.states <- m:
 	default:
 	}
 }

@@ -21,44 +21,44 @@ import (
 )
 
 // guardianCommand is the hidden command that a guardian runs.
-const guardianCommand = "guardian"
+const watchdogCommand = "guardian"
 
 // killTime is how long the group may take to end when call-me was killed.
 const killTime = 500 * time.Millisecond
 
 // An order is what a guardian begins with.
-type order struct {
+type watchdogConfig struct {
 	Base        string
 	Keys        KeyConfig
 	CAFile      string
 	Environment string
 	ID          string
 	Grace       time.Duration // between SIGTERM and SIGKILL at the deadline
-	Mark        string        // of the command; empty: what has left its group is left alone
+	Tag         string        // of the command; empty: what has left its group is left alone
 }
 
 // A word is what call-me says to its guardian.
-type word struct {
-	Order    *order        `json:",omitempty"`
-	Deadline time.Time     `json:",omitzero"`  // by the wall clock
-	Left     time.Duration `json:",omitempty"` // until then, by the monotonic clock
-	Group    *int          `json:",omitempty"` // to end; 0: none any more
-	Done     bool          `json:",omitempty"` // the slot is released
+type watchdogMessage struct {
+	Config   *watchdogConfig `json:",omitempty"`
+	Deadline time.Time       `json:",omitzero"`  // by the wall clock
+	Left     time.Duration   `json:",omitempty"` // until then, by the monotonic clock
+	Group    *int            `json:",omitempty"` // to end; 0: none any more
+	Done     bool            `json:",omitempty"` // the slot is released
 }
 
-func (h *holder) guardianOrder(grace time.Duration) order {
-	o := order{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile, Environment: h.asking.environment, ID: h.grant.id, Grace: grace}
+func (h *heldRun) watchdogConfig(grace time.Duration) watchdogConfig {
+	o := watchdogConfig{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile, Environment: h.options.environment, ID: h.grant.id, Grace: grace}
 	if !h.leaveRunning {
-		o.Mark = h.mark
+		o.Tag = h.tag
 	}
 	return o
 }
 
 // A guardian is the process, as call-me sees it. When it dies, another takes
 // its place, and is told all that the first one knew.
-type guardian struct {
+type watchdog struct {
 	mu        sync.Mutex
-	order     order
+	config    watchdogConfig
 	cmd       *exec.Cmd
 	pipe      io.WriteCloser
 	until     time.Time
@@ -67,28 +67,28 @@ type guardian struct {
 }
 
 // theGuardian is the one that runs; there is never more than one.
-var theGuardian struct {
+var currentWatchdog struct {
 	mu  sync.Mutex
 	pid int
 }
 
-func guardianPID() int {
-	theGuardian.mu.Lock()
-	defer theGuardian.mu.Unlock()
-	return theGuardian.pid
+func watchdogPID() int {
+	currentWatchdog.mu.Lock()
+	defer currentWatchdog.mu.Unlock()
+	return currentWatchdog.pid
 }
 
-func startGuardian(o order) (*guardian, error) {
-	g := &guardian{order: o}
+func startWatchdog(o watchdogConfig) (*watchdog, error) {
+	g := &watchdog{config: o}
 	return g, g.start()
 }
 
-func (g *guardian) start() error {
+func (g *watchdog) start() error {
 	self, err := ownBinary()
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, guardianCommand) // #nosec G204 -- it is this very program
+	cmd := exec.Command(self, watchdogCommand) // #nosec G204 -- it is this very program
 	cmd.Args[0] = "call-me"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	pipe, err := cmd.StdinPipe()
@@ -98,17 +98,17 @@ func (g *guardian) start() error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	theGuardian.mu.Lock()
-	theGuardian.pid = cmd.Process.Pid
-	theGuardian.mu.Unlock()
+	currentWatchdog.mu.Lock()
+	currentWatchdog.pid = cmd.Process.Pid
+	currentWatchdog.mu.Unlock()
 	g.cmd, g.pipe = cmd, pipe
-	g.say(word{Order: &g.order})
-	go g.replace(cmd)
+	g.send(watchdogMessage{Config: &g.config})
+	go g.restart(cmd)
 	return nil
 }
 
 // replace starts another guardian when this one ends too early.
-func (g *guardian) replace(cmd *exec.Cmd) {
+func (g *watchdog) restart(cmd *exec.Cmd) {
 	cmd.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -117,13 +117,13 @@ func (g *guardian) replace(cmd *exec.Cmd) {
 	}
 	time.Sleep(50 * time.Millisecond) // not in a tight circle, if it cannot live
 	if g.start() == nil {
-		g.say(word{Deadline: g.until.Round(0), Left: time.Until(g.until), Group: &g.group})
+		g.send(watchdogMessage{Deadline: g.until.Round(0), Left: time.Until(g.until), Group: &g.group})
 	}
 }
 
 // say writes one word. When the guardian is dead it is lost; the next one is
 // told again.
-func (g *guardian) say(w word) {
+func (g *watchdog) send(w watchdogMessage) {
 	line, err := json.Marshal(w)
 	if err == nil {
 		g.pipe.Write(append(line, '\n'))
@@ -131,46 +131,46 @@ func (g *guardian) say(w word) {
 }
 
 // deadline tells until when the command may run.
-func (g *guardian) deadline(t time.Time) {
+func (g *watchdog) setDeadline(t time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.until = t
-	g.say(word{Deadline: t.Round(0), Left: time.Until(t)})
+	g.send(watchdogMessage{Deadline: t.Round(0), Left: time.Until(t)})
 }
 
 // watch tells which group is the command's.
-func (g *guardian) watch(group int) {
+func (g *watchdog) setGroup(group int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.group = group
-	g.say(word{Group: &group})
+	g.send(watchdogMessage{Group: &group})
 }
 
-func (g *guardian) stopWatching() { g.watch(0) }
+func (g *watchdog) clearGroup() { g.setGroup(0) }
 
 // dismiss ends the guardian; it does nothing any more.
-func (g *guardian) dismiss() {
+func (g *watchdog) dismiss() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.dismissed = true
-	g.say(word{Done: true})
+	g.send(watchdogMessage{Done: true})
 	g.pipe.Close()
 }
 
 // standGuard is the guardian's life: it ends with its work, or when it is
 // dismissed.
-func standGuard(in io.Reader) {
-	words := make(chan word)
+func runWatchdog(in io.Reader) {
+	words := make(chan watchdogMessage)
 	go func() {
 		defer close(words)
 		for lines := bufio.NewScanner(in); lines.Scan(); {
-			var w word
+			var w watchdogMessage
 			if json.Unmarshal(lines.Bytes(), &w) == nil {
 				words <- w
 			}
 		}
 	}()
-	var o order
+	var o watchdogConfig
 	var until time.Time
 	group := 0
 	ticker := time.NewTicker(100 * time.Millisecond)
@@ -180,23 +180,23 @@ func standGuard(in io.Reader) {
 		case w, open := <-words:
 			switch {
 			case !open:
-				endGroup(group, o.Mark, killTime)
+				endGroup(group, o.Tag, killTime)
 				o.release()
 				return
 			case w.Done:
 				return
-			case w.Order != nil:
-				o = *w.Order
+			case w.Config != nil:
+				o = *w.Config
 			}
 			if w.Group != nil {
 				group = *w.Group
 			}
 			if !w.Deadline.IsZero() {
-				until = earlier(w.Deadline, w.Left)
+				until = deadlineFrom(w.Deadline, w.Left)
 			}
 		case now := <-ticker.C:
-			if !until.IsZero() && passed(until, now) {
-				endGroup(group, o.Mark, o.Grace)
+			if !until.IsZero() && isPast(until, now) {
+				endGroup(group, o.Tag, o.Grace)
 				o.release()
 				return
 			}
@@ -216,7 +216,7 @@ func endGroup(group int, mark string, grace time.Duration) {
 			syscall.Kill(pid, s)
 		}
 	}
-	others := bearing(mark)
+	others := taggedProcesses(mark)
 	others = slices.DeleteFunc(others, func(pid int) bool {
 		of, err := syscall.Getpgid(pid)
 		return err == nil && of == group // it has the signal of its group
@@ -225,7 +225,7 @@ func endGroup(group int, mark string, grace time.Duration) {
 	signal(syscall.SIGCONT, others)
 	gone := 0 // who is just becoming another program has no variables: one look is not enough
 	for end := time.Now().Add(grace); gone < 2 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if gone++; syscall.Kill(-group, 0) == nil || len(bearing(mark)) > 0 {
+		if gone++; syscall.Kill(-group, 0) == nil || len(taggedProcesses(mark)) > 0 {
 			gone = 0
 		}
 	}
@@ -233,7 +233,7 @@ func endGroup(group int, mark string, grace time.Duration) {
 		if gone >= 2 {
 			return
 		}
-		others = bearing(mark)
+		others = taggedProcesses(mark)
 		if gone++; len(others) > 0 {
 			gone = 0
 		}
@@ -244,8 +244,8 @@ func endGroup(group int, mark string, grace time.Duration) {
 
 // release gives the slot back, when the server can be reached within a
 // minute. Otherwise its lease ends by itself.
-func (o order) release() {
-	c, err := newClient(clientConfig{KeyConfig: o.Keys, CAFile: o.CAFile, Host: host(o.Base)})
+func (o watchdogConfig) release() {
+	c, err := newClient(clientConfig{KeyConfig: o.Keys, CAFile: o.CAFile, Host: serverURL(o.Base)})
 	if err != nil {
 		return
 	}

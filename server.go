@@ -25,7 +25,7 @@ const answerTime = 10 * time.Second
 // A server answers HTTP calls from a keeper.
 type server struct {
 	keeper     *keeper
-	declared   environments
+	declared   declaredEnvironments
 	defaultTTL time.Duration
 	log        *slog.Logger
 	metrics    *metrics
@@ -42,33 +42,33 @@ func (s *server) routes() http.Handler {
 	route := func(path string, methods map[string]handler) {
 		name := strings.TrimSuffix(path, "{$}")
 		for method, h := range methods {
-			mux.Handle(method+" "+path, s.answering(name, h)) // GET serves HEAD too
+			mux.Handle(method+" "+path, s.handle(name, h)) // GET serves HEAD too
 		}
-		mux.Handle(path, s.answering(name, s.keyed(notAllowed(methods))))
+		mux.Handle(path, s.handle(name, s.withKey(notAllowed(methods))))
 	}
 	get := func(path string, h handler) { route(path, map[string]handler{http.MethodGet: h}) }
 	route("/maybe", map[string]handler{
-		http.MethodGet:    s.keyed(s.check),
-		http.MethodPost:   s.keyed(s.request),
-		http.MethodPut:    s.keyed(s.renew),
-		http.MethodDelete: s.keyed(s.release),
+		http.MethodGet:    s.withKey(s.check),
+		http.MethodPost:   s.withKey(s.request),
+		http.MethodPut:    s.withKey(s.renew),
+		http.MethodDelete: s.withKey(s.release),
 	})
-	get("/environments", s.keyed(s.environments))
-	get("/history", s.keyed(s.history))
-	get("/events", s.keyed(s.events))
-	get("/backup", s.keyed(s.backup))
+	get("/environments", s.withKey(s.environments))
+	get("/history", s.withKey(s.history))
+	get("/events", s.withKey(s.events))
+	get("/backup", s.withKey(s.backup))
 	get("/healthz", s.health)
-	get("/{$}", s.keyed(s.page))
-	get("/page.css", s.keyed(asset("page.css", "text/css; charset=utf-8")))
-	get("/page.js", s.keyed(asset("page.js", "text/javascript; charset=utf-8")))
-	get("/events.js", s.keyed(asset("events.js", "text/javascript; charset=utf-8")))
-	get("/openapi.yaml", s.keyed(asset("openapi.yaml", "application/yaml")))
-	get("/metrics", s.keyed(s.metricsHandler()))
-	notFound := s.answering("other", s.keyed(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
+	get("/{$}", s.withKey(s.page))
+	get("/page.css", s.withKey(serveAsset("page.css", "text/css; charset=utf-8")))
+	get("/page.js", s.withKey(serveAsset("page.js", "text/javascript; charset=utf-8")))
+	get("/events.js", s.withKey(serveAsset("events.js", "text/javascript; charset=utf-8")))
+	get("/openapi.yaml", s.withKey(serveAsset("openapi.yaml", "application/yaml")))
+	get("/metrics", s.withKey(s.metricsHandler()))
+	notFound := s.handle("other", s.withKey(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
 	mux.Handle("/", notFound)
 
 	guard := http.NewCrossOriginProtection()
-	guard.SetDenyHandler(s.answering("cross-origin", func(http.ResponseWriter, *http.Request) error {
+	guard.SetDenyHandler(s.handle("cross-origin", func(http.ResponseWriter, *http.Request) error {
 		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
 	}))
 	return guard.Handler(withoutRedirects(mux, notFound))
@@ -93,7 +93,7 @@ type handler func(http.ResponseWriter, *http.Request) error
 
 // answering turns a handler's error into its answer, and counts it under the
 // route's name.
-func (s *server) answering(route string, h handler) http.Handler {
+func (s *server) handle(route string, h handler) http.Handler {
 	return http.HandlerFunc(func(to http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 { // also where nobody reads the body: net/http does, in the end
 			http.NewResponseController(to).SetReadDeadline(time.Now().Add(bodyTime))
@@ -104,18 +104,18 @@ func (s *server) answering(route string, h handler) http.Handler {
 		w := &codeWriter{to, http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
-				s.refuse(w, r, fmt.Errorf("panic at %s: %v", whereabouts(), p))
+				s.respondError(w, r, fmt.Errorf("panic at %s: %v", stackLines(), p))
 			}
-			s.metrics.answered(route, r.Method, w.code)
+			s.metrics.responded(route, r.Method, w.code)
 		}()
 		if err := h(w, r); err != nil {
-			s.refuse(w, r, err)
+			s.respondError(w, r, err)
 		}
 	})
 }
 
 // whereabouts names the lines of call-me that were being run, innermost first.
-func whereabouts() string {
+func stackLines() string {
 	pcs := make([]uintptr, 50)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
 	var lines []string
@@ -130,27 +130,27 @@ func whereabouts() string {
 
 // caller is who the call is made as, unless it says otherwise: the user name
 // of HTTP Basic; empty: nobody.
-func caller(r *http.Request) string {
+func basicUser(r *http.Request) string {
 	user, _, _ := r.BasicAuth()
 	return user
 }
 
 // check answers whether a POST would be granted now.
 func (s *server) check(w http.ResponseWriter, r *http.Request) error {
-	q, name, err := s.read(w, r)
+	q, name, err := s.readCall(w, r)
 	if err != nil {
 		return err
 	}
-	open, err := s.keeper.open(name)
+	open, err := s.keeper.isOpen(name)
 	switch {
 	case err != nil:
 		return s.undeclared(name)
 	case q.plain():
-		return writeEmpty(w, allowed(open, http.StatusOK))
+		return writeEmpty(w, status2019(open, http.StatusOK))
 	}
 	v, err := s.keeper.view(name)
 	if err == nil && !open {
-		err = refusal{name: name, answer: answer{outcome: outcome{err: errNoSlot}, held: v.leases}}
+		err = replyError{name: name, reply: reply{result: result{err: errNoSlot}, held: v.leases}}
 	}
 	if err != nil {
 		return err
@@ -160,11 +160,11 @@ func (s *server) check(w http.ResponseWriter, r *http.Request) error {
 
 // request asks for a slot, and with wait stays in line for it.
 func (s *server) request(w http.ResponseWriter, r *http.Request) error {
-	q, name, err := s.read(w, r)
+	q, name, err := s.readCall(w, r)
 	if err != nil {
 		return err
 	}
-	asked, errRequest := q.request(caller(r), s.defaultTTL)
+	asked, errRequest := q.request(basicUser(r), s.defaultTTL)
 	wait, waits, errWait := q.wait()
 	claim, _, errClaim := q.ttl("claim")
 	if err := cmp.Or(errRequest, errWait, errClaim); err != nil {
@@ -174,31 +174,31 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	if !waits {
 		return s.answerRequest(w, q, c, s.keeper.ask(c))
 	}
-	ctx, end := s.keys.while(r.Context(), keySumOf(r))
+	ctx, end := s.keys.watch(r.Context(), keySumOf(r))
 	defer end()
-	a := s.keeper.askForSlot(ctx, c, wait)
+	a := s.keeper.requestSlot(ctx, c, wait)
 	switch {
 	case a.lease != nil && asked.id == "" && connectionFor(r).hasLeft():
-		a = s.keeper.gone(c)
+		a = s.keeper.callerGone(c)
 	case errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey):
 		a.err = errKey
 	}
 	return s.answerRequest(w, q, c, a)
 }
 
-func (s *server) answerRequest(w http.ResponseWriter, q query, c *call, a answer) error {
+func (s *server) answerRequest(w http.ResponseWriter, q query, c *call, a reply) error {
 	switch {
 	case errors.Is(a.err, errKey):
 		return errKey // it says nothing else
 	case q.plain() && (a.err == nil || errors.Is(a.err, errNoSlot)):
-		return writeEmpty(w, allowed(a.err == nil, http.StatusCreated))
+		return writeEmpty(w, status2019(a.err == nil, http.StatusCreated))
 	}
 	if a.err != nil {
-		return refusal{name: c.environment, answer: a}
+		return replyError{name: c.environment, reply: a}
 	}
 	lease := leaseToJSON(c.environment, a.lease, time.Now())
 	if len(s.declared.names) == 0 {
-		lease.Similar = foreign(s.keeper.similar(c.environment))
+		lease.Similar = untrusted(s.keeper.similar(c.environment))
 	}
 	return writeJSON(w, http.StatusCreated, lease)
 }
@@ -206,11 +206,11 @@ func (s *server) answerRequest(w http.ResponseWriter, q query, c *call, a answer
 // renew extends a lease.
 func (s *server) renew(w http.ResponseWriter, r *http.Request) error {
 	arrived := time.Now()
-	q, name, err := s.read(w, r)
+	q, name, err := s.readCall(w, r)
 	if err != nil {
 		return err
 	}
-	selected, errSelector := q.selector(caller(r))
+	selected, errSelector := q.selector(basicUser(r))
 	ttl, hasTTL, errTTL := q.ttl("ttl")
 	if err := cmp.Or(errSelector, errTTL); err != nil {
 		return err
@@ -220,44 +220,44 @@ func (s *server) renew(w http.ResponseWriter, r *http.Request) error {
 	}
 	a := s.keeper.ask(&call{kind: callRenew, environment: name, renewal: renewal{selector: selected, ttl: ttl, hasTTL: hasTTL, at: arrived}})
 	if a.err != nil {
-		return refusal{name: name, answer: a}
+		return replyError{name: name, reply: a}
 	}
 	return writeJSON(w, http.StatusOK, leaseToJSON(name, a.lease, time.Now()))
 }
 
 // release ends a lease or a place in the line.
 func (s *server) release(w http.ResponseWriter, r *http.Request) error {
-	q, name, err := s.read(w, r)
+	q, name, err := s.readCall(w, r)
 	if err != nil {
 		return err
 	}
-	selected, errSelector := q.selector(caller(r))
+	selected, errSelector := q.selector(basicUser(r))
 	force, errForce := q.force()
 	if err := cmp.Or(errSelector, errForce); err != nil {
 		return err
 	}
-	d := departure{selector: selected, plain: q.plain(), force: force}
+	d := releaseRequest{selector: selected, is2019: q.plain(), force: force}
 	switch {
 	case force && selected.id != "":
 		return fmt.Errorf("%w: id and force exclude each other: an id ends its own lease", errParameter)
 	case force:
 		d.by, d.from, d.holder = selected.holder, s.trusted.address(r).String(), ""
-	case !d.plain && selected.id == "" && selected.holder == "":
+	case !d.is2019 && selected.id == "" && selected.holder == "":
 		return fmt.Errorf("%w: id, holder or force is required", errParameter)
 	}
 	if err := s.checkForced(name, d); err != nil {
 		return err
 	}
-	a := s.keeper.ask(&call{kind: callRelease, environment: name, departure: d})
+	a := s.keeper.ask(&call{kind: callRelease, environment: name, release: d})
 	if a.err != nil {
-		return refusal{name: name, answer: a}
+		return replyError{name: name, reply: a}
 	}
 	return writeEmpty(w, http.StatusNoContent)
 }
 
 // checkForced refuses a forced release of a slot that there is not: that it is
 // free would be true, and not what the caller wants to hear.
-func (s *server) checkForced(name string, d departure) error {
+func (s *server) checkForced(name string, d releaseRequest) error {
 	if !d.force || d.slot == "" {
 		return nil
 	}
@@ -308,14 +308,14 @@ func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
 // health answers 200 while the disk takes what is stored.
 func (s *server) health(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Connection", "close") // it needs no key, and must not keep a connection
-	if !s.keeper.healthy.Load() {
+	if !s.keeper.isHealthy.Load() {
 		return fmt.Errorf("%w: storing fails", errUnavailable)
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
 // read returns what the call has sent and the environment that it names.
-func (s *server) read(w http.ResponseWriter, r *http.Request) (query, string, error) {
+func (s *server) readCall(w http.ResponseWriter, r *http.Request) (query, string, error) {
 	q, err := readQuery(w, r)
 	if err != nil {
 		return nil, "", err

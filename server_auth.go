@@ -36,12 +36,12 @@ func keySumOf(r *http.Request) keySum {
 type keyring struct {
 	sums atomic.Pointer[[]keySum]
 
-	mu      sync.Mutex
-	bearers map[*bearer]bool // who waits
+	mu   sync.Mutex
+	uses map[*keyUse]bool // who waits
 }
 
 // A bearer is a call that waits, and must not outlive its key.
-type bearer struct {
+type keyUse struct {
 	sum    keySum
 	refuse context.CancelCauseFunc
 }
@@ -55,7 +55,7 @@ func (k *keyring) set(keys []string) {
 	k.sums.Store(&sums)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for b := range k.bearers {
+	for b := range k.uses {
 		if !k.has(b.sum) {
 			b.refuse(errKey)
 		}
@@ -73,29 +73,29 @@ func (k *keyring) has(sum keySum) bool {
 }
 
 // lets reports whether the call shows a key.
-func (k *keyring) lets(r *http.Request) bool {
+func (k *keyring) accepts(r *http.Request) bool {
 	sent, err := sentKey(r)
 	return k.has(sha256.Sum256([]byte(sent))) && err == nil
 }
 
 // while returns a context that ends with parent, and with the cause errKey
 // as soon as the key is taken away. Call end when it is over.
-func (k *keyring) while(parent context.Context, key keySum) (ctx context.Context, end func()) {
+func (k *keyring) watch(parent context.Context, key keySum) (ctx context.Context, end func()) {
 	ctx, refuse := context.WithCancelCause(parent)
-	b := &bearer{key, refuse}
+	b := &keyUse{key, refuse}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.bearers == nil {
-		k.bearers = map[*bearer]bool{}
+	if k.uses == nil {
+		k.uses = map[*keyUse]bool{}
 	}
-	if k.bearers[b] = true; !k.has(b.sum) { // it went since the call came in
+	if k.uses[b] = true; !k.has(b.sum) { // it went since the call came in
 		refuse(errKey)
 	}
 	return ctx, func() {
 		refuse(nil)
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		delete(k.bearers, b)
+		delete(k.uses, b)
 	}
 }
 
@@ -124,15 +124,15 @@ func sentKey(r *http.Request) (string, error) {
 
 // showsNoKey tells who has yet to show one, as a browser does first, from
 // those who try.
-func showsNoKey(r *http.Request) bool {
+func sendsNoKey(r *http.Request) bool {
 	return r.Header[keyHeader] == nil && r.Header["Authorization"] == nil
 }
 
 // keyed rejects calls that do not show a key, and URLs that are too long. Calls
 // with a wrong key are limited; a right one is never held up.
-func (s *server) keyed(h handler) handler {
+func (s *server) withKey(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if s.keys.lets(r) {
+		if s.keys.accepts(r) {
 			if len(r.RequestURI) > maxURL {
 				return errLongURL
 			}
@@ -141,7 +141,7 @@ func (s *server) keyed(h handler) handler {
 		}
 		s.metrics.badKeys.Inc()
 		w.Header().Set("Connection", "close")
-		if showsNoKey(r) {
+		if sendsNoKey(r) {
 			return errKey
 		}
 		allowed, first := s.wrong.allow(time.Now())

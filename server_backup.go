@@ -70,7 +70,7 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 // caller closes and removes it; a server that is killed before that removes it
 // when it starts.
 func (s *server) copyAside() (*os.File, error) {
-	counter, records := s.keeper.committed()
+	counter, records := s.keeper.snapshot()
 	file, err := os.CreateTemp(filepath.Dir(s.database), filepath.Base(s.database)+".*.tmp")
 	if err != nil {
 		return nil, copyError(err)
@@ -84,7 +84,7 @@ func (s *server) copyAside() (*os.File, error) {
 }
 
 func copyError(err error) error {
-	if isFull(err) || errors.Is(err, syscall.ENOSPC) {
+	if isDiskFull(err) || errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("%w: its disk has no space for a copy", errUnavailable)
 	}
 	return fmt.Errorf("writing a copy: %w", err)

@@ -27,7 +27,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	ctx, end := s.keys.while(r.Context(), keySumOf(r))
+	ctx, end := s.keys.watch(r.Context(), keySumOf(r))
 	defer end()
 	changed, stop := s.keeper.listen()
 	defer stop()

@@ -17,9 +17,9 @@ const (
 )
 
 func eventToJSON(e *event) eventJSON {
-	return eventJSON{Number: e.number, At: wireTime(e.at), Event: foreign(e.kind.String()), Environment: foreign(e.environment),
-		Slot: foreign(e.slot), Holder: foreign(e.holder), URL: foreign(e.url), Reason: foreign(e.reason), Fence: e.fence,
-		WaitedSeconds: e.waited.Seconds(), HeldSeconds: e.held.Seconds(), By: foreign(e.by), From: foreign(e.from)}
+	return eventJSON{Number: e.number, At: wireTime(e.at), Event: untrusted(e.kind.String()), Environment: untrusted(e.environment),
+		Slot: untrusted(e.slot), Holder: untrusted(e.holder), URL: untrusted(e.url), Reason: untrusted(e.reason), Fence: e.fence,
+		WaitedSeconds: e.waited.Seconds(), HeldSeconds: e.held.Seconds(), By: untrusted(e.by), From: untrusted(e.from)}
 }
 
 // history answers a page of events, newest first.
@@ -28,7 +28,7 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	b, err := q.lookBack(time.Now())
+	b, err := q.eventFilter(time.Now())
 	if err != nil {
 		return err
 	}
@@ -44,8 +44,8 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 }
 
 // lookBack reads which events are asked for.
-func (q query) lookBack(now time.Time) (b lookBack, err error) {
-	b = lookBack{environment: q.get("environment"), holder: q.get("holder"), limit: defaultPage}
+func (q query) eventFilter(now time.Time) (b eventFilter, err error) {
+	b = eventFilter{environment: q.get("environment"), holder: q.get("holder"), limit: defaultPage}
 	if b.environment != "" {
 		if err := checkEnvironment(b.environment); err != nil {
 			return b, err

@@ -18,9 +18,9 @@ import (
 // waits, so the time is shorter where fewer connections are allowed: some 1,000
 // a second are accepted at least, whatever strangers do.
 const (
-	maxPeace      = 2 * time.Second
-	peaceForEach  = time.Millisecond
-	keylessFactor = 8 // one of so many connections may be without a key
+	maxKeylessQuiet  = 2 * time.Second
+	keylessQuietEach = time.Millisecond
+	keylessFactor    = 8 // one of so many connections may be without a key
 )
 
 // A limitedListener accepts a limited number of connections. An eighth of them
@@ -99,7 +99,7 @@ func (l *limitedListener) makeRoom() {
 	if !c.isKeyed && c.hasUnread() { // the server is behind, not the caller
 		c.moveTo(&l.keyless)
 	}
-	peace := min(maxPeace, time.Duration(l.mostKeyless())*peaceForEach)
+	peace := min(maxKeylessQuiet, time.Duration(l.mostKeyless())*keylessQuietEach)
 	if rest := peace - time.Since(c.since); rest > 0 && !c.isKeyed {
 		defer time.AfterFunc(rest, l.wake).Stop()
 		l.changed.Wait()

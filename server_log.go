@@ -143,7 +143,7 @@ func (e event) LogValue() slog.Value {
 	var known []slog.Attr
 	for _, a := range []struct{ name, text string }{
 		{"environment", e.environment}, {"slot", e.slot}, {"holder", e.holder},
-		{"request", nickname(e.id)}, {"by", e.by}, {"from", e.from},
+		{"request", requestTag(e.id)}, {"by", e.by}, {"from", e.from},
 	} {
 		if a.text != "" {
 			known = append(known, slog.String(a.name, a.text))
@@ -158,25 +158,25 @@ func (e event) LogValue() slog.Value {
 // nickname tells requests apart in the log without giving their ids away. It is
 // another one after each start: whoever reads the log cannot try out ids that
 // are easy to guess.
-func nickname(id string) string {
+func requestTag(id string) string {
 	if id == "" {
 		return ""
 	}
-	return fmt.Sprintf("%x", sha256.Sum256([]byte(nicknameSalt+id)))[:8]
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(requestTagSalt+id)))[:8]
 }
 
-var nicknameSalt = rand.Text()
+var requestTagSalt = rand.Text()
 
 // logChange adds the line of a change that has been committed.
-func (g *group) logChange(c change, now time.Time) {
+func (g *callBatch) logChange(c change, now time.Time) {
 	switch {
 	case c.event != nil:
 		g.logEvent(now, c.event.kind.String(), c.event)
-	case c.newPlace != nil && c.oldPlace == nil:
-		p := c.newPlace
+	case c.newWaiter != nil && c.oldWaiter == nil:
+		p := c.newWaiter
 		g.logEvent(now, "in line", &event{environment: c.environment.name, id: p.id, holder: p.holder})
-	case c.oldPlace != nil && c.newPlace == nil && !c.oldPlace.kept(): // it leaves no event
-		g.logEvent(now, "out of line", &event{environment: c.environment.name, holder: c.oldPlace.holder})
+	case c.oldWaiter != nil && c.newWaiter == nil && !c.oldWaiter.isStored(): // it leaves no event
+		g.logEvent(now, "out of line", &event{environment: c.environment.name, holder: c.oldWaiter.holder})
 	case c.newLease != nil && c.oldLease != nil:
 		l := c.newLease
 		e := &event{environment: c.environment.name, slot: l.slot, id: l.id, holder: l.holder, fence: l.fence}
@@ -185,7 +185,7 @@ func (g *group) logChange(c change, now time.Time) {
 }
 
 // logEvent adds a line to those that are written after the lock is released.
-func (g *group) logEvent(now time.Time, what string, e *event, more ...slog.Attr) {
+func (g *callBatch) logEvent(now time.Time, what string, e *event, more ...slog.Attr) {
 	r := slog.NewRecord(now, slog.LevelInfo, what, 0)
 	r.AddAttrs(slog.Any("", e))
 	r.AddAttrs(more...)
@@ -193,7 +193,7 @@ func (g *group) logEvent(now time.Time, what string, e *event, more ...slog.Attr
 }
 
 // writeLog writes the lines of a group. The caller does not hold mu.
-func (k *keeper) writeLog(g *group) {
+func (k *keeper) writeLog(g *callBatch) {
 	h := k.log.Handler()
 	if !h.Enabled(context.Background(), slog.LevelInfo) {
 		return

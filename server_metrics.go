@@ -33,10 +33,10 @@ var (
 // metrics are what the server counts. The keeper counts from its one
 // goroutine, the handlers from theirs.
 type metrics struct {
-	commit                                    prometheus.Histogram
-	failed, badKeys                           prometheus.Counter
-	waited, held                              *prometheus.HistogramVec
-	granted, leasesEnded, waitsEnded, answers *prometheus.CounterVec
+	commit                                      prometheus.Histogram
+	failed, badKeys                             prometheus.Counter
+	waited, held                                *prometheus.HistogramVec
+	granted, leasesEnded, waitsEnded, responses *prometheus.CounterVec
 
 	labels labelSet // the keeper's
 }
@@ -63,14 +63,14 @@ func newMetrics() *metrics {
 			"Leases ended, by how: released, expired or forced.", "environment", "how"),
 		waitsEnded: counter("callme_waits_ended_total",
 			"Requests that ended without a slot, by how: left or lapsed.", "environment", "how"),
-		answers: counter("callme_http_requests_total", "HTTP requests answered.", "code", "method", "route"),
-		labels:  labelSet{},
+		responses: counter("callme_http_requests_total", "HTTP requests answered.", "code", "method", "route"),
+		labels:    labelSet{},
 	}
 }
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.commit, m.failed, m.badKeys, m.waited, m.held,
-		m.granted, m.leasesEnded, m.waitsEnded, m.answers}
+		m.granted, m.leasesEnded, m.waitsEnded, m.responses}
 }
 
 // A labelSet has the environments that have a label of their own.
@@ -101,10 +101,10 @@ func (m *metrics) label(environment string) string {
 	m.waited.WithLabelValues(label)
 	m.held.WithLabelValues(label)
 	m.granted.WithLabelValues(label)
-	for _, kind := range []eventKind{released, expired, forced} {
+	for _, kind := range []eventKind{eventReleased, eventExpired, eventForced} {
 		m.leasesEnded.WithLabelValues(label, kind.String())
 	}
-	for _, kind := range []eventKind{left, lapsed} {
+	for _, kind := range []eventKind{eventLeft, eventAbandoned} {
 		m.waitsEnded.WithLabelValues(label, kind.String())
 	}
 	return label
@@ -114,13 +114,13 @@ func (m *metrics) label(environment string) string {
 func (m *metrics) count(e *event) {
 	label := m.label(e.environment)
 	switch e.kind {
-	case granted:
+	case eventGranted:
 		m.granted.WithLabelValues(label).Inc()
 		m.waited.WithLabelValues(label).Observe(e.waited.Seconds())
-	case released, expired, forced:
+	case eventReleased, eventExpired, eventForced:
 		m.leasesEnded.WithLabelValues(label, e.kind.String()).Inc()
 		m.held.WithLabelValues(label).Observe(e.held.Seconds())
-	case left, lapsed:
+	case eventLeft, eventAbandoned:
 		m.waitsEnded.WithLabelValues(label, e.kind.String()).Inc()
 	}
 }
@@ -134,20 +134,20 @@ func (m *metrics) committed(took time.Duration, err error) {
 }
 
 // answered counts an HTTP answer.
-func (m *metrics) answered(route, method string, code int) {
+func (m *metrics) responded(route, method string, code int) {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete:
 	default:
 		method = "other"
 	}
-	m.answers.WithLabelValues(strconv.Itoa(code), method, route).Inc()
+	m.responses.WithLabelValues(strconv.Itoa(code), method, route).Inc()
 }
 
 // environmentCollector reads the state of the environments from the keeper at
 // each scrape.
 type environmentCollector struct {
 	keeper   *keeper
-	declared environments
+	declared declaredEnvironments
 
 	mu     sync.Mutex
 	labels labelSet
@@ -185,9 +185,9 @@ func (c *environmentCollector) Collect(to chan<- prometheus.Metric) {
 }
 
 // A state is what the gauges show of an environment, or of many.
-type state struct{ free, held, waiting, oldest float64 }
+type gaugeValues struct{ free, held, waiting, oldest float64 }
 
-func (s *state) add(slots, leases int, line []*place, now time.Time) {
+func (s *gaugeValues) add(slots, leases int, line []*waiter, now time.Time) {
 	s.free += float64(max(0, slots-leases))
 	s.held += float64(leases)
 	s.waiting += float64(len(line))
@@ -198,19 +198,19 @@ func (s *state) add(slots, leases int, line []*place, now time.Time) {
 
 // states returns the state of each label. It copies no environment: with very
 // many that would hold the keeper up.
-func (c *environmentCollector) states() map[string]*state {
+func (c *environmentCollector) states() map[string]*gaugeValues {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, states := time.Now(), map[string]*state{}
-	of := func(environment string) *state {
+	now, states := time.Now(), map[string]*gaugeValues{}
+	of := func(environment string) *gaugeValues {
 		label := c.labels.label(environment)
 		if states[label] == nil {
-			states[label] = &state{}
+			states[label] = &gaugeValues{}
 		}
 		return states[label]
 	}
 	for _, name := range c.declared.names { // some may have neither lease nor line
-		of(name).add(len(c.declared.of(name)), 0, nil, now)
+		of(name).add(len(c.declared.slotsOf(name)), 0, nil, now)
 	}
 	c.keeper.each(func(e *environment) {
 		declared := 0
@@ -218,7 +218,7 @@ func (c *environmentCollector) states() map[string]*state {
 			declared = len(e.slots)
 		}
 		s := of(e.name)
-		s.add(len(e.slots), len(e.leases), e.line, now)
+		s.add(len(e.slots), len(e.leases), e.queue, now)
 		s.free -= float64(declared)
 	})
 	return states
@@ -239,7 +239,7 @@ func (s *server) registry() *prometheus.Registry {
 }
 
 func (k *keeper) healthGauge() float64 {
-	if k.healthy.Load() {
+	if k.isHealthy.Load() {
 		return 1
 	}
 	return 0

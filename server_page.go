@@ -16,18 +16,18 @@ import (
 )
 
 //go:embed page.html page.css page.js events.js openapi.yaml
-var files embed.FS
+var assets embed.FS
 
 // pageTemplate is parsed when the page is first asked for: the clients of this
 // program, and most servers at first, have no page to show.
 var pageTemplate = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("page.html").ParseFS(files, "page.html"))
+	return template.Must(template.New("page.html").ParseFS(assets, "page.html"))
 })
 
 // What the page shows at the most: a browser is no database.
 const (
 	pageEnvironments = 200
-	pageLine         = 20
+	pageWaiters      = 20
 	pageBars         = 800 // of all lanes; more are drawn as one, where they are close
 )
 
@@ -53,7 +53,7 @@ type pageEnvironment struct {
 	Name  string
 	Free  int
 	Slots []pageSlot
-	Line  []placeJSON
+	Queue []waiterJSON
 	More  int // in line, not shown
 	Stats pageStats
 	Lanes []lane
@@ -100,7 +100,7 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("%w: since is 24h or 7d on this page", errParameter)
 	}
 	now := time.Now()
-	d := pageData{User: caller(r), Now: now, Week: q.get("since") == "7d"}
+	d := pageData{User: basicUser(r), Now: now, Week: q.get("since") == "7d"}
 	span, step, layout := 24*time.Hour, 6*time.Hour, "15:04"
 	if d.Week {
 		span, step, layout = 7*24*time.Hour, 24*time.Hour, "Mon"
@@ -109,7 +109,7 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 		d.Hours = append(d.Hours, t.UTC().Format(layout))
 	}
 	events := byEnvironment(s.keeper.eventsSince(now.Add(-span)))
-	views := s.keeper.views(s.known(events))
+	views := s.keeper.views(s.pageNames(events))
 	d.More = max(0, len(views)-pageEnvironments)
 	for _, v := range views[:len(views)-d.More] {
 		d.Environments = append(d.Environments, newPageEnvironment(v, events[v.name], now.Add(-span), now, d.User))
@@ -124,7 +124,7 @@ func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 
 // known are the declared environments, and those that had a lease in the time
 // that is drawn, though nobody has one now.
-func (s *server) known(events map[string][]*event) []string {
+func (s *server) pageNames(events map[string][]*event) []string {
 	names := slices.Clone(s.declared.names)
 	for name := range events {
 		if s.keeper.slots(name) != nil {
@@ -136,9 +136,9 @@ func (s *server) known(events map[string][]*event) []string {
 }
 
 // asset answers a file of the binary.
-func asset(name, kind string) handler {
+func serveAsset(name, kind string) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		content, err := files.ReadFile(name)
+		content, err := assets.ReadFile(name)
 		if err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func writePage(w http.ResponseWriter, kind string, content []byte) error {
 func byEnvironment(events []*event) map[string][]*event {
 	all := map[string][]*event{}
 	for _, e := range events {
-		if e.kind != usedUp {
+		if e.kind != eventClosed {
 			all[e.environment] = append(all[e.environment], e)
 		}
 	}
@@ -170,8 +170,8 @@ func byEnvironment(events []*event) map[string][]*event {
 
 func newPageEnvironment(v view, events []*event, from, now time.Time, user string) pageEnvironment {
 	j := viewToJSON(v, now)
-	e := pageEnvironment{Name: v.name, Free: j.Free, Line: j.Line, More: max(0, len(j.Line)-pageLine)}
-	e.Line = e.Line[:len(e.Line)-e.More]
+	e := pageEnvironment{Name: v.name, Free: j.Free, Queue: j.Queue, More: max(0, len(j.Queue)-pageWaiters)}
+	e.Queue = e.Queue[:len(e.Queue)-e.More]
 	var names []string
 	for _, s := range j.Slots {
 		e.Slots = append(e.Slots, pageSlot{s, s.Lease != nil && user != "" && string(s.Lease.Holder) == user})
@@ -179,7 +179,7 @@ func newPageEnvironment(v view, events []*event, from, now time.Time, user strin
 	}
 	bars := map[string][]bar{}
 	for _, ev := range events {
-		if ev.kind == released || ev.kind == expired || ev.kind == forced {
+		if ev.kind == eventReleased || ev.kind == eventExpired || ev.kind == eventForced {
 			start := ev.at.Add(-ev.held)
 			bars[ev.slot] = append(bars[ev.slot], bar{from: start, to: ev.at, asked: start.Add(-ev.waited), How: ev.kind.String(), count: 1,
 				Title: barTitle(ev.holder, ev.held, ev.waited, ev.kind.String()+" at "+ev.at.UTC().Format("Jan 2 15:04 UTC"))})
@@ -191,7 +191,7 @@ func newPageEnvironment(v view, events []*event, from, now time.Time, user strin
 			Title: barTitle(l.holder, held, l.waited, "held now")})
 	}
 	for _, name := range names {
-		e.Lanes = append(e.Lanes, lane{name, within(bars[name], from, now)})
+		e.Lanes = append(e.Lanes, lane{name, placeBars(bars[name], from, now)})
 	}
 	e.Stats = newStats(events, bars, len(names), from, now)
 	return e
@@ -201,16 +201,16 @@ func newPageEnvironment(v view, events []*event, from, now time.Time, user strin
 // after it stays as it is. A tooltip has no markup for that.
 func barTitle(holder string, held, waited time.Duration, end string) string {
 	name := cmp.Or(printable(holder), "somebody who gave no name")
-	text := fmt.Sprintf("\u2068%s\u2069: %s, %s", name, spell(held), end)
+	text := fmt.Sprintf("\u2068%s\u2069: %s, %s", name, durationText(held), end)
 	if waited >= time.Second {
-		text += ", after waiting " + spell(waited)
+		text += ", after waiting " + durationText(waited)
 	}
 	return text
 }
 
 // within keeps the bars that lie in the time from..to, cut to it, and places
 // them.
-func within(bars []bar, from, to time.Time) []bar {
+func placeBars(bars []bar, from, to time.Time) []bar {
 	x := func(t time.Time) float64 {
 		share := float64(t.Sub(from)) / float64(to.Sub(from))
 		return laneWidth * min(1, max(0, share))
@@ -243,12 +243,12 @@ func thinBars(environments []pageEnvironment) {
 	for i := range environments {
 		for j := range environments[i].Lanes {
 			lane := &environments[i].Lanes[j]
-			lane.Bars = merge(lane.Bars, grain)
+			lane.Bars = mergeBars(lane.Bars, grain)
 		}
 	}
 }
 
-func merge(bars []bar, grain float64) []bar {
+func mergeBars(bars []bar, grain float64) []bar {
 	var merged []bar
 	for _, b := range bars {
 		last := len(merged) - 1
@@ -276,12 +276,12 @@ func newStats(events []*event, bars map[string][]bar, slots int, from, to time.T
 			continue
 		}
 		switch e.kind {
-		case granted:
+		case eventGranted:
 			st.Grants++
 			waits = append(waits, e.waited)
-		case expired:
+		case eventExpired:
 			st.Expiries++
-		case forced:
+		case eventForced:
 			st.Forced++
 		}
 	}
@@ -290,7 +290,7 @@ func newStats(events []*event, bars map[string][]bar, slots int, from, to time.T
 	busy := time.Duration(0)
 	for _, lane := range bars {
 		for _, b := range lane {
-			if start := later(b.from, from); b.to.After(start) {
+			if start := laterTime(b.from, from); b.to.After(start) {
 				busy += b.to.Sub(start)
 			}
 		}
@@ -310,7 +310,7 @@ func percentile(sorted []time.Duration, percent int) time.Duration {
 	return sorted[(len(sorted)*percent+99)/100-1]
 }
 
-func later(a, b time.Time) time.Time {
+func laterTime(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
@@ -329,10 +329,10 @@ func (st pageStats) Busyness() string {
 }
 
 // Spell is for the template.
-func (pageData) Spell(d time.Duration) string { return spell(d) }
+func (pageData) Spell(d time.Duration) string { return durationText(d) }
 
 // Seconds is for the template.
-func (pageData) Seconds(s float64) string { return seconds(s) }
+func (pageData) Seconds(s float64) string { return secondsText(s) }
 
 // Ordinal is for the template.
 func (pageData) Ordinal(n int) string {
@@ -343,7 +343,7 @@ func (pageData) Ordinal(n int) string {
 }
 
 // Name is for the template.
-func (pageData) Name(holder foreign) string {
+func (pageData) Name(holder untrusted) string {
 	return cmp.Or(holder.String(), "somebody who gave no name")
 }
 
@@ -367,5 +367,5 @@ func (d pageData) LeftTime(l *leaseJSON) string {
 	if left > 5*time.Minute {
 		left = left.Truncate(time.Minute)
 	}
-	return spell(left)
+	return durationText(left)
 }

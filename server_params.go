@@ -71,7 +71,7 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 		}
 		q = append(q, form...)
 	}
-	if key, _ := sentKey(r); q.tells(key) || becomesHolder(r) && (query{{"", caller(r)}}).tells(key) {
+	if key, _ := sentKey(r); q.tells(key) || becomesHolder(r) && (query{{"", basicUser(r)}}).tells(key) {
 		return nil, fmt.Errorf("%w: the key is sent in its header, and nowhere else", errMalformed)
 	}
 	return q, q.check()

@@ -25,7 +25,7 @@ func serveProfiles(p int, log *slog.Logger) (stop func() error, err error) {
 	}
 	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", p))
 	if err != nil {
-		return nil, listenError(err, port(p))
+		return nil, listenError(err, portNumber(p))
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc(profilesPath, pprof.Index)

@@ -15,20 +15,20 @@ import (
 
 // refuse answers an error. Those that the table does not know are ours, and
 // only the log may see them.
-func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (s *server) respondError(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
-	var told refusal
+	var told replyError
 	if errors.As(err, &told) && errors.Is(err, errUndeclared) {
 		err = s.undeclared(told.name)
 	}
-	body := refusalJSON{Code: status, Message: foreign(err.Error())}
+	body := errorJSON{Code: status, Message: untrusted(err.Error())}
 	if errors.As(err, &told) {
 		body = told.json(status, time.Now())
 	}
 	switch status {
 	case http.StatusInternalServerError:
 		s.log.Error("answering failed", "method", r.Method, "path", r.URL.Path, "error", err)
-		body.Message = foreign(errInternal.Error())
+		body.Message = untrusted(errInternal.Error())
 	case http.StatusUnauthorized:
 		if !fromScript(r) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
@@ -52,22 +52,22 @@ func fromScript(r *http.Request) bool {
 }
 
 // A refusal is an answer of the keeper that is an error.
-type refusal struct {
+type replyError struct {
 	name string
-	answer
+	reply
 }
 
-func (r refusal) Error() string { return r.err.Error() }
+func (r replyError) Error() string { return r.err.Error() }
 
-func (r refusal) Unwrap() error { return r.err }
+func (r replyError) Unwrap() error { return r.err }
 
-func (r refusal) json(status int, now time.Time) refusalJSON {
-	return refusalJSON{Code: status, Message: foreign(r.message(now)), Environment: foreign(r.name), Position: r.position,
+func (r replyError) json(status int, now time.Time) errorJSON {
+	return errorJSON{Code: status, Message: untrusted(r.message(now)), Environment: untrusted(r.name), Position: r.position,
 		HeldBy: leasesToJSON(r.name, r.held, now), Ended: endToJSON(r.ended)}
 }
 
 // message says what and why in one line.
-func (r refusal) message(now time.Time) string {
+func (r replyError) message(now time.Time) string {
 	var b strings.Builder
 	switch {
 	case errors.Is(r.err, errSeveral):
@@ -85,7 +85,7 @@ func (r refusal) message(now time.Time) string {
 		b.WriteString(r.err.Error())
 	}
 	if r.ended != nil {
-		fmt.Fprintf(&b, "; it %s at %s", howItEnded(r.ended), wireTime(r.ended.at).Format(time.RFC3339))
+		fmt.Fprintf(&b, "; it %s at %s", endText(r.ended), wireTime(r.ended.at).Format(time.RFC3339))
 	}
 	for i, l := range r.held {
 		if i == 3 {
@@ -98,24 +98,24 @@ func (r refusal) message(now time.Time) string {
 	return b.String()
 }
 
-func howItEnded(e *event) string {
+func endText(e *event) string {
 	switch e.kind {
-	case released:
+	case eventReleased:
 		return "was released"
-	case forced:
+	case eventForced:
 		return "was released by force by " + cmp.Or(e.by, "somebody who gave no name")
-	case left:
+	case eventLeft:
 		return "left the line"
-	case lapsed:
+	case eventAbandoned:
 		return "lost its place in the line, because nobody asked for it any more,"
-	case usedUp:
+	case eventClosed:
 		return "was ended before it began"
 	}
 	return e.kind.String()
 }
 
 // allowed is the status of a call of 2019: this one, or no.
-func allowed(yes bool, status int) int {
+func status2019(yes bool, status int) int {
 	if yes {
 		return status
 	}
@@ -146,8 +146,8 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 }
 
 func leaseToJSON(environment string, l *lease, now time.Time) leaseJSON {
-	j := leaseJSON{Environment: foreign(environment), Slot: foreign(l.slot), Holder: foreign(l.holder), URL: foreign(l.url),
-		Reason: foreign(l.reason), Fence: l.fence, Since: wireTime(l.since), TTLSeconds: l.ttl.Seconds(), WaitedSeconds: l.waited.Seconds(), HeldSeconds: max(0, now.Sub(l.since).Seconds())}
+	j := leaseJSON{Environment: untrusted(environment), Slot: untrusted(l.slot), Holder: untrusted(l.holder), URL: untrusted(l.url),
+		Reason: untrusted(l.reason), Fence: l.fence, Since: wireTime(l.since), TTLSeconds: l.ttl.Seconds(), WaitedSeconds: l.waited.Seconds(), HeldSeconds: max(0, now.Sub(l.since).Seconds())}
 	if !l.deadline.IsZero() {
 		until := wireTime(now.Add(l.deadline.Sub(now)))
 		j.Until = &until
@@ -166,23 +166,23 @@ func leasesToJSON(environment string, leases []lease, now time.Time) []leaseJSON
 // viewToJSON lists the declared slots, and after them those that have a lease
 // though they are not declared.
 func viewToJSON(v view, now time.Time) environmentJSON {
-	j := environmentJSON{Environment: foreign(v.name), Free: max(0, len(v.slots)-len(v.leases)), Slots: []slotJSON{}, Line: []placeJSON{}}
-	bySlot := map[foreign]*leaseJSON{}
+	j := environmentJSON{Environment: untrusted(v.name), Free: max(0, len(v.slots)-len(v.leases)), Slots: []slotJSON{}, Queue: []waiterJSON{}}
+	bySlot := map[untrusted]*leaseJSON{}
 	for _, l := range leasesToJSON(v.name, v.leases, now) {
 		bySlot[l.Slot] = &l
 	}
 	for _, s := range v.slots {
-		j.Slots = append(j.Slots, slotJSON{foreign(s), bySlot[foreign(s)]})
-		delete(bySlot, foreign(s))
+		j.Slots = append(j.Slots, slotJSON{untrusted(s), bySlot[untrusted(s)]})
+		delete(bySlot, untrusted(s))
 	}
 	for _, l := range v.leases {
-		if other := bySlot[foreign(l.slot)]; other != nil {
-			j.Slots = append(j.Slots, slotJSON{foreign(l.slot), other})
+		if other := bySlot[untrusted(l.slot)]; other != nil {
+			j.Slots = append(j.Slots, slotJSON{untrusted(l.slot), other})
 		}
 	}
-	for i, p := range v.line {
-		j.Line = append(j.Line, placeJSON{Position: i + 1, Holder: foreign(p.holder), URL: foreign(p.url), Reason: foreign(p.reason),
-			Since: wireTime(p.since), WaitedSeconds: max(0, now.Sub(p.since).Seconds()), Connected: p.present})
+	for i, p := range v.queue {
+		j.Queue = append(j.Queue, waiterJSON{Position: i + 1, Holder: untrusted(p.holder), URL: untrusted(p.url), Reason: untrusted(p.reason),
+			Since: wireTime(p.since), WaitedSeconds: max(0, now.Sub(p.since).Seconds()), Connected: p.connected})
 	}
 	return j
 }
@@ -191,7 +191,7 @@ func endToJSON(e *event) *endJSON {
 	if e == nil {
 		return nil
 	}
-	return &endJSON{How: foreign(e.kind.String()), At: wireTime(e.at), Slot: foreign(e.slot), By: foreign(e.by)}
+	return &endJSON{How: untrusted(e.kind.String()), At: wireTime(e.at), Slot: untrusted(e.slot), By: untrusted(e.by)}
 }
 
 func wireTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

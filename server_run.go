@@ -49,7 +49,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	}
 	defer store.close()
 	m := newMetrics()
-	k, err := newKeeper(store, c.Environments.of, maxWaiters(), m, log)
+	k, err := newKeeper(store, c.Environments.slotsOf, maxWaiters(), m, log)
 	if err != nil {
 		return storeError(err, c.DB)
 	}
@@ -145,7 +145,7 @@ func (s *server) reload(c serverConfig, pair *certificate) (stop func()) {
 	}
 }
 
-func listenError(err error, p port) error {
+func listenError(err error, p portNumber) error {
 	err = fmt.Errorf("listening on port %d: %w", p, err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

@@ -89,12 +89,12 @@ func siteOf(t *testing.T, g *rig) *site {
 func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // A reply is an answer that has been read.
-type reply struct {
+type httpReply struct {
 	*http.Response
 	body string
 }
 
-func (s *site) send(r *http.Request) reply {
+func (s *site) send(r *http.Request) httpReply {
 	s.t.Helper()
 	if r.Header.Get("X-API-KEY") == "" && r.Header.Get("Authorization") == "" {
 		r.Header.Set("X-API-KEY", testKey)
@@ -110,11 +110,11 @@ func (s *site) send(r *http.Request) reply {
 	}
 	seekKey(string(body) + fmt.Sprint(response.Header))
 	described(s.t, r, response, string(body))
-	return reply{response, string(body)}
+	return httpReply{response, string(body)}
 }
 
 // call sends "METHOD /path?query".
-func (s *site) call(line string) reply {
+func (s *site) call(line string) httpReply {
 	s.t.Helper()
 	method, path, _ := strings.Cut(line, " ")
 	r, err := http.NewRequest(method, s.url+path, nil)
@@ -124,7 +124,7 @@ func (s *site) call(line string) reply {
 	return s.send(r)
 }
 
-func (r reply) want(t *testing.T, status int, inBody string) reply {
+func (r httpReply) want(t *testing.T, status int, inBody string) httpReply {
 	t.Helper()
 	if r.StatusCode != status || !strings.Contains(r.body, inBody) {
 		t.Errorf("got %d %s, want %d with %q", r.StatusCode, r.body, status, inBody)
@@ -132,7 +132,7 @@ func (r reply) want(t *testing.T, status int, inBody string) reply {
 	return r
 }
 
-func (r reply) lease(t *testing.T) (l leaseJSON) {
+func (r httpReply) lease(t *testing.T) (l leaseJSON) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.body), &l); err != nil {
 		t.Fatalf("%v in %q", err, r.body)
@@ -309,7 +309,7 @@ func TestWaitHoldsTheRequestOpen(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=12345678")
 	s.call("POST /maybe?environment=uat&id=waiting-1&wait=0s").want(t, 403, `"position":1`)
-	answers := make(chan reply, 1)
+	answers := make(chan httpReply, 1)
 	go func() { answers <- s.call("POST /maybe?environment=uat&id=waiting-2&wait=1h&ttl=1h") }() // more than 5 min is capped
 	for s.state() != "12345678 | waiting-1 waiting-2" {
 		time.Sleep(time.Millisecond)
@@ -411,7 +411,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		{"POST /environments", 405, "not allowed"},
 	} {
 		r := s.call(c.line).want(t, c.status, c.says)
-		var body refusalJSON
+		var body errorJSON
 		if json.Unmarshal([]byte(r.body), &body) != nil || body.Code != c.status || body.Message == "" || r.Header.Get("Content-Type") != "application/json" {
 			t.Errorf("%.60s: the body is %q", c.line, r.body)
 		}
@@ -481,7 +481,7 @@ func TestTheStateOfAllEnvironments(t *testing.T) {
 	if len(all.Environments) != 2 || all.Environments[0].Environment != "staging" || all.Environments[1].Free != 1 {
 		t.Fatalf("%+v", all)
 	}
-	uat, line := all.Environments[1].Slots, all.Environments[0].Line
+	uat, line := all.Environments[1].Slots, all.Environments[0].Queue
 	if len(uat) != 2 || uat[0].Slot != "blue" || uat[0].Lease == nil || uat[1].Lease != nil {
 		t.Errorf("slots %+v", uat)
 	}
@@ -492,12 +492,12 @@ func TestTheStateOfAllEnvironments(t *testing.T) {
 
 func TestABrokenServerSaysSoAndAPanicIsABug(t *testing.T) {
 	s := newSite(t, "")
-	s.healthy.Store(false)
+	s.isHealthy.Store(false)
 	if r := s.call("GET /healthz").want(t, 503, `"code":503`); r.Header.Get("Retry-After") == "" {
 		t.Error("503 without Retry-After")
 	}
-	s.healthy.Store(true)
-	broken := (&server{metrics: newMetrics(), log: slog.New(slog.NewTextHandler(t.Output(), nil))}).answering("/", func(http.ResponseWriter, *http.Request) error { panic("secret") })
+	s.isHealthy.Store(true)
+	broken := (&server{metrics: newMetrics(), log: slog.New(slog.NewTextHandler(t.Output(), nil))}).handle("/", func(http.ResponseWriter, *http.Request) error { panic("secret") })
 	w := httptest.NewRecorder()
 	broken.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	if w.Code != 500 || strings.TrimSpace(w.Body.String()) != `{"code":500,"message":"internal error"}` {

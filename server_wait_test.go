@@ -91,7 +91,7 @@ func TestACallThatWasAnsweredHoldsItsKeyNoLonger(t *testing.T) {
 	bearers := func() int {
 		s.server.keys.mu.Lock()
 		defer s.server.keys.mu.Unlock()
-		return len(s.server.keys.bearers)
+		return len(s.server.keys.uses)
 	}
 	l := s.dial()
 	l.send("POST /maybe?environment=uat&id=waiter-1&wait=1m")

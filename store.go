@@ -21,12 +21,12 @@ const bucket2019 = "environments"
 
 // A store is the open file. Its methods are for one goroutine at a time.
 type store struct {
-	path     string // without symbolic links
-	db       *bbolt.DB
-	header   header
-	reserved bool // the reserve is in the file
-	doubtful bool // a save has failed: what the system shows of the file cannot be trusted
-	broken   bool // bbolt panicked: its locks may be held for ever, so it is never called again
+	path       string // without symbolic links
+	db         *bbolt.DB
+	header     header
+	reserved   bool // the reserve is in the file
+	saveFailed bool // a save has failed: what the system shows of the file cannot be trusted
+	panicked   bool // bbolt panicked: its locks may be held for ever, so it is never called again
 }
 
 // load calls each for every record, bucket by bucket in the order of the
@@ -34,7 +34,7 @@ type store struct {
 // number that was saved, and the first error of each, or errDamaged when the
 // records are not those that were stored.
 func (s *store) load(each func(bucket string, key, value []byte) error) (counter uint64, err error) {
-	err = guard(func() error {
+	err = guardBolt(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error { return loadRecords(tx, s.header, each) })
 	})
 	if err != nil {
@@ -84,7 +84,7 @@ func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) e
 func (s *store) save(counter uint64, writes []write) error {
 	h := s.header
 	h.counter = counter
-	err := s.update(func(tx *bbolt.Tx) error { return put(tx, &h, writes) })
+	err := s.update(func(tx *bbolt.Tx) error { return putRecords(tx, &h, writes) })
 	if err == nil {
 		s.header = h
 	}
@@ -98,32 +98,32 @@ func (s *store) confirm() error { return nil }
 func (s *store) exclusive() bool { return true }
 
 // isTight reports whether the reserve is not in the file.
-func (s *store) isTight() bool { return !s.reserved }
+func (s *store) isReserveMissing() bool { return !s.reserved }
 
 // update commits one transaction. Its errors are those of save.
 func (s *store) update(f func(tx *bbolt.Tx) error) error {
-	if s.broken || s.doubtful {
+	if s.panicked || s.saveFailed {
 		return errDamaged
 	}
-	s.broken = true // stays so when bbolt panics
-	err := guard(func() error {
+	s.panicked = true // stays so when bbolt panics
+	err := guardBolt(func() error {
 		err := s.db.Update(f)
-		s.broken = false
+		s.panicked = false
 		return err
 	})
 	switch {
 	case err == nil:
 		return nil
-	case isFull(err):
+	case isDiskFull(err):
 		return fmt.Errorf("%w: %v", errNoSpace, err)
 	}
-	s.doubtful = true
+	s.saveFailed = true
 	return fmt.Errorf("saving: %w", err)
 }
 
 // guard turns a panic of bbolt, or a fault in the memory that it maps, into
 // errDamaged.
-func guard(f func() error) (err error) {
+func guardBolt(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
@@ -134,7 +134,7 @@ func guard(f func() error) (err error) {
 }
 
 // put applies the writes and keeps the header's sum up to date.
-func put(tx *bbolt.Tx, h *header, writes []write) error {
+func putRecords(tx *bbolt.Tx, h *header, writes []write) error {
 	for _, w := range writes {
 		b := tx.Bucket([]byte(w.bucket))
 		if w.bucket == historyBucket {
@@ -162,7 +162,7 @@ func put(tx *bbolt.Tx, h *header, writes []write) error {
 
 // close lets go of the file.
 func (s *store) close() error {
-	if s.broken {
+	if s.panicked {
 		return nil
 	}
 	return s.db.Close()

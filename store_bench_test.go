@@ -13,12 +13,12 @@ func BenchmarkCommit(b *testing.B) {
 	happened := func(kind eventKind, n uint64) write {
 		return encodeEvent(&event{number: n, kind: kind, at: time.Now(), environment: "uat", slot: "uat", fence: n})
 	}
-	grant := func(n uint64) []write { return []write{held(n), happened(granted, n)} }
+	grant := func(n uint64) []write { return []write{held(n), happened(eventGranted, n)} }
 	handOver := func(n uint64) []write {
-		ended, waits := held(n), encodePlace("uat", &place{number: n, request: request{id: "request-1"}, since: time.Now()})
-		left := encodePlace("uat", &place{number: n - 1})
+		ended, waits := held(n), encodeWaiter("uat", &waiter{number: n, request: request{id: "request-1"}, since: time.Now()})
+		left := encodeWaiter("uat", &waiter{number: n - 1})
 		ended.value, left.value = nil, nil
-		return []write{ended, happened(released, 2*n), left, waits, held(n), happened(granted, 2*n+1)}
+		return []write{ended, happened(eventReleased, 2*n), left, waits, held(n), happened(eventGranted, 2*n+1)}
 	}
 	b.Run("grant", func(b *testing.B) { benchmarkCommit(b, grant) })
 	b.Run("hand-over", func(b *testing.B) { benchmarkCommit(b, handOver) })

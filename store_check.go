@@ -33,7 +33,7 @@ const (
 	boltLargestPage = 16 << 20
 )
 
-var native = binary.NativeEndian
+var nativeEndian = binary.NativeEndian
 
 // soundFile walks the pages of one file.
 type soundFile struct {
@@ -95,11 +95,11 @@ func readMeta(file io.ReaderAt, offset int64) (m boltMetaPage, err error) {
 	b = b[boltHeader:]
 	sum := fnv.New64a()
 	sum.Write(b[:56])
-	if native.Uint32(b) != boltMagic || native.Uint32(b[4:]) != boltVersion || native.Uint64(b[56:]) != sum.Sum64() {
+	if nativeEndian.Uint32(b) != boltMagic || nativeEndian.Uint32(b[4:]) != boltVersion || nativeEndian.Uint64(b[56:]) != sum.Sum64() {
 		return m, unsound("the meta page at byte %d is not valid", offset)
 	}
-	m = boltMetaPage{pageSize: native.Uint32(b[8:]), root: native.Uint64(b[16:]), freelist: native.Uint64(b[32:]),
-		high: native.Uint64(b[40:]), txid: native.Uint64(b[48:])}
+	m = boltMetaPage{pageSize: nativeEndian.Uint32(b[8:]), root: nativeEndian.Uint64(b[16:]), freelist: nativeEndian.Uint64(b[32:]),
+		high: nativeEndian.Uint64(b[40:]), txid: nativeEndian.Uint64(b[48:])}
 	if m.pageSize < 512 || m.pageSize > boltLargestPage || m.pageSize&(m.pageSize-1) != 0 {
 		return m, unsound("a page size of %d", m.pageSize)
 	}
@@ -115,16 +115,16 @@ func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	if _, err := f.file.ReadAt(b, int64(id*f.pageSize)); err != nil {
 		return nil, 0, unsound("page %d: %v", id, err)
 	}
-	pages := uint64(native.Uint32(b[12:])) + 1
-	if native.Uint64(b) != id || pages > f.high-id {
-		return nil, 0, unsound("page %d says that it is page %d with %d pages", id, native.Uint64(b), pages)
+	pages := uint64(nativeEndian.Uint32(b[12:])) + 1
+	if nativeEndian.Uint64(b) != id || pages > f.high-id {
+		return nil, 0, unsound("page %d says that it is page %d with %d pages", id, nativeEndian.Uint64(b), pages)
 	}
 	for i := id; i < id+pages; i++ {
 		if err := f.see(i); err != nil {
 			return nil, 0, err
 		}
 	}
-	flags = native.Uint16(b[8:])
+	flags = nativeEndian.Uint16(b[8:])
 	if pages > 1 {
 		b = append(b, make([]byte, (pages-1)*f.pageSize)...)
 		if _, err := f.file.ReadAt(b[f.pageSize:], int64((id+1)*f.pageSize)); err != nil {
@@ -163,7 +163,7 @@ func (f *soundFile) tree(id uint64, first, limit []byte, depth int) error {
 }
 
 func (f *soundFile) branch(b, first, limit []byte, depth int) error {
-	count := int(native.Uint16(b[10:]))
+	count := int(nativeEndian.Uint16(b[10:]))
 	if count == 0 || boltHeader+count*boltElement > len(b) {
 		return unsound("a branch page of %d elements", count)
 	}
@@ -172,13 +172,13 @@ func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 	for i := range keys {
 		at := boltHeader + i*boltElement
 		var err error
-		if keys[i], _, err = elements.next(at, native.Uint32(b[at:]), native.Uint32(b[at+4:]), 0); err != nil {
+		if keys[i], _, err = elements.next(at, nativeEndian.Uint32(b[at:]), nativeEndian.Uint32(b[at+4:]), 0); err != nil {
 			return err
 		}
 	}
 	keys = append(keys, limit)
 	for i := range count {
-		if err := f.tree(native.Uint64(b[boltHeader+i*boltElement+8:]), keys[i], keys[i+1], depth+1); err != nil {
+		if err := f.tree(nativeEndian.Uint64(b[boltHeader+i*boltElement+8:]), keys[i], keys[i+1], depth+1); err != nil {
 			return err
 		}
 	}
@@ -186,7 +186,7 @@ func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 }
 
 func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
-	count := int(native.Uint16(b[10:]))
+	count := int(nativeEndian.Uint16(b[10:]))
 	if boltHeader+count*boltElement > len(b) {
 		return unsound("a leaf page of %d elements", count)
 	}
@@ -196,7 +196,7 @@ func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	elements := newElements(b, count, first, limit)
 	for i := range count {
 		at := boltHeader + i*boltElement
-		flags, pos, ksize, vsize := native.Uint32(b[at:]), native.Uint32(b[at+4:]), native.Uint32(b[at+8:]), native.Uint32(b[at+12:])
+		flags, pos, ksize, vsize := nativeEndian.Uint32(b[at:]), nativeEndian.Uint32(b[at+4:]), nativeEndian.Uint32(b[at+8:]), nativeEndian.Uint32(b[at+12:])
 		_, value, err := elements.next(at, pos, ksize, vsize)
 		if err != nil {
 			return err
@@ -219,11 +219,11 @@ func (f *soundFile) bucket(value []byte, depth int) error {
 	if len(value) < 16 {
 		return unsound("a bucket of %d bytes", len(value))
 	}
-	root, inline := native.Uint64(value), value[16:]
+	root, inline := nativeEndian.Uint64(value), value[16:]
 	switch {
 	case root != 0:
 		return f.tree(root, nil, nil, depth+1)
-	case len(inline) < boltHeader || native.Uint64(inline) != 0 || native.Uint16(inline[8:]) != boltLeaf || native.Uint32(inline[12:]) != 0:
+	case len(inline) < boltHeader || nativeEndian.Uint64(inline) != 0 || nativeEndian.Uint16(inline[8:]) != boltLeaf || nativeEndian.Uint32(inline[12:]) != 0:
 		return unsound("an inline bucket that is no leaf page")
 	case depth > boltDepth:
 		return unsound("buckets are nested too deeply")
@@ -273,16 +273,16 @@ func (f *soundFile) freelist(id uint64) error {
 	if err != nil {
 		return err
 	}
-	count, ids := uint64(native.Uint16(b[10:])), b[boltHeader:]
+	count, ids := uint64(nativeEndian.Uint16(b[10:])), b[boltHeader:]
 	if count == math.MaxUint16 {
-		count, ids = native.Uint64(ids), ids[8:]
+		count, ids = nativeEndian.Uint64(ids), ids[8:]
 	}
 	if flags != boltFreelist || count > uint64(len(ids))/8 {
 		return unsound("a list of free pages of type %#x with %d of them", flags, count)
 	}
 	before := uint64(0)
 	for i := range count {
-		free := native.Uint64(ids[8*i:])
+		free := nativeEndian.Uint64(ids[8*i:])
 		if free <= before {
 			return unsound("the list of free pages is out of order")
 		}

@@ -16,7 +16,7 @@ import (
 
 // sweep removes what a server left aside that was killed while it wrote the
 // file anew. We hold the lock: nobody is writing one.
-func (s *store) sweep() {
+func (s *store) removeTemporary() {
 	left, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), globQuote(filepath.Base(s.path))+".*.tmp"))
 	for _, name := range left {
 		os.Remove(name)
@@ -31,7 +31,7 @@ func globQuote(name string) string {
 // before link, which is os.Link, gives it its name: a power failure leaves the
 // whole file or none. Of two servers that do this at once, one succeeds.
 func (s *store) create(link func(from, to string) error) error {
-	err := s.replace(header{format: format}, nil, link)
+	err := s.replace(header{format: fileFormat}, nil, link)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return errInUse
@@ -50,8 +50,8 @@ func (s *store) createInPlace() error {
 	if err != nil {
 		return err
 	}
-	h := header{format: format}
-	err = guard(func() error {
+	h := header{format: fileFormat}
+	err = guardBolt(func() error {
 		return db.Update(func(tx *bbolt.Tx) error {
 			if !isBlank(tx) {
 				return errInUse // another server was faster, and has ended since
@@ -79,7 +79,7 @@ func isBlank(tx *bbolt.Tx) bool {
 // rewrite replaces the file by a new one with exactly these records. The old
 // one stays as it is when that fails.
 func (s *store) rewrite(counter uint64, records []write) error {
-	err := s.replace(header{format: format, counter: counter}, records, os.Rename)
+	err := s.replace(header{format: fileFormat, counter: counter}, records, os.Rename)
 	if err != nil {
 		return fmt.Errorf("writing database %q anew: %w", s.path, err)
 	}
@@ -95,7 +95,7 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	}
 	aside.Close()
 	defer os.Remove(aside.Name())
-	if err := fill(aside.Name(), &h, records); err != nil {
+	if err := fillFile(aside.Name(), &h, records); err != nil {
 		return err
 	}
 	db, _, err := openBolt(aside.Name(), 0)
@@ -106,30 +106,30 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 		db.Close()
 		return err
 	}
-	if s.db != nil && !s.broken {
+	if s.db != nil && !s.panicked {
 		s.db.Close()
 	}
 	s.db, s.header = db, h
-	s.reserved, s.doubtful, s.broken = true, false, false
+	s.reserved, s.saveFailed, s.panicked = true, false, false
 	return syncFolder(s.path)
 }
 
 // writeCopy fills the empty file at path with a database of exactly these
 // records, and makes it durable.
 func writeCopy(path string, counter uint64, records []write) error {
-	return fill(path, &header{format: format, counter: counter}, records)
+	return fillFile(path, &header{format: fileFormat, counter: counter}, records)
 }
 
 // fill makes the empty file at path a database with exactly these records, and
 // durable. The file is closed again: what bbolt has mapped and buffered of it is
 // no longer needed.
-func fill(path string, h *header, records []write) error {
+func fillFile(path string, h *header, records []write) error {
 	db, _, err := openBolt(path, 0)
 	if err != nil {
 		return err
 	}
 	db.NoSync = true // until it is whole
-	err = guard(func() error {
+	err = guardBolt(func() error {
 		return db.Update(func(tx *bbolt.Tx) error { return fillBuckets(tx, h, records) })
 	})
 	if err == nil {
@@ -148,7 +148,7 @@ func fillBuckets(tx *bbolt.Tx, h *header, records []write) error {
 	if err := putReserve(tx); err != nil {
 		return err
 	}
-	return put(tx, h, records)
+	return putRecords(tx, h, records)
 }
 
 // syncFolder makes a new name durable. Windows cannot, and need not.

@@ -46,7 +46,7 @@ func openStore(path string) (s *store, err error) {
 	case info.Size() == 0:
 		return s, s.createInPlace()
 	}
-	if err := inspect(path, nil); err != nil {
+	if err := inspectFile(path, nil); err != nil {
 		return nil, err
 	}
 	db, file, err := openBolt(path, 0)
@@ -54,12 +54,12 @@ func openStore(path string) (s *store, err error) {
 		return nil, err
 	}
 	s.db = db
-	err = guard(func() error { return s.takeUp(file) })
+	err = guardBolt(func() error { return s.readExisting(file) })
 	if err != nil {
 		db.Close()
 		return nil, err
 	}
-	s.sweep()
+	s.removeTemporary()
 	if s.header.format == 0 {
 		return s, s.takeOver2019()
 	}
@@ -69,9 +69,9 @@ func openStore(path string) (s *store, err error) {
 // inspect looks at the file without writing to it, and calls each, if it is not
 // nil, for every record as load does. It shares the file's lock with other
 // readers, so that no server changes it meanwhile.
-func inspect(path string, each func(bucket string, key, value []byte) error) error {
+func inspectFile(path string, each func(bucket string, key, value []byte) error) error {
 	var file *os.File
-	db, err := open(path, &bbolt.Options{ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+	db, err := openBoltFile(path, &bbolt.Options{ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag, mode)
 		file = f
 		return f, err
@@ -84,11 +84,11 @@ func inspect(path string, each func(bucket string, key, value []byte) error) err
 	if err != nil {
 		return err
 	}
-	err = guard(func() error { return checkSound(file, info.Size()) })
+	err = guardBolt(func() error { return checkSound(file, info.Size()) })
 	if err != nil || each == nil {
 		return err
 	}
-	return guard(func() error {
+	return guardBolt(func() error {
 		return db.View(func(tx *bbolt.Tx) error {
 			h, err := readHeader(tx)
 			if err != nil {
@@ -109,7 +109,7 @@ func openBolt(path string, create int) (db *bbolt.DB, file *os.File, err error) 
 		return f, err
 	}
 	for {
-		db, err := open(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
+		db, err := openBoltFile(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -125,9 +125,9 @@ func openBolt(path string, create int) (db *bbolt.DB, file *os.File, err error) 
 	}
 }
 
-func open(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
+func openBoltFile(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	options.Timeout = lockWait
-	err = guard(func() (err error) {
+	err = guardBolt(func() (err error) {
 		db, err = bbolt.Open(path, 0o600, options)
 		return err
 	})
@@ -143,7 +143,7 @@ func open(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 
 // takeUp reads the header of the open file, fills a file that has nothing in it
 // yet, and makes sure that what it shows is on the disk.
-func (s *store) takeUp(file *os.File) error {
+func (s *store) readExisting(file *os.File) error {
 	blank := false
 	err := s.db.View(func(tx *bbolt.Tx) (err error) {
 		if blank = isBlank(tx); blank {
@@ -159,7 +159,7 @@ func (s *store) takeUp(file *os.File) error {
 		return err
 	}
 	if blank {
-		h := header{format: format}
+		h := header{format: fileFormat}
 		if err := s.update(func(tx *bbolt.Tx) error { return fillBuckets(tx, &h, nil) }); err != nil {
 			return err
 		}
@@ -225,8 +225,8 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 	if h, err = decodeHeader(meta.Get(headerKey)); err != nil {
 		return h, err
 	}
-	if h.format != format {
-		return h, fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it", h.format, format)
+	if h.format != fileFormat {
+		return h, fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it", h.format, fileFormat)
 	}
 	for _, name := range append([]string{reserveBucket}, recordBuckets...) {
 		if tx.Bucket([]byte(name)) == nil {
@@ -237,7 +237,7 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 }
 
 // A recordCount says how many records a file has.
-type recordCount struct{ leases, places, events int }
+type recordCount struct{ leases, waiters, events int }
 
 // checkFile reads a whole file, and changes nothing. It returns nil if a server
 // could start on the file, errInUse while one does, and errDamaged if the file is
@@ -252,14 +252,14 @@ func checkFile(path string) (n recordCount, err error) {
 	case info.Size() == 0:
 		return n, errors.New("it is empty")
 	}
-	err = inspect(path, func(bucket string, key, value []byte) (err error) {
+	err = inspectFile(path, func(bucket string, key, value []byte) (err error) {
 		switch bucket {
 		case leaseBucket:
 			n.leases++
 			_, _, err = decodeLease(key, value)
-		case lineBucket:
-			n.places++
-			_, _, err = decodePlace(key, value)
+		case queueBucket:
+			n.waiters++
+			_, _, err = decodeWaiter(key, value)
 		case historyBucket:
 			n.events++
 			_, err = decodeEvent(key, value)

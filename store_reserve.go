@@ -28,7 +28,7 @@ const reservePieces = reserveSize / reservePiece
 
 // saveTight saves on a full disk: writes that take more away than they add.
 // It uses the reserve up.
-func (s *store) saveTight(counter uint64, writes []write) error {
+func (s *store) saveOnFullDisk(counter uint64, writes []write) error {
 	if s.reserved {
 		if err := s.update(dropReserve); err != nil {
 			return err
@@ -73,7 +73,7 @@ func dropReserve(tx *bbolt.Tx) error {
 // isFull reports whether a write did not find space, so that nothing was
 // stored. A sync that fails for space is not that: what it was to make
 // durable has been written, and bbolt shows it.
-func isFull(err error) bool {
+func isDiskFull(err error) bool {
 	var write *fs.PathError
 	if !errors.As(err, &write) || write.Op != "write" {
 		return errors.Is(err, bolterrors.ErrMaxSizeReached)

@@ -38,8 +38,8 @@ func contents(t testing.TB, s *store) (string, error) {
 		switch bucket {
 		case leaseBucket:
 			_, _, err = decodeLease(key, value)
-		case lineBucket:
-			_, _, err = decodePlace(key, value)
+		case queueBucket:
+			_, _, err = decodeWaiter(key, value)
 		default:
 			_, err = decodeEvent(key, value)
 		}
@@ -54,10 +54,10 @@ func sampleWrites(n int) []write {
 	var writes []write
 	for i := range n {
 		l := &lease{request: request{id: fmt.Sprint("request-", i), holder: "github:acme/shop/run/1/deploy", ttl: time.Hour}, slot: "uat", fence: uint64(i + 1), since: time.Unix(1e9, 5), ttl: time.Minute, waited: time.Second}
-		p := &place{request: request{id: fmt.Sprint("waiting-", i), reason: "tests"}, number: uint64(1000 + i), since: time.Unix(1e9, 0)}
-		e := &event{number: uint64(2000 + i), kind: expired, at: time.Unix(2e9, 7), environment: "uat", slot: "uat", id: "x", holder: "h", fence: 7, held: time.Hour, by: "b", from: "f"}
+		p := &waiter{request: request{id: fmt.Sprint("waiting-", i), reason: "tests"}, number: uint64(1000 + i), since: time.Unix(1e9, 0)}
+		e := &event{number: uint64(2000 + i), kind: eventExpired, at: time.Unix(2e9, 7), environment: "uat", slot: "uat", id: "x", holder: "h", fence: 7, held: time.Hour, by: "b", from: "f"}
 		env := fmt.Sprint("env", i)
-		writes = append(writes, encodeLease(env, l), encodePlace(env, p), encodeEvent(e))
+		writes = append(writes, encodeLease(env, l), encodeWaiter(env, p), encodeEvent(e))
 	}
 	return writes
 }
@@ -70,13 +70,13 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	if err != nil || name != "team/perf" || *got != l {
 		t.Errorf("lease %+v, %q, %v", got, name, err)
 	}
-	p := place{request: l.request, number: 1<<52 + 1, since: now}
-	w = encodePlace("uat", &p)
-	name, gotPlace, err := decodePlace(w.key, w.value)
+	p := waiter{request: l.request, number: 1<<52 + 1, since: now}
+	w = encodeWaiter("uat", &p)
+	name, gotPlace, err := decodeWaiter(w.key, w.value)
 	if err != nil || name != "uat" || *gotPlace != p {
 		t.Errorf("place %+v, %q, %v", gotPlace, name, err)
 	}
-	e := event{3, forced, now, "uat", "blue", "id", "h", "u", "r", 2, time.Second, time.Hour, "by", "from"}
+	e := event{3, eventForced, now, "uat", "blue", "id", "h", "u", "r", 2, time.Second, time.Hour, "by", "from"}
 	w = encodeEvent(&e)
 	gotEvent, err := decodeEvent(w.key, w.value)
 	if err != nil || *gotEvent != e {
@@ -256,7 +256,7 @@ func TestAFileThatIsNotOursIsRefusedAndLeftAsItIs(t *testing.T) {
 	}
 	newer := func(path string) {
 		s := mustOpen(t, path)
-		s.header.format = format + 1
+		s.header.format = fileFormat + 1
 		s.save(1, nil)
 		s.close()
 	}
@@ -311,7 +311,7 @@ func TestTheLocksOf2019AreTakenOver(t *testing.T) {
 		t.Errorf("uat was locked: %+v", a)
 	}
 	g.restart()
-	if err := g.ask(&call{kind: callRelease, environment: "uat", departure: departure{plain: true}}).err; err != nil {
+	if err := g.ask(&call{kind: callRelease, environment: "uat", release: releaseRequest{is2019: true}}).err; err != nil {
 		t.Error(err)
 	}
 	g.mustTake("x", 0)
@@ -365,7 +365,7 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 			if w.value = nil; i%4 == 3 {
 				continue // is held on to
 			}
-			if err := s.saveTight(1000, []write{w}); err != nil {
+			if err := s.saveOnFullDisk(1000, []write{w}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -423,10 +423,10 @@ func TestAPageMustBeginWithTheKeyByWhichItIsKnown(t *testing.T) {
 	b, _ := os.ReadFile(path)
 	changed := 0
 	for page := b; len(page) >= boltHeader; page = page[min(len(page), os.Getpagesize()):] {
-		if native.Uint16(page[8:]) != boltBranch {
+		if nativeEndian.Uint16(page[8:]) != boltBranch {
 			continue
 		}
-		key := boltHeader + int(native.Uint32(page[boltHeader:])) // of the first element
+		key := boltHeader + int(nativeEndian.Uint32(page[boltHeader:])) // of the first element
 		page[key]--
 		os.WriteFile(path, b, 0o600)
 		if _, err := openStore(path); !errors.Is(err, errDamaged) {
@@ -446,14 +446,14 @@ func TestAPageMustBeginWithTheKeyByWhichItIsKnown(t *testing.T) {
 func TestTheElementsOfAPageShareNothing(t *testing.T) {
 	leaf := func(pos [2]uint32) error {
 		page := make([]byte, 4096)
-		native.PutUint16(page[8:], boltLeaf)
-		native.PutUint16(page[10:], 2)
+		nativeEndian.PutUint16(page[8:], boltLeaf)
+		nativeEndian.PutUint16(page[10:], 2)
 		data := boltHeader + 2*boltElement
 		copy(page[data:], "aab")
 		for i, pos := range pos {
 			at := boltHeader + i*boltElement
-			native.PutUint32(page[at+4:], uint32(data-at)+pos)
-			native.PutUint32(page[at+8:], uint32(i+1)) // "a" and "ab", or "aa"
+			nativeEndian.PutUint32(page[at+4:], uint32(data-at)+pos)
+			nativeEndian.PutUint32(page[at+8:], uint32(i+1)) // "a" and "ab", or "aa"
 		}
 		return (&soundFile{pageSize: 4096}).leaf(page, nil, nil, 0)
 	}
@@ -511,7 +511,7 @@ func TestASyncThatFailsForSpaceIsNotAFullDisk(t *testing.T) {
 		err  error
 		full bool
 	}{{write, true}, {fmt.Errorf("x: %w", write), true}, {syscall.ENOSPC, false}, {&fs.PathError{Op: "sync", Err: syscall.ENOSPC}, false}, {&fs.PathError{Op: "write", Err: syscall.EIO}, false}} {
-		if isFull(c.err) != c.full {
+		if isDiskFull(c.err) != c.full {
 			t.Errorf("%v: %v", c.err, !c.full)
 		}
 	}
@@ -619,7 +619,7 @@ func TestWhatIsReadIsWhatWasSaved(t *testing.T) {
 			}
 			s = mustOpen(t, s.path)
 		case 2:
-			if err := s.saveTight(uint64(i), nil); err != nil {
+			if err := s.saveOnFullDisk(uint64(i), nil); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.reserve(); err != nil {

@@ -18,8 +18,8 @@ type landlord struct {
 	told   []time.Time
 }
 
-func (l *landlord) tenure(ttl time.Duration) *tenure {
-	return &tenure{ttl: ttl, grace: 5 * time.Second, told: func(d time.Time) { l.told = append(l.told, d) },
+func (l *landlord) tenure(ttl time.Duration) *renewer {
+	return &renewer{ttl: ttl, grace: 5 * time.Second, onDeadline: func(d time.Time) { l.told = append(l.told, d) },
 		renew: func(ctx context.Context) error {
 			l.mu.Lock()
 			l.calls = append(l.calls, time.Now())
@@ -42,7 +42,7 @@ func TestALeaseIsRenewedEveryThirdOfItsTTLForDays(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*24*time.Hour)
 		defer cancel()
 		start := time.Now()
-		if err := l.tenure(2*time.Hour).keep(ctx, start); err != nil {
+		if err := l.tenure(2*time.Hour).run(ctx, start); err != nil {
 			t.Fatal(err)
 		}
 		l.mu.Lock()
@@ -64,7 +64,7 @@ func TestADeadlineCountsFromWhenTheRenewalWasSent(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		start := time.Now()
-		l.tenure(time.Minute).keep(ctx, start)
+		l.tenure(time.Minute).run(ctx, start)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		// 60 s less the grace of 5 s and the margin of 2 s
@@ -91,7 +91,7 @@ func TestAServerThatIsAwayForHalfATTLIsNotNoticed(t *testing.T) {
 			}}
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 			defer cancel()
-			if err := l.tenure(time.Minute).keep(ctx, start); err != nil {
+			if err := l.tenure(time.Minute).run(ctx, start); err != nil {
 				t.Errorf("away from %v on: %v", begin, err)
 			}
 		})
@@ -107,7 +107,7 @@ func TestATenureEndsBeforeTheServerMayGiveTheSlotAway(t *testing.T) {
 		"refused connections":        {time.Minute, 5 * time.Second, errUnreachable, 0},
 		"no answer at all":           {time.Minute, 5 * time.Second, errUnreachable, time.Hour},
 		"a refused key":              {time.Minute, 5 * time.Second, errKey, 0},
-		"an answer that is nobody's": {time.Minute, 5 * time.Second, errForeign, 0},
+		"an answer that is nobody's": {time.Minute, 5 * time.Second, errNotCallMe, 0},
 		"a short ttl":                {3 * time.Second, 5 * time.Second, errUnreachable, 0},
 		"a long grace":               {time.Minute, time.Hour, errUnreachable, 0},
 		"no grace":                   {time.Minute, 0, errUnreachable, 0},
@@ -118,7 +118,7 @@ func TestATenureEndsBeforeTheServerMayGiveTheSlotAway(t *testing.T) {
 				tenure := l.tenure(c.ttl)
 				tenure.grace = c.grace
 				start := time.Now()
-				err := tenure.keep(context.Background(), start)
+				err := tenure.run(context.Background(), start)
 				took := time.Since(start)
 				if !errors.Is(err, errDeadline) {
 					t.Errorf("ended with %v", err)
@@ -138,7 +138,7 @@ func TestARefusedRenewalIsTheEndAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &landlord{answer: always(errNotHeld)}
 		start := time.Now()
-		if err := l.tenure(time.Minute).keep(context.Background(), start); !errors.Is(err, errNotHeld) {
+		if err := l.tenure(time.Minute).run(context.Background(), start); !errors.Is(err, errNotHeld) {
 			t.Errorf("ended with %v", err)
 		}
 		if took := time.Since(start); took > 22*time.Second {
@@ -150,17 +150,17 @@ func TestARefusedRenewalIsTheEndAtOnce(t *testing.T) {
 // While a machine is suspended, only its wall clock goes on.
 func TestADeadlineIsPassedByEitherClock(t *testing.T) {
 	now := time.Now()
-	if passed(now.Add(time.Hour), now) || !passed(now, now) || !passed(now, now.Add(time.Second)) {
+	if isPast(now.Add(time.Hour), now) || !isPast(now, now) || !isPast(now, now.Add(time.Second)) {
 		t.Error("by both clocks")
 	}
 	wall := now.Round(0)
-	if !passed(wall.Add(-time.Second), now) || passed(wall.Add(time.Second), now) {
+	if !isPast(wall.Add(-time.Second), now) || isPast(wall.Add(time.Second), now) {
 		t.Error("by the wall clock alone")
 	}
-	if early := earlier(now.Add(time.Hour).Round(0), time.Minute); early.Sub(now) > 61*time.Second {
+	if early := deadlineFrom(now.Add(time.Hour).Round(0), time.Minute); early.Sub(now) > 61*time.Second {
 		t.Errorf("of two clocks the guardian takes the one that says %v", early.Sub(now))
 	}
-	if early := earlier(now.Add(time.Minute).Round(0), time.Hour); early.Sub(now) > 61*time.Second {
+	if early := deadlineFrom(now.Add(time.Minute).Round(0), time.Hour); early.Sub(now) > 61*time.Second {
 		t.Errorf("of two clocks the guardian takes the one that says %v", early.Sub(now))
 	}
 }

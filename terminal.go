@@ -64,7 +64,7 @@ func reason(err error, refused *apiError) string {
 		return refused.Message.String()
 	}
 	if e := refused.Ended; e != nil {
-		text += fmt.Sprintf("; yours %s at %s", e.How, clock(e.At))
+		text += fmt.Sprintf("; yours %s at %s", e.How, clockTime(e.At))
 	}
 	return text
 }
@@ -77,9 +77,9 @@ func (t *terminal) holders(leases []leaseJSON) {
 			return
 		}
 		t.say("%s is held by %s", l.Slot, holderName(l))
-		since := fmt.Sprintf("since %s (%s)", clock(l.Since), seconds(l.HeldSeconds))
+		since := fmt.Sprintf("since %s (%s)", clockTime(l.Since), secondsText(l.HeldSeconds))
 		if l.Until != nil {
-			since += ", until " + clock(*l.Until) + " at the latest"
+			since += ", until " + clockTime(*l.Until) + " at the latest"
 		}
 		t.say("  %s", since)
 		if l.Reason != "" {
@@ -96,7 +96,7 @@ func yours(l leaseJSON) string {
 	if l.Until == nil {
 		return fmt.Sprintf("%s is yours until you release it: call-me release %s", l.Slot, quote(l.Environment.String()))
 	}
-	return fmt.Sprintf("%s is yours until %s (%s); for longer: call-me renew %s", l.Slot, clock(*l.Until), seconds(l.TTLSeconds), quote(l.Environment.String()))
+	return fmt.Sprintf("%s is yours until %s (%s); for longer: call-me renew %s", l.Slot, clockTime(*l.Until), secondsText(l.TTLSeconds), quote(l.Environment.String()))
 }
 
 // released prints the line of 2019, which ended without a newline. Where a
@@ -170,7 +170,7 @@ func holderName(l leaseJSON) string {
 }
 
 // fit cuts a text to so many columns.
-func fit(text string, columns int) string {
+func fitColumns(text string, columns int) string {
 	letters := []rune(text)
 	if columns <= 0 || len(letters) <= columns {
 		return text

@@ -32,7 +32,7 @@ func newOutput(w io.Writer) *output {
 
 // drawing is what call-me sends to a terminal besides text: colours, and the
 // ways to draw one line or the whole screen anew. They take no place on a line.
-var drawing = []string{"\x1b[0m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[36m", clearLine, clearScreen}
+var ownSequences = []string{"\x1b[0m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[36m", clearLine, clearScreen}
 
 const (
 	clearLine   = "\r\x1b[K"
@@ -74,7 +74,7 @@ func (o *output) drawingAt(text []byte) string {
 	if !o.isTerminal || text[0] != '\r' && text[0] != '\x1b' {
 		return ""
 	}
-	for _, sequence := range drawing {
+	for _, sequence := range ownSequences {
 		if bytes.HasPrefix(text, []byte(sequence)) {
 			return sequence
 		}

@@ -14,7 +14,7 @@ import (
 
 // lookPeriod is how often status --watch looks, also when nothing has
 // happened: durations grow, and a proxy may keep the events to itself.
-const lookPeriod = 5 * time.Second
+const watchPeriod = 5 * time.Second
 
 // A cell is a text with its colour.
 type cell struct {
@@ -48,7 +48,7 @@ func environmentRows(e environmentJSON) [][]cell {
 		row := []cell{{name, 0}, {s.Slot.String(), 0}, {"free", green}, {}, {}, {}}
 		if l := s.Lease; l != nil {
 			row = []cell{{name, 0}, {l.Slot.String(), 0}, {holderName(*l), yellow},
-				{fmt.Sprintf("%s (%s)", shortClock(l.Since), seconds(l.HeldSeconds)), 0}, {"released", 0}, {l.Reason.String(), 0}}
+				{fmt.Sprintf("%s (%s)", shortClock(l.Since), secondsText(l.HeldSeconds)), 0}, {"released", 0}, {l.Reason.String(), 0}}
 			if l.Until != nil {
 				row[4].text = shortClock(*l.Until)
 			}
@@ -56,13 +56,13 @@ func environmentRows(e environmentJSON) [][]cell {
 		rows = append(rows, row)
 		name = ""
 	}
-	for _, p := range e.Line {
+	for _, p := range e.Queue {
 		place := ordinal(p.Position)
 		if p.Position == 1 {
 			place = "next"
 		}
 		rows = append(rows, []cell{{name, 0}, {place, cyan}, {cmp.Or(p.Holder.String(), "somebody who gave no name"), 0},
-			{fmt.Sprintf("%s (%s)", shortClock(p.Since), seconds(p.WaitedSeconds)), 0}, {}, {p.Reason.String(), 0}})
+			{fmt.Sprintf("%s (%s)", shortClock(p.Since), secondsText(p.WaitedSeconds)), 0}, {}, {p.Reason.String(), 0}})
 	}
 	return rows
 }
@@ -88,7 +88,7 @@ func printRows(w io.Writer, rows [][]cell, columns int, colours bool) {
 		var b strings.Builder
 		gap := 0
 		for i, c := range row {
-			text := fit(c.text, widths[i])
+			text := fitColumns(c.text, widths[i])
 			if text != "" {
 				b.WriteString(strings.Repeat(" ", gap))
 				gap = 0
@@ -118,11 +118,11 @@ func shortClock(t time.Time) string {
 func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, error), follow func(context.Context, chan<- struct{}) error) error {
 	changed := make(chan struct{}, 1)
 	go func() {
-		for sleepy := time.Duration(0); sleep(ctx, sleepy) == nil; sleepy = mostBackOff {
+		for sleepy := time.Duration(0); sleep(ctx, sleepy) == nil; sleepy = maxBackOff {
 			follow(ctx, changed)
 		}
 	}()
-	ticker := time.NewTicker(lookPeriod)
+	ticker := time.NewTicker(watchPeriod)
 	defer ticker.Stop()
 	var before environmentsJSON
 	for first := true; ; first = false {
@@ -137,7 +137,7 @@ func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, err
 		case width(t.out) > 0:
 			fmt.Fprintf(t.out, clearScreen+"%s, live\n\n", t.now().Format(time.TimeOnly))
 			t.table(t.out, all, width(t.out), t.coloured(t.out))
-		case first || !reflect.DeepEqual(timeless(before), timeless(all)):
+		case first || !reflect.DeepEqual(comparableState(before), comparableState(all)):
 			fmt.Fprintf(t.out, "%s\n", t.now().Format(time.TimeOnly))
 			t.table(t.out, all, 0, false)
 			before = all
@@ -165,20 +165,20 @@ func (t *terminal) historyTable(w io.Writer, all historyJSON, columns int, colou
 		}
 		held, why := "", e.Reason.String()
 		if e.Event == "released" || e.Event == "expired" || e.Event == "forced" {
-			held = seconds(e.HeldSeconds)
+			held = secondsText(e.HeldSeconds)
 		}
 		if e.Event == "forced" {
 			why = "by " + cmp.Or(e.By.String(), "somebody who gave no name")
 		}
-		colour := map[foreign]int{"granted": green, "expired": yellow, "forced": yellow}[e.Event]
-		rows = append(rows, []cell{{clock(e.At), 0}, {e.Event.String(), colour}, {cmp.Or(e.Holder.String(), "somebody who gave no name"), 0},
-			{slot, 0}, {seconds(e.WaitedSeconds), 0}, {held, 0}, {why, 0}})
+		colour := map[untrusted]int{"granted": green, "expired": yellow, "forced": yellow}[e.Event]
+		rows = append(rows, []cell{{clockTime(e.At), 0}, {e.Event.String(), colour}, {cmp.Or(e.Holder.String(), "somebody who gave no name"), 0},
+			{slot, 0}, {secondsText(e.WaitedSeconds), 0}, {held, 0}, {why, 0}})
 	}
 	printRows(w, rows, columns, colours)
 }
 
 // timeless is what counts as a change: not that time passes.
-func timeless(all environmentsJSON) []string {
+func comparableState(all environmentsJSON) []string {
 	var facts []string
 	for _, e := range all.Environments {
 		for _, s := range e.Slots {
@@ -188,7 +188,7 @@ func timeless(all environmentsJSON) []string {
 			}
 			facts = append(facts, fact)
 		}
-		for _, p := range e.Line {
+		for _, p := range e.Queue {
 			facts = append(facts, fmt.Sprint(p.Position, p.Holder, p.Since))
 		}
 	}

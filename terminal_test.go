@@ -23,10 +23,10 @@ func paper() (*terminal, *lockedBuffer, *lockedBuffer) {
 func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, _, log := paper()
-		w := term.waiter(asking{environment: "uat", holder: "me"}, plainForm)
+		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)
 		defer w.done()
-		held := refusalJSON{Position: 3, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}}
-		w.waiting(held)
+		held := errorJSON{Position: 3, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}}
+		w.queued(held)
 		lines := func() int { return strings.Count(log.String(), "\n") }
 		before := lines()
 		for minute := 1; minute <= 10; minute++ {
@@ -40,18 +40,18 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 			t.Errorf("the last line of\n%s", log)
 		}
 		before = lines()
-		w.waiting(held) // nothing has changed
+		w.queued(held) // nothing has changed
 		if lines() != before {
 			t.Errorf("an unchanged line was told again:\n%s", log)
 		}
 		held.Position = 2
-		w.waiting(held)
+		w.queued(held)
 		if !strings.HasSuffix(log.String(), "\nyou are 2nd in line now, after 10m\n") {
 			t.Errorf("the last line of\n%s", log)
 		}
 		held.HeldBy = []leaseJSON{{Slot: "uat", Holder: "bob", Fence: 2}}
 		held.Position = 1
-		w.waiting(held)
+		w.queued(held)
 		if !strings.Contains(log.String(), "uat is held by bob\n") || !strings.HasSuffix(log.String(), "\nyou are next in line, after 10m\n") {
 			t.Errorf("the last lines of\n%s", log)
 		}
@@ -63,15 +63,15 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 func TestWhoHasHeardNothingIsNotToldOfALine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, out, log := paper()
-		w := term.waiter(asking{environment: "uat", holder: "me"}, plainForm)
+		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)
 		defer w.done()
-		w.troubled(errUnreachable)
+		w.retrying(errUnreachable)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if !strings.HasSuffix(log.String(), "still waiting after 1m, the server has not answered yet\n") {
 			t.Errorf("the last line of\n%s", log)
 		}
-		w.waiting(refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}})
+		w.queued(errorJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}})
 		if out.String() != "waiting for free slot on environment: uat\n" || !strings.HasSuffix(log.String(), "you are next in line\n") {
 			t.Errorf("stdout %q, and\n%s", out, log)
 		}
@@ -85,13 +85,13 @@ func TestWhoHasHeardNothingIsNotToldOfALine(t *testing.T) {
 func TestAServerThatIsBackIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, _, log := paper()
-		w := term.waiter(asking{environment: "uat", holder: "me"}, plainForm)
+		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)
 		defer w.done()
-		refused := refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}}
-		w.waiting(refused)
-		w.troubled(errUnreachable)
+		refused := errorJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}}
+		w.queued(refused)
+		w.retrying(errUnreachable)
 		for range 2 {
-			w.waiting(refused)
+			w.queued(refused)
 		}
 		if text := log.String(); !strings.HasSuffix(text, "you are next in line\ncannot reach; trying again\nthe server answers again\n") {
 			t.Errorf("the end of\n%s", text)
@@ -102,11 +102,11 @@ func TestAServerThatIsBackIsTold(t *testing.T) {
 func TestATerminalShowsOneLineInPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, out, screen := paper()
-		w := term.waiter(asking{environment: "uat"}, plainForm)
+		w := term.newWaitDisplay(acquireOptions{environment: "uat"}, plainForm)
 		w.mu.Lock()
 		w.columns, term.err.(*output).isTerminal = 60, true
 		w.mu.Unlock()
-		w.waiting(refusalJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: foreign(strings.Repeat("long", 30)), Fence: 1}}})
+		w.queued(errorJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: untrusted(strings.Repeat("long", 30)), Fence: 1}}})
 		time.Sleep(90 * time.Second)
 		synctest.Wait()
 		frames := strings.Split(screen.String(), "\r\x1b[K")
@@ -114,7 +114,7 @@ func TestATerminalShowsOneLineInPlace(t *testing.T) {
 		if len(frames) != 91 || !strings.HasPrefix(last, "waiting 1m30s for uat, next in line; held by longlong") || len([]rune(last)) != 59 {
 			t.Errorf("%d frames, the last is %q", len(frames), last)
 		}
-		w.confirmed(leaseJSON{Environment: "uat", Slot: "uat"}, 90*time.Second)
+		w.acquired(leaseJSON{Environment: "uat", Slot: "uat"}, 90*time.Second)
 		w.done()
 		if !strings.HasSuffix(screen.String(), last+"\r\x1b[Kuat is yours until you release it: call-me release uat\n") {
 			t.Errorf("the screen is not clean at the end: %q", screen.String()[len(screen.String())-200:])
@@ -170,7 +170,7 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 
 func TestTheTableFitsTheTerminal(t *testing.T) {
 	long := environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{
-		{"uat", &leaseJSON{Slot: "uat", Holder: foreign(strings.Repeat("holder/", 20)), Reason: foreign(strings.Repeat("reason ", 20)), Since: time.Now()}}, {"other", nil}}}}}
+		{"uat", &leaseJSON{Slot: "uat", Holder: untrusted(strings.Repeat("holder/", 20)), Reason: untrusted(strings.Repeat("reason ", 20)), Since: time.Now()}}, {"other", nil}}}}}
 	for _, columns := range []int{80, 120, 200} {
 		term, _, _ := paper()
 		var b bytes.Buffer
@@ -211,13 +211,13 @@ func TestColoursAreForTerminalsOfPeopleWhoWantThem(t *testing.T) {
 func TestHowThingsAreSaid(t *testing.T) {
 	for position, want := range map[int]string{0: "in line", 1: "next in line", 2: "2nd in line", 3: "3rd in line", 4: "4th in line", 11: "11th in line",
 		12: "12th in line", 13: "13th in line", 21: "21st in line", 22: "22nd in line", 101: "101st in line", 111: "111th in line", 1012: "1012th in line"} {
-		if got := inLine(position); got != want {
+		if got := queuePosition(position); got != want {
 			t.Errorf("%d is %q, want %q", position, got, want)
 		}
 	}
 	for d, want := range map[time.Duration]string{0: "0s", 1499 * time.Millisecond: "1s", time.Minute: "1m", 90 * time.Second: "1m30s", 2 * time.Hour: "2h",
 		2*time.Hour + time.Second: "2h0m1s", 2*time.Hour + 5*time.Minute: "2h5m", 10 * time.Minute: "10m"} {
-		if got := spell(d); got != want {
+		if got := durationText(d); got != want {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}
 	}
@@ -230,7 +230,7 @@ func TestHowThingsAreSaid(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	yesterday := time.Now().AddDate(0, 0, -1)
-	if !strings.HasPrefix(clock(yesterday), yesterday.Local().Format("2006-01-02 ")) {
-		t.Errorf("yesterday is %s", clock(yesterday))
+	if !strings.HasPrefix(clockTime(yesterday), yesterday.Local().Format("2006-01-02 ")) {
+		t.Errorf("yesterday is %s", clockTime(yesterday))
 	}
 }

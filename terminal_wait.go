@@ -27,26 +27,26 @@ const (
 
 // A waiter is the listener of one request. Its methods may be called while
 // its clock runs on another goroutine.
-type waiter struct {
+type waitDisplay struct {
 	*terminal
-	asking  asking
+	options acquireOptions
 	form    resultForm
 	columns int // of the terminal; 0: a log
 	stop    chan struct{}
 	ended   chan struct{}
 
-	mu      sync.Mutex
-	started time.Time
-	said    time.Time
-	known   *refusalJSON // the line, as last heard; nil: the server has not said anything yet
-	trouble bool         // the server has not answered since we said so
-	live    bool         // the live line is on the screen
-	unsaid  error        // why stdout was not told of the slot
+	mu        sync.Mutex
+	started   time.Time
+	said      time.Time
+	lastReply *errorJSON // the line, as last heard; nil: the server has not said anything yet
+	trouble   bool       // the server has not answered since we said so
+	live      bool       // the live line is on the screen
+	outputErr error      // why stdout was not told of the slot
 }
 
 // waiter begins to listen. Call done at the end.
-func (t *terminal) waiter(a asking, form resultForm) *waiter {
-	w := &waiter{terminal: t, asking: a, form: form, started: t.now(), stop: make(chan struct{}), ended: make(chan struct{})}
+func (t *terminal) newWaitDisplay(a acquireOptions, form resultForm) *waitDisplay {
+	w := &waitDisplay{terminal: t, options: a, form: form, started: t.now(), stop: make(chan struct{}), ended: make(chan struct{})}
 	if !inCI(t.getenv) {
 		w.columns = width(t.err)
 	}
@@ -55,7 +55,7 @@ func (t *terminal) waiter(a asking, form resultForm) *waiter {
 }
 
 // done leaves the screen clean.
-func (w *waiter) done() {
+func (w *waitDisplay) done() {
 	close(w.stop)
 	<-w.ended
 	w.mu.Lock()
@@ -64,7 +64,7 @@ func (w *waiter) done() {
 }
 
 // tick keeps the clock running on a terminal, and a log alive.
-func (w *waiter) tick() {
+func (w *waitDisplay) tick() {
 	defer close(w.ended)
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
@@ -80,86 +80,86 @@ func (w *waiter) tick() {
 		case w.columns > 0:
 			w.draw()
 		case w.now().Sub(w.said) >= repeatTime:
-			w.line("still waiting after %s, %s", spell(w.now().Sub(w.started)), w.state())
+			w.printLine("still waiting after %s, %s", durationText(w.now().Sub(w.started)), w.stateText())
 		}
 		w.mu.Unlock()
 	}
 }
 
 // line prints a line above the live one.
-func (w *waiter) line(format string, args ...any) {
+func (w *waitDisplay) printLine(format string, args ...any) {
 	w.clear()
 	w.say(format, args...)
 	w.said = w.now()
 }
 
-func (w *waiter) clear() {
+func (w *waitDisplay) clear() {
 	if w.live {
 		fmt.Fprint(w.err, clearLine)
 		w.live = false
 	}
 }
 
-func (w *waiter) draw() {
-	text := fmt.Sprintf("waiting %s for %s, %s", spell(w.now().Sub(w.started)), w.asking.environment, w.state())
-	fmt.Fprint(w.err, clearLine+fit(printable(text), w.columns-1))
+func (w *waitDisplay) draw() {
+	text := fmt.Sprintf("waiting %s for %s, %s", durationText(w.now().Sub(w.started)), w.options.environment, w.stateText())
+	fmt.Fprint(w.err, clearLine+fitColumns(printable(text), w.columns-1))
 	w.live = true
 }
 
 // state says what the server has told last.
-func (w *waiter) state() string {
-	if w.known == nil {
+func (w *waitDisplay) stateText() string {
+	if w.lastReply == nil {
 		return "the server has not answered yet"
 	}
-	return fmt.Sprintf("%s; held by %s", inLine(w.known.Position), w.names())
+	return fmt.Sprintf("%s; held by %s", queuePosition(w.lastReply.Position), w.holderNames())
 }
 
-func (w *waiter) names() string {
-	if len(w.known.HeldBy) == 0 {
+func (w *waitDisplay) holderNames() string {
+	if len(w.lastReply.HeldBy) == 0 {
 		return "nobody, it is being handed on"
 	}
 	var names []string
-	for _, l := range w.known.HeldBy[:min(3, len(w.known.HeldBy))] {
+	for _, l := range w.lastReply.HeldBy[:min(3, len(w.lastReply.HeldBy))] {
 		names = append(names, holderName(l))
 	}
 	return strings.Join(names, ", ")
 }
 
 // since says for how long the first holder has had its slot, and its link.
-func (w *waiter) since() string {
-	if len(w.known.HeldBy) == 0 {
+func (w *waitDisplay) holderSince() string {
+	if len(w.lastReply.HeldBy) == 0 {
 		return ""
 	}
-	l := w.known.HeldBy[0]
-	text := fmt.Sprintf(" since %s (%s)", clock(l.Since), seconds(l.HeldSeconds))
+	l := w.lastReply.HeldBy[0]
+	text := fmt.Sprintf(" since %s (%s)", clockTime(l.Since), secondsText(l.HeldSeconds))
 	if l.URL != "" {
 		text += " " + l.URL.String()
 	}
 	return text
 }
 
-func (w *waiter) waiting(refused refusalJSON) {
+func (w *waitDisplay) queued(refused errorJSON) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	before := w.known
-	w.known = &refused
+	before := w.lastReply
+	w.lastReply = &refused
 	if w.trouble && before != nil {
-		w.line("the server answers again")
+		w.printLine("the server answers again")
 	}
 	w.trouble = false
 	switch {
 	case before == nil:
-		w.begin()
+		w.printBegin()
 	case w.form == runForm:
 		if w.columns == 0 && (before.Position != refused.Position || !sameLeases(before.HeldBy, refused.HeldBy)) {
-			w.line("call-me: waiting for %s, %s; held by %s%s", printable(w.asking.environment), inLine(refused.Position), w.names(), w.since())
+			w.printLine("call-me: waiting for %s, %s; held by %s%s", printable(w.options.environment), queuePosition(refused.Position), w.holderNames(), w.holderSince())
 		}
 	case !sameLeases(before.HeldBy, refused.HeldBy):
 		w.clear()
 		w.holders(refused.HeldBy)
-		w.line("you are %s, after %s", inLine(refused.Position), spell(w.now().Sub(w.started)))
+		w.printLine("you are %s, after %s", queuePosition(refused.Position), durationText(w.now().Sub(w.started)))
 	case before.Position != refused.Position && w.columns == 0:
-		w.line("you are %s now, after %s", inLine(refused.Position), spell(w.now().Sub(w.started)))
+		w.printLine("you are %s now, after %s", queuePosition(refused.Position), durationText(w.now().Sub(w.started)))
 	}
 }
 
@@ -176,78 +176,78 @@ func sameLeases(a, b []leaseJSON) bool {
 }
 
 // begin says what the waiting is about.
-func (w *waiter) begin() {
+func (w *waitDisplay) printBegin() {
 	if w.form == runForm {
-		w.line("call-me: waiting for %s, %s; held by %s%s", printable(w.asking.environment), inLine(w.known.Position), w.names(), w.since())
+		w.printLine("call-me: waiting for %s, %s; held by %s%s", printable(w.options.environment), queuePosition(w.lastReply.Position), w.holderNames(), w.holderSince())
 		return
 	}
 	out := w.out
 	if w.form != plainForm {
 		out = w.err
 	}
-	fmt.Fprintf(out, "waiting for free slot on environment: %s\n", w.asking.environment)
-	w.holders(w.known.HeldBy)
-	for _, l := range w.known.HeldBy {
-		if l.Holder != "" && string(l.Holder) == w.asking.holder {
+	fmt.Fprintf(out, "waiting for free slot on environment: %s\n", w.options.environment)
+	w.holders(w.lastReply.HeldBy)
+	for _, l := range w.lastReply.HeldBy {
+		if l.Holder != "" && string(l.Holder) == w.options.holder {
 			w.say("that is you: a step that runs again waits for itself")
-			w.say("hint: to go on with the slot: call-me request %s --again", quote(w.asking.environment))
-			w.say("      to give it back first: call-me release %s", quote(w.asking.environment))
+			w.say("hint: to go on with the slot: call-me request %s --again", quote(w.options.environment))
+			w.say("      to give it back first: call-me release %s", quote(w.options.environment))
 			break
 		}
 	}
-	if len(w.known.HeldBy) == 0 {
+	if len(w.lastReply.HeldBy) == 0 {
 		w.say("it is free, but others in line are served first")
 	}
-	w.line("you are %s", inLine(w.known.Position))
+	w.printLine("you are %s", queuePosition(w.lastReply.Position))
 }
 
-func (w *waiter) troubled(err error) {
+func (w *waitDisplay) retrying(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.line("%s; trying again", printable(err.Error()))
+	w.printLine("%s; trying again", printable(err.Error()))
 	w.trouble = true
 }
 
-func (w *waiter) startedAnew(why refusalJSON) {
+func (w *waitDisplay) restarted(why errorJSON) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	what := "the request ended"
 	if why.Ended != nil {
-		what = fmt.Sprintf("the request %s at %s", why.Ended.How, clock(why.Ended.At))
+		what = fmt.Sprintf("the request %s at %s", why.Ended.How, clockTime(why.Ended.At))
 	}
-	w.line("%s before we heard of it; back to the end of the line", what)
+	w.printLine("%s before we heard of it; back to the end of the line", what)
 }
 
 // leaves is said when the waiting is interrupted.
-func (w *waiter) leaves() {
+func (w *waitDisplay) interrupted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.line("interrupted: left the line of %s", w.asking.environment)
+	w.printLine("interrupted: left the line of %s", w.options.environment)
 }
 
-func (w *waiter) confirmed(lease leaseJSON, waited time.Duration) {
+func (w *waitDisplay) acquired(lease leaseJSON, waited time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.clear()
 	switch w.form {
 	case quietForm:
-		_, w.unsaid = fmt.Fprintln(w.out, lease.Slot)
+		_, w.outputErr = fmt.Fprintln(w.out, lease.Slot)
 	case jsonForm:
-		w.unsaid = w.json(lease)
+		w.outputErr = w.json(lease)
 	case runForm:
-		w.say("call-me: acquired %s, waited %s; renewed while the command runs", lease.Slot, spell(waited))
+		w.say("call-me: acquired %s, waited %s; renewed while the command runs", lease.Slot, durationText(waited))
 		w.warnSimilar(lease)
 		return
 	default:
-		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.asking.environment)
-		_, w.unsaid = fmt.Fprintf(w.out, "waited %s\n", waited)
+		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.options.environment)
+		_, w.outputErr = fmt.Fprintf(w.out, "waited %s\n", waited)
 	}
 	w.say("%s", yours(lease))
 	w.warnSimilar(lease)
 }
 
 // warnSimilar warns of a name that may be mistyped.
-func (w *waiter) warnSimilar(lease leaseJSON) {
+func (w *waitDisplay) warnSimilar(lease leaseJSON) {
 	if lease.Similar == "" {
 		return
 	}

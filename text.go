@@ -22,16 +22,16 @@ import (
 // message of the server. It cannot be printed raw by accident: every verb of
 // fmt, html/template and encoding/json shows it in its harmless form.
 // Comparisons and conversions to string use the text as it was sent.
-type foreign string
+type untrusted string
 
 // String returns the text on one line, without anything that a terminal or a
 // CI system takes for a command: white space becomes a space, invisible
 // characters become "?", and a command is broken by a backslash.
-func (f foreign) String() string { return breakCommands(visible(string(f))) }
+func (f untrusted) String() string { return breakCommands(visible(string(f))) }
 
 // MarshalJSON returns the text unchanged in meaning: what String replaces or
 // breaks is escaped by \u.
-func (f foreign) MarshalJSON() ([]byte, error) {
+func (f untrusted) MarshalJSON() ([]byte, error) {
 	b := append(make([]byte, 0, len(f)+2), '"')
 	var scan commandScanner
 	for _, r := range string(f) {
@@ -57,10 +57,10 @@ func appendEscaped(b []byte, r rune) []byte {
 	return fmt.Appendf(b, `\u%04x`, r)
 }
 
-var _ json.Marshaler = foreign("")
+var _ json.Marshaler = untrusted("")
 
 // printable is the harmless form of a text that is composed of several.
-func printable(text string) string { return foreign(text).String() }
+func printable(text string) string { return untrusted(text).String() }
 
 // visible puts a text on one line and replaces what cannot be seen. A character
 // that .NET's comparisons of text ignore could hide a command from us.
@@ -122,7 +122,7 @@ func quote(word string) string {
 }
 
 // spell shows a duration as people say it: 2h, 3m12s, 5s.
-func spell(d time.Duration) string {
+func durationText(d time.Duration) string {
 	text := d.Round(time.Second).String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
@@ -133,7 +133,7 @@ func spell(d time.Duration) string {
 	return text
 }
 
-func seconds(s float64) string { return spell(time.Duration(s * float64(time.Second))) }
+func secondsText(s float64) string { return durationText(time.Duration(s * float64(time.Second))) }
 
 func ordinal(n int) string {
 	suffix := "th"
@@ -144,7 +144,7 @@ func ordinal(n int) string {
 }
 
 // inLine says a position in words.
-func inLine(position int) string {
+func queuePosition(position int) string {
 	switch {
 	case position == 1:
 		return "next in line"
@@ -156,7 +156,7 @@ func inLine(position int) string {
 
 // clock shows a time of day in the local zone, with the date unless it is
 // today.
-func clock(t time.Time) string {
+func clockTime(t time.Time) string {
 	local := t.Local()
 	if local.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
 		return local.Format("15:04:05 MST")

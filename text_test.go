@@ -53,15 +53,15 @@ func TestTextOfOthersIsReadableAndNoCommand(t *testing.T) {
 		"##\u0591vso[x]":                      "##\u0591vso\\[x]",
 		"bad \xff byte":                       "bad \ufffd byte",
 	} {
-		if got := foreign(text).String(); got != want {
+		if got := untrusted(text).String(); got != want {
 			t.Errorf("%q is shown as %q, want %q", text, got, want)
 		}
 		for _, verb := range []string{"%s", "%v", "%q", "%+v"} {
-			if name, _ := commandIn(fmt.Sprintf(verb, foreign(text))); name != "" {
+			if name, _ := commandIn(fmt.Sprintf(verb, untrusted(text))); name != "" {
 				t.Errorf("%s of %q is a command to %s", verb, text, name)
 			}
 		}
-		coded, err := json.Marshal(map[string]foreign{"x": foreign(text)})
+		coded, err := json.Marshal(map[string]untrusted{"x": untrusted(text)})
 		var back map[string]string
 		if err != nil || json.Unmarshal(coded, &back) != nil || back["x"] != strings.ToValidUTF8(text, "\ufffd") {
 			t.Errorf("%q is %s in JSON, and %q again, %v", text, coded, back["x"], err)
@@ -100,14 +100,14 @@ func FuzzForeign(f *testing.F) {
 	f.Add("##", "vso[x]", 2)
 	f.Add("section_", "start:1:x", 3)
 	f.Fuzz(func(t *testing.T, one, other string, cut int) {
-		if shown := foreign(one).String(); strings.Contains(shown, "\n") {
+		if shown := untrusted(one).String(); strings.Contains(shown, "\n") {
 			t.Errorf("%q is shown on several lines: %q", one, shown)
 		} else if name, line := commandIn(shown); name != "" {
 			t.Errorf("%q is shown as %q: %s reads %q", one, shown, name, line)
 		} else if !utf8.ValidString(shown) {
 			t.Errorf("%q is shown as %q", one, shown)
 		}
-		coded, err := json.Marshal([]foreign{foreign(one), foreign(other)})
+		coded, err := json.Marshal([]untrusted{untrusted(one), untrusted(other)})
 		if name, line := commandIn(string(coded)); name != "" || err != nil {
 			t.Errorf("%s reads %q in JSON, %v", name, line, err)
 		}
@@ -203,7 +203,7 @@ var commandsThatPrint = map[string][]struct{ args, says string }{
 	"check":         {{"check no/such/PAYLOAD", ""}},
 	"health":        {{"health PAYLOAD", ""}},
 	"completion":    {{"completion PAYLOAD", ""}, {"completion bash", ""}},
-	guardianCommand: nil, // prints nothing
+	watchdogCommand: nil, // prints nothing
 }
 
 // Whatever a server says, and whatever is typed: no line of any command, on
@@ -370,7 +370,7 @@ func TestAHintHasNoLineOfOthers(t *testing.T) {
 func TestACommandThatForgetsIsHarmless(t *testing.T) {
 	for _, a := range agents {
 		for _, payload := range a.payloads {
-			lease := leaseJSON{Holder: foreign(payload), Reason: foreign(payload)}
+			lease := leaseJSON{Holder: untrusted(payload), Reason: untrusted(payload)}
 			var log, raw bytes.Buffer
 			term := newTerminalOn(&log, &log)
 			app := &cli.App{Writer: term.out, Action: func(c *cli.Context) error {
@@ -466,7 +466,7 @@ func TestACommentNeverFailsADeploy(t *testing.T) {
 			t.Errorf("%.40q: %d, again %d, %q", reason, r.StatusCode, again.StatusCode, lease.Reason)
 		}
 		s.call("DELETE /maybe?environment=uat&force=1")
-		s.server.keeper.past = newHistory() // the id may be used again
+		s.server.keeper.history = newHistory() // the id may be used again
 	}
 	r := s.call("POST /maybe?environment=perf&url=https://x/" + strings.Repeat("u", 2048))
 	if r.StatusCode != 201 || strings.Contains(r.body, "url") {
@@ -485,7 +485,7 @@ func TestNamesThatLookAlike(t *testing.T) {
 		}
 		s.call("DELETE /maybe?environment="+name+"&holder=bob").want(t, 204, "")
 		s.server.keeper.mu.Lock()
-		delete(s.server.keeper.past.names, name)
+		delete(s.server.keeper.history.environments, name)
 		s.server.keeper.mu.Unlock()
 	}
 	s.call("DELETE /maybe?environment=uat&holder=ann").want(t, 204, "")

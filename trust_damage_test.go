@@ -48,7 +48,7 @@ var damages = []damage{
 	{"a byte of a page's head", func(b, _ []byte, r *rand.Rand) []byte { onePage(b, r)[r.IntN(80)] = byte(r.Uint32()); return b }},
 	{"a number of a page's head", func(b, _ []byte, r *rand.Rand) []byte {
 		at := onePage(b, r)[r.IntN(64)&^3:]
-		native.PutUint32(at, []uint32{0, 1, 2, 0xffff, 1 << 31, 1<<32 - 1, uint32(r.IntN(200))}[r.IntN(7)])
+		nativeEndian.PutUint32(at, []uint32{0, 1, 2, 0xffff, 1 << 31, 1<<32 - 1, uint32(r.IntN(200))}[r.IntN(7)])
 		return b
 	}},
 	{"a meta page", func(b, _ []byte, r *rand.Rand) []byte {

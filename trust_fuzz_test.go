@@ -69,8 +69,8 @@ func decodeAny(key, value []byte) error {
 	if err != nil && !errors.Is(err, errDamaged) {
 		return err
 	}
-	name, p, err := decodePlace(key, value)
-	if err == nil && !bytes.Equal(encodePlace(name, p).value, value) {
+	name, p, err := decodeWaiter(key, value)
+	if err == nil && !bytes.Equal(encodeWaiter(name, p).value, value) {
 		return fmt.Errorf("the place %q %x was read as %+v", key, value, p)
 	}
 	e, err := decodeEvent(key, value)

@@ -28,7 +28,7 @@ type modelCall struct {
 	id     string
 	until  time.Time // its wait
 	leave  context.CancelFunc
-	answer chan answer
+	answer chan reply
 	want   *modelAnswer // what it must have been told by now; nil: nothing
 	gone   bool
 }
@@ -104,7 +104,7 @@ func (p *play) settle() {
 	if got, want := p.view(v), p.m.String(); got != want {
 		p.t.Fatalf("the state is\n%s, the model's\n%s", got, want)
 	}
-	if open, _ := p.k.open("uat"); open != (p.m.free() > 0 && len(p.m.line) == 0) {
+	if open, _ := p.k.isOpen("uat"); open != (p.m.free() > 0 && len(p.m.line) == 0) {
 		p.t.Fatalf("a GET says %v", open)
 	}
 	p.heard()
@@ -115,11 +115,11 @@ func (p *play) view(v view) string {
 	for _, l := range v.leases {
 		fmt.Fprintf(&b, "lease %v slot %q fence %d since %v waited %v ttl %v until %v\n", l.request, l.slot, l.fence, p.m.ago(l.since), l.waited, l.ttl, p.m.ago(l.deadline))
 	}
-	for i, place := range v.line {
-		fmt.Fprintf(&b, "place %d %v since %v present %v\n", i+1, place.request, p.m.ago(place.since), place.present)
+	for i, place := range v.queue {
+		fmt.Fprintf(&b, "place %d %v since %v present %v\n", i+1, place.request, p.m.ago(place.since), place.connected)
 	}
 	free := max(0, len(p.slots)-len(v.leases))
-	fmt.Fprintf(&b, "free %d open %v\n", free, free > 0 && len(v.line) == 0)
+	fmt.Fprintf(&b, "free %d open %v\n", free, free > 0 && len(v.queue) == 0)
 	return b.String()
 }
 
@@ -145,7 +145,7 @@ func (p *play) heard() {
 	p.calls = slices.DeleteFunc(p.calls, func(c *modelCall) bool { return c.gone })
 }
 
-func (p *play) same(a answer, want modelAnswer) {
+func (p *play) same(a reply, want modelAnswer) {
 	got := modelAnswer{err: a.err, line: a.position}
 	if a.lease != nil {
 		got.slot, got.id = a.lease.slot, a.lease.id
@@ -250,9 +250,9 @@ func (p *play) pass(d time.Duration) {
 // connect posts with wait, on a connection of its own.
 func (p *play) connect(q request, wait, claim time.Duration) *modelCall {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &modelCall{id: q.id, leave: cancel, answer: make(chan answer, 1)}
+	c := &modelCall{id: q.id, leave: cancel, answer: make(chan reply, 1)}
 	go func() {
-		c.answer <- p.k.askForSlot(ctx, &call{kind: callRequest, environment: "uat", request: q, wait: true, claim: claim}, wait)
+		c.answer <- p.k.requestSlot(ctx, &call{kind: callRequest, environment: "uat", request: q, wait: true, claim: claim}, wait)
 	}()
 	return c
 }
@@ -329,8 +329,8 @@ func (p *play) waitStep(t *rapid.T) {
 
 func (p *play) takeStep(t *rapid.T) {
 	q, claim := p.someRequest(t), someClaim.Draw(t, "claim")
-	ask := func() answer {
-		return p.k.askForSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: q, claim: claim}, 0)
+	ask := func() reply {
+		return p.k.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: q, claim: claim}, 0)
 	}
 	if p.m.inLine(q.id) < 0 && p.breakDisk(t, func(m *rulebook) { m.post(q, false, claim) }) {
 		p.same(ask(), modelAnswer{err: errUnknown})
@@ -361,7 +361,7 @@ func (p *play) putStep(t *rapid.T) {
 	if q.hasTTL = rapid.Bool().Draw(t, "with ttl"); q.hasTTL {
 		q.ttl = someTTL.Draw(t, "ttl")
 	}
-	ask := func() answer { return p.k.ask(&call{kind: callRenew, environment: "uat", renewal: q}) }
+	ask := func() reply { return p.k.ask(&call{kind: callRenew, environment: "uat", renewal: q}) }
 	if p.breakDisk(t, func(m *rulebook) { m.put(q) }) {
 		p.same(ask(), modelAnswer{err: errUnknown})
 		p.recovered()
@@ -379,7 +379,7 @@ func (p *play) deleteStep(t *rapid.T) {
 		m.offer()
 		return a
 	}
-	ask := func() answer { return p.k.ask(&call{kind: callRelease, environment: "uat", departure: q}) }
+	ask := func() reply { return p.k.ask(&call{kind: callRelease, environment: "uat", release: q}) }
 	if p.breakDisk(t, func(m *rulebook) { rule(m) }) {
 		p.same(ask(), modelAnswer{err: errUnknown})
 		p.recovered()

@@ -212,7 +212,7 @@ func (m *rulebook) put(r renewal) modelAnswer {
 	return modelAnswer{slot: l.slot, id: l.id}
 }
 
-func (m *rulebook) end(i int, how string, d departure) modelAnswer {
+func (m *rulebook) end(i int, how string, d releaseRequest) modelAnswer {
 	l := m.leases[i]
 	m.leases = slices.Delete(m.leases, i, i+1)
 	m.ends = append(m.ends, modelEnd{l.id, l.holder, l.slot, l.fence, how, m.now})
@@ -229,9 +229,9 @@ func (m *rulebook) leave(i int, how string) {
 	}
 }
 
-func (m *rulebook) deleteID(d departure) modelAnswer {
+func (m *rulebook) deleteID(d releaseRequest) modelAnswer {
 	if found := m.matching(selector{id: d.id}); len(found) > 0 {
-		return m.end(found[0], "released", departure{})
+		return m.end(found[0], "released", releaseRequest{})
 	}
 	if i := m.inLine(d.id); i >= 0 {
 		m.leave(i, "left")
@@ -248,12 +248,12 @@ func (m *rulebook) deleteID(d departure) modelAnswer {
 	return modelAnswer{}
 }
 
-func (m *rulebook) delete(d departure) modelAnswer {
+func (m *rulebook) delete(d releaseRequest) modelAnswer {
 	if d.id != "" {
 		return m.deleteID(d)
 	}
 	found := m.matching(d.selector)
-	if d.plain && (d.holder == "" || len(found) == 0) { // 2019: the oldest lease that has no holder and no id
+	if d.is2019 && (d.holder == "" || len(found) == 0) { // 2019: the oldest lease that has no holder and no id
 		found = nil
 		if i := slices.IndexFunc(m.leases, func(l modelLease) bool { return l.holder == "" && l.id == "" }); i >= 0 {
 			found = []int{i}
@@ -270,15 +270,15 @@ func (m *rulebook) delete(d departure) modelAnswer {
 	}
 	e, known := m.endOfLease(d.selector)
 	switch {
-	case d.undo:
+	case d.isUndo:
 		return modelAnswer{}
 	case d.force && d.fence == 0:
 		return modelAnswer{} // there is nothing to end
 	case d.force:
 		return modelAnswer{err: errNotHeld, ended: e.how}
-	case d.plain && len(m.leases) == 0:
+	case d.is2019 && len(m.leases) == 0:
 		return modelAnswer{}
-	case d.plain:
+	case d.is2019:
 		return modelAnswer{err: errNotHeld, ended: e.how}
 	case known && e.how == "released":
 		return modelAnswer{}
@@ -299,7 +299,7 @@ func (m *rulebook) write(how string, q request, slot string, waited time.Duratio
 func (m *rulebook) scan() {
 	for i := 0; i < len(m.leases); {
 		if l := m.leases[i]; !l.until.IsZero() && !m.now.Before(l.until) {
-			m.end(i, "expired", departure{})
+			m.end(i, "expired", releaseRequest{})
 		} else {
 			i++
 		}
@@ -347,10 +347,10 @@ func (d *duel) String() string {
 	for _, l := range d.e.leases {
 		fmt.Fprintf(&b, "lease %v slot %q fence %d since %v waited %v ttl %v until %v\n", l.request, l.slot, l.fence, d.m.ago(l.since), l.waited, l.ttl, d.m.ago(l.deadline))
 	}
-	for _, p := range d.e.line {
-		fmt.Fprintf(&b, "place %d %v since %v present %v\n", d.e.position(p), p.request, d.m.ago(p.since), p.present)
+	for _, p := range d.e.queue {
+		fmt.Fprintf(&b, "place %d %v since %v present %v\n", d.e.position(p), p.request, d.m.ago(p.since), p.connected)
 	}
-	fmt.Fprintf(&b, "free %d open %v\n", d.e.free(), d.e.open())
+	fmt.Fprintf(&b, "free %d open %v\n", d.e.freeSlots(), d.e.isOpen())
 	return b.String()
 }
 
@@ -374,9 +374,9 @@ func (d *duel) adopt(t *rapid.T) {
 
 // try runs a rule in a round that is taken back, as after a failed commit: it
 // must leave no trace.
-func (d *duel) try(t *rapid.T, rule func(r *round)) {
+func (d *duel) try(t *rapid.T, rule func(r *batch)) {
 	before := d.picture()
-	r := &round{now: d.now, past: d.past, next: func() uint64 { d.last++; return d.last }}
+	r := &batch{now: d.now, history: d.past, next: func() uint64 { d.last++; return d.last }}
 	rule(r)
 	r.undo()
 	if after := d.picture(); after != before {
@@ -385,13 +385,13 @@ func (d *duel) try(t *rapid.T, rule func(r *round)) {
 }
 
 // same compares the answers, the events and the state after a step.
-func (d *duel) same(t *rapid.T, o outcome, want modelAnswer) {
+func (d *duel) same(t *rapid.T, o result, want modelAnswer) {
 	d.adopt(t)
 	got := modelAnswer{err: o.err}
 	if o.lease != nil {
 		got.slot, got.id = o.lease.slot, o.lease.id
-	} else if o.place != nil {
-		got.line = d.e.position(o.place)
+	} else if o.waiter != nil {
+		got.line = d.e.position(o.waiter)
 	}
 	if o.ended != nil {
 		got.ended = o.ended.kind.String()
@@ -405,11 +405,11 @@ func (d *duel) same(t *rapid.T, o outcome, want modelAnswer) {
 	var log []string
 	for _, e := range d.past.events[d.events:] {
 		end := ""
-		if e.kind == released || e.kind == expired || e.kind == forced {
+		if e.kind == eventReleased || e.kind == eventExpired || e.kind == eventForced {
 			end = fmt.Sprintf("fence %d held %v by %q from %q", e.fence, e.held, e.by, e.from)
 		}
 		log = append(log, fmt.Sprintf("%v %s %s %q by %q %q %q on %q waited %v %s", e.at, e.environment, e.kind, e.id, e.holder, e.url, e.reason, e.slot, e.waited, end))
-		if e.kind == granted && e.number != e.fence || e.number <= d.number {
+		if e.kind == eventGranted && e.number != e.fence || e.number <= d.number {
 			t.Fatalf("event %+v after number %d", e, d.number)
 		}
 		d.number = e.number
@@ -426,16 +426,16 @@ func (d *duel) check(t *rapid.T) {
 		t.Fatalf("the state is\n%s, the model's\n%s", got, want)
 	}
 	named := 0
-	for _, p := range d.e.line {
+	for _, p := range d.e.queue {
 		if p.id != "" {
 			named++
-			if d.e.byID[p.id] != p {
+			if d.e.waitersByID[p.id] != p {
 				t.Fatalf("%q is not found in the line", p.id)
 			}
 		}
 	}
-	if named != len(d.e.byID) || d.e.idle() != (len(d.m.leases)+len(d.m.line) == 0) {
-		t.Fatalf("%d places have an id, %d are known; idle %v", named, len(d.e.byID), d.e.idle())
+	if named != len(d.e.waitersByID) || d.e.isIdle() != (len(d.m.leases)+len(d.m.line) == 0) {
+		t.Fatalf("%d places have an id, %d are known; idle %v", named, len(d.e.waitersByID), d.e.isIdle())
 	}
 }
 
@@ -479,12 +479,12 @@ func (d *duel) someRequest(t *rapid.T) request {
 
 func (d *duel) postStep(t *rapid.T) {
 	q, wait, claim := d.someRequest(t), rapid.Bool().Draw(t, "wait"), someClaim.Draw(t, "claim")
-	rule := func(r *round) outcome { return d.e.request(r, q, wait, claim) }
+	rule := func(r *batch) result { return d.e.request(r, q, wait, claim) }
 	if d.m.inLine(q.id) < 0 {
-		d.try(t, func(r *round) { rule(r) })
+		d.try(t, func(r *batch) { rule(r) })
 	}
-	var o outcome
-	d.step(func(r *round) { o = rule(r) })
+	var o result
+	d.step(func(r *batch) { o = rule(r) })
 	d.same(t, o, d.m.post(q, wait, claim))
 }
 
@@ -499,13 +499,13 @@ func (d *duel) putStep(t *rapid.T) {
 	if q.at.Before(d.now.Add(-time.Minute)) {
 		q.at = d.now
 	}
-	var o outcome
-	d.step(func(r *round) { o = d.e.renew(r, q) })
+	var o result
+	d.step(func(r *batch) { o = d.e.renew(r, q) })
 	d.same(t, o, d.m.put(q))
 }
 
 // someDeparture is a release of one of the kinds that there are.
-func (d *duel) someDeparture(t *rapid.T) (q departure) {
+func (d *duel) someDeparture(t *rapid.T) (q releaseRequest) {
 	switch rapid.IntRange(0, 5).Draw(t, "kind") {
 	case 0, 1:
 		q.id = someID.Draw(t, "id")
@@ -515,26 +515,26 @@ func (d *duel) someDeparture(t *rapid.T) (q departure) {
 		q.force, q.by, q.from = true, "root", "10.0.0.1:1"
 		q.slot, q.fence = someSlot.Draw(t, "slot"), d.someFence(t)
 	case 4:
-		q.holder, q.plain = someHolder.Draw(t, "holder"), true
+		q.holder, q.is2019 = someHolder.Draw(t, "holder"), true
 	case 5:
-		q.fence, q.undo = d.someFence(t), true
+		q.fence, q.isUndo = d.someFence(t), true
 	}
-	if q.undo && q.fence == 0 || q == (departure{}) {
-		q.plain, q.undo = true, false
+	if q.isUndo && q.fence == 0 || q == (releaseRequest{}) {
+		q.is2019, q.isUndo = true, false
 	}
 	return q
 }
 
 func (d *duel) deleteStep(t *rapid.T) {
 	q := d.someDeparture(t)
-	rule := func(r *round) outcome {
+	rule := func(r *batch) result {
 		o := d.e.release(r, q)
-		d.e.serve(r)
+		d.e.serveQueue(r)
 		return o
 	}
-	d.try(t, func(r *round) { rule(r) })
-	var o outcome
-	d.step(func(r *round) { o = rule(r) })
+	d.try(t, func(r *batch) { rule(r) })
+	var o result
+	d.step(func(r *batch) { o = rule(r) })
 	want := d.m.delete(q)
 	d.m.offer()
 	d.same(t, o, want)
@@ -568,9 +568,9 @@ func (d *duel) passStep(t *rapid.T) {
 	d.now = d.now.Add(d.someMoment(t))
 	d.m.now = d.now
 	ended := false
-	rule := func(r *round) {
-		ended = d.e.tick(r)
-		d.e.serve(r)
+	rule := func(r *batch) {
+		ended = d.e.expire(r)
+		d.e.serveQueue(r)
 	}
 	d.try(t, rule)
 	d.step(rule)
@@ -580,7 +580,7 @@ func (d *duel) passStep(t *rapid.T) {
 		t.Fatalf("tick says that something ended: %v, the model %v", ended, want)
 	}
 	d.m.offer()
-	d.same(t, outcome{}, modelAnswer{})
+	d.same(t, result{}, modelAnswer{})
 }
 
 // goAwayStep cuts a waiter's connection: one without an id leaves the line.
@@ -589,15 +589,15 @@ func (d *duel) goAwayStep(t *rapid.T) {
 		t.Skip("nobody waits")
 	}
 	i := rapid.IntRange(0, len(d.m.line)-1).Draw(t, "who")
-	p := d.e.line[i]
+	p := d.e.queue[i]
 	if p.id == "" {
-		d.step(func(r *round) { d.e.leave(r, p, left) })
+		d.step(func(r *batch) { d.e.removeWaiter(r, p, eventLeft) })
 		d.m.leave(i, "left")
 	} else {
 		d.goAway(p)
 		d.m.line[i].present, d.m.line[i].absent = false, d.now
 	}
-	d.same(t, outcome{}, modelAnswer{})
+	d.same(t, result{}, modelAnswer{})
 }
 
 func (d *duel) declareStep(t *rapid.T) {

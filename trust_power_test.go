@@ -330,8 +330,8 @@ func diskState(path string) ([]string, error) {
 			name, l, err := decodeLease(key, value)
 			all = append(all, fmt.Sprintf("lease %s/%s %v %v %d", name, l.slot, l.request, l.ttl, l.fence))
 			return err
-		case lineBucket:
-			name, p, err := decodePlace(key, value)
+		case queueBucket:
+			name, p, err := decodeWaiter(key, value)
 			all = append(all, fmt.Sprintf("place %s %v %d", name, p.request, p.number))
 			return err
 		}

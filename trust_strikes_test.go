@@ -34,7 +34,7 @@ type sessionStep struct {
 	reason      string
 }
 
-var sessionSlots = environments{}
+var sessionSlots = declaredEnvironments{}
 
 func init() {
 	if err := sessionSlots.Decode("uat,perf:2,a,b,c,d,e,f,g,h,i,j"); err != nil {
@@ -106,11 +106,11 @@ func (s sessionStep) do(k *keeper) error {
 	switch s.kind {
 	case callRequest:
 		c.request = request{id: s.id, ttl: s.ttl, reason: s.reason}
-		return k.askForSlot(context.Background(), c, 0).err
+		return k.requestSlot(context.Background(), c, 0).err
 	case callRenew:
 		c.renewal = renewal{selector: selector{id: s.id}, ttl: s.ttl, hasTTL: true, at: time.Now()}
 	case callRelease:
-		c.departure = departure{selector: selector{id: s.id}, force: s.force}
+		c.release = releaseRequest{selector: selector{id: s.id}, force: s.force}
 	}
 	return k.ask(c).err
 }
@@ -127,7 +127,7 @@ func sessionProcess() {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)
 	}
-	k, err := loadKeeper(s, sessionSlots.of, 10, newMetrics(), slog.New(slog.DiscardHandler))
+	k, err := loadKeeper(s, sessionSlots.slotsOf, 10, newMetrics(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)
@@ -158,7 +158,7 @@ func stateOf(k *keeper) string {
 		for _, l := range v.leases {
 			all = append(all, fmt.Sprintf("%s/%s:%s:%v", v.name, l.slot, l.id, l.ttl))
 		}
-		for i, p := range v.line {
+		for i, p := range v.queue {
 			all = append(all, fmt.Sprintf("%s#%d:%s", v.name, i+1, p.id))
 		}
 	}

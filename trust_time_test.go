@@ -66,7 +66,7 @@ func (c *calendar) someTTL() time.Duration {
 func (c *calendar) take(n *tenant) {
 	n.round++
 	n.ttl = c.someTTL()
-	a := c.k.askForSlot(context.Background(), &call{kind: callRequest, environment: n.name, request: request{id: n.id(), ttl: n.ttl}}, 0)
+	a := c.k.requestSlot(context.Background(), &call{kind: callRequest, environment: n.name, request: request{id: n.id(), ttl: n.ttl}}, 0)
 	if a.err != nil {
 		c.t.Fatalf("%s: %v", n.name, a.err)
 	}
@@ -100,7 +100,7 @@ func (c *calendar) look() {
 	var events []*event
 	events, c.counted = c.k.eventsAfter(c.counted)
 	for _, e := range events {
-		if e.kind != expired {
+		if e.kind != eventExpired {
 			continue
 		}
 		n := c.tenants[e.environment]
