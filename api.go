@@ -60,7 +60,7 @@ type environmentJSON struct {
 	Environment untrusted    `json:"environment"`
 	Free        int          `json:"free"` // slots that nobody has
 	Slots       []slotJSON   `json:"slots"`
-	Queue       []waiterJSON `json:"line"`
+	Queue       []waiterJSON `json:"queue"`
 }
 
 type environmentsJSON struct {
@@ -69,18 +69,21 @@ type environmentsJSON struct {
 
 // endJSON is how a request ended.
 type endJSON struct {
-	How  untrusted `json:"how"` // released, expired, forced, left, lapsed, used up
+	How  untrusted `json:"how"` // released, expired, forced, left, abandoned, closed
 	At   time.Time `json:"at"`
 	Slot untrusted `json:"slot,omitempty"`
 	By   untrusted `json:"by,omitempty"` // forced
 }
 
-// refusalJSON is the body of every answer that is an error.
+// endedByForce is the How and the Event of a lease that somebody ended by force.
+const endedByForce = "forced"
+
+// errorJSON is the body of every answer that is an error.
 type errorJSON struct {
 	Code        int         `json:"code"` // the status
 	Message     untrusted   `json:"message"`
 	Environment untrusted   `json:"environment,omitempty"`
-	Position    int         `json:"position,omitempty"` // in the line; 1: next
+	Position    int         `json:"position,omitempty"` // in the queue; 1: next
 	HeldBy      []leaseJSON `json:"held_by,omitempty"`
 	Ended       *endJSON    `json:"ended,omitempty"`
 }
@@ -89,7 +92,7 @@ type errorJSON struct {
 type eventJSON struct {
 	Number        uint64    `json:"number"`
 	At            time.Time `json:"at"`
-	Event         untrusted `json:"event"` // granted, released, expired, forced, left, lapsed
+	Event         untrusted `json:"event"` // granted, released, expired, forced, left, abandoned
 	Environment   untrusted `json:"environment"`
 	Slot          untrusted `json:"slot,omitempty"`
 	Holder        untrusted `json:"holder,omitempty"`

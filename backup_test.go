@@ -97,7 +97,11 @@ func TestABackupThatFailsLeavesTheLastOneAlone(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
-			if _, err := c.backup(ctx, path, nil); err == nil {
+			publish := func(temporary string) error {
+				_, err := publishCopy(temporary, path)
+				return err
+			}
+			if err := c.backup(ctx, path, publish, nil); err == nil {
 				t.Error("no error")
 			}
 			if text, _ := os.ReadFile(path); string(text) != "the last good one" {

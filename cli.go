@@ -92,9 +92,9 @@ func serveCommand(t *terminal) *cli.Command {
 func requestCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:      "request",
-		Usage:     "wait in line for a slot, and take it",
+		Usage:     "wait in the queue for a slot, and take it",
 		ArgsUsage: "ENV",
-		Description: `   Prints "acquired slot for environment: ENV" once the slot is yours. Interrupted, it leaves the line.
+		Description: `   Prints "acquired slot for environment: ENV" once the slot is yours. Interrupted, it leaves the queue.
 
    call-me request uat
    call-me request uat --timeout 30m --reason "release 1.4"
@@ -123,14 +123,14 @@ func requestCommand(t *terminal) *cli.Command {
 				form = jsonForm
 			}
 			asked.noWait = c.Bool("no-wait")
-			return acquireSlot(c.Context, s, asked, form, c.Bool("again"))
+			return acquireSlot(c.Context, t, s, asked, form, c.Bool("again"))
 		},
 	}
 }
 
 // takeSlot requests a slot, with again the one that the holder has.
-func acquireSlot(ctx context.Context, s *session, asked acquireOptions, form resultForm, again bool) error {
-	w := s.newWaitDisplay(asked, form)
+func acquireSlot(ctx context.Context, t *terminal, s *session, asked acquireOptions, form resultForm, again bool) error {
+	w := t.newWaitDisplay(asked, form)
 	defer w.done()
 	if again {
 		lease, err := s.renew(ctx, leaseSelector{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.retrying)
@@ -172,7 +172,7 @@ func releaseCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which := s.leaseSelector(c)
+			which := s.leaseSelector(c.String("slot"))
 			if err := s.client.release(c.Context, which, c.Bool("force"), s.reportRetry); err != nil {
 				return explainNotHeld(err, which)
 			}
@@ -187,7 +187,7 @@ func runCommand(t *terminal) *cli.Command {
 		Name:      "run",
 		Usage:     "hold a slot for exactly as long as a command runs",
 		ArgsUsage: "ENV -- COMMAND [ARGUMENT...]",
-		Description: `   Waits in line, runs the command, renews the lease while it lives, and gives the slot back
+		Description: `   Waits in the queue, runs the command, renews the lease while it lives, and gives the slot back
    whatever happens. Exits as the command did; 75: no slot in time; 76: the slot was lost;
    125, 126, 127: the command was not run; 128+n: ended by signal n.
 
@@ -217,7 +217,7 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{session: s, options: s.acquireOptions(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
+	r := &runner{session: s, terminal: t, options: s.acquireOptions(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
 	if s.config.TTL.chosen == nil {
 		r.options.ttl = runTTL
 	}
@@ -232,7 +232,7 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 	return r, nil
 }
 
-// guardianHidden is what run starts beside its command.
+// watchdogHidden is what run starts beside its command.
 func watchdogHidden() *cli.Command {
 	return &cli.Command{Name: watchdogCommand, Hidden: true, Action: func(*cli.Context) error {
 		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
@@ -259,7 +259,7 @@ func renewCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			which := s.leaseSelector(c)
+			which := s.leaseSelector(c.String("slot"))
 			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.reportRetry)
 			switch {
 			case err != nil:

@@ -74,7 +74,7 @@ VARIABLES:
 
 // newSession puts flags over variables over defaults.
 func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
-	s := &session{terminal: t, name: c.Args().First()}
+	s := &session{name: c.Args().First(), report: t.say}
 	switch {
 	case needsName && s.name == "":
 		return nil, hint(usagef("%s needs the name of an environment", c.Command.Name), "call-me "+c.Command.Name+" uat")

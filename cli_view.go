@@ -16,7 +16,7 @@ import (
 func statusCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:      "status",
-		Usage:     "show who has what, since when, and who is in line",
+		Usage:     "show who has what, since when, and who is in the queue",
 		ArgsUsage: "[ENV]",
 		Description: `   call-me status
    call-me status uat --json
@@ -106,14 +106,32 @@ func backupCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			copied, err := client.backup(c.Context, file, func(err error) { t.say("%s; trying again", printable(err.Error())) })
+			var copied recordCount
+			publish := func(temporary string) (err error) {
+				copied, err = publishCopy(temporary, file)
+				return err
+			}
+			err = client.backup(c.Context, file, publish, func(err error) { t.say("%s; trying again", printable(err.Error())) })
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(t.out, "%s: %d leases, %d in line, %d events\n", file, copied.leases, copied.waiters, copied.events)
+			fmt.Fprintf(t.out, "%s: %d leases, %d waiting, %d events\n", file, copied.leases, copied.waiters, copied.events)
 			return nil
 		},
 	}
+}
+
+// publishCopy checks a downloaded copy and gives it its name. A file that had the
+// name is replaced. The error is errDamaged, or of the file system.
+func publishCopy(temporary, path string) (recordCount, error) {
+	copied, err := checkFile(temporary)
+	if err != nil {
+		return copied, fmt.Errorf("checking the copy: %w", err)
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return copied, err
+	}
+	return copied, syncFolder(path)
 }
 
 func checkCommand(t *terminal) *cli.Command {

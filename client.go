@@ -21,7 +21,7 @@ const (
 	pollLate  = 3 * time.Second  // later than that no answer to a poll comes: it is dead, and the next one must arrive within claimTime
 	claimTime = 30 * time.Second // a grant that nobody confirms ends after this
 	callTime  = 10 * time.Second // for any other answer to arrive
-	leaveTime = 2 * time.Second  // for leaving the line when we are stopped
+	leaveTime = 2 * time.Second  // for leaving the queue when we are stopped
 )
 
 // An asking is one wish for a slot.
@@ -37,9 +37,9 @@ type acquireOptions struct {
 
 // A listener hears how an asking goes.
 type acquireListener interface {
-	queued(refused errorJSON) // in line, after each poll
+	queued(refused errorJSON) // in the queue, after each poll
 	retrying(err error)       // the server cannot be reached or cannot answer, for the first time in a row
-	restarted(why errorJSON)  // back to the end of the line
+	restarted(why errorJSON)  // back to the end of the queue
 	acquired(lease leaseJSON, waited time.Duration)
 }
 
@@ -62,7 +62,7 @@ type grant struct {
 	waited time.Duration
 }
 
-// acquire waits in line for a slot until it is granted and confirmed. When it fails, or ctx ends, nothing of the request is left at the
+// acquire waits in the queue for a slot until it is granted and confirmed. When it fails, or ctx ends, nothing of the request is left at the
 // server, as far as it can be told. Errors: errNoSlot, *apiError and those of
 // do.
 func (c *client) acquire(ctx context.Context, a acquireOptions, tell acquireListener) (grant, error) {
@@ -110,7 +110,7 @@ func (c *client) waitInQueue(ctx context.Context, a acquireOptions, id string, p
 	values := a.values(id)
 	values.Set("claim", claimTime.String())
 	early := false
-	for wait := time.Duration(0); ; wait = pollTime { // the first poll only enters the line: it tells who is ahead
+	for wait := time.Duration(0); ; wait = pollTime { // the first poll only enters the queue: it tells who is ahead
 		if !p.deadline.IsZero() {
 			wait = min(wait, max(0, time.Until(p.deadline)))
 		}
@@ -143,7 +143,7 @@ func (c *client) confirm(ctx context.Context, environment, id string, p *retrier
 	return lease, err
 }
 
-// end ends a request: its lease, or its place in the line. It repeats the
+// end ends a request: its lease, or its place in the queue. It repeats the
 // call until it is answered, or ctx ends.
 func (c *client) end(ctx context.Context, environment, id string) error {
 	p := &retrier{started: time.Now()}
@@ -215,7 +215,7 @@ func (c *client) release(ctx context.Context, which leaseSelector, force bool, t
 	}
 	err := c.try(ctx, p, callTime, http.MethodDelete, "/maybe", values, nil)
 	var refused *apiError
-	if force && p.repeated && errors.As(err, &refused) && refused.Ended != nil && string(refused.Ended.How) == eventForced.String() && string(refused.Ended.By) == which.holder {
+	if force && p.repeated && errors.As(err, &refused) && refused.Ended != nil && refused.Ended.How == endedByForce && string(refused.Ended.By) == which.holder {
 		return nil // the answer to our first try was lost
 	}
 	return err

@@ -14,49 +14,46 @@ import (
 	"time"
 )
 
-// backup writes a copy of the server's file to path. Whatever stands there is
-// replaced by the whole copy, or left as it is. It tries for up to a minute.
-func (c *client) backup(ctx context.Context, path string, tell func(error)) (recordCount, error) {
-	p := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: tell}
+// backup downloads a copy of the server's file into a temporary file beside path,
+// and calls publish with the temporary file's name once it is complete and durable.
+// The temporary file is removed if publish does not rename it. backup repeats what
+// fails for up to a minute; it returns the error of publish at once.
+func (c *client) backup(ctx context.Context, path string, publish func(temporary string) error, onRetry func(error)) error {
+	r := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: onRetry}
 	for {
-		copied, err := c.fetchCopy(ctx, path)
+		err := c.fetchCopy(ctx, path, publish)
 		switch {
 		case err == nil:
-			return copied, nil
+			return nil
 		case ctx.Err() != nil:
-			return copied, ctx.Err()
+			return ctx.Err()
 		case refusesKey(err) && c.hasNewKey():
 			continue
 		}
-		if err := p.wait(ctx, err); err != nil {
-			return copied, err
+		if err := r.wait(ctx, err); err != nil {
+			return err
 		}
 	}
 }
 
-func (c *client) fetchCopy(ctx context.Context, path string) (copied recordCount, err error) {
-	aside, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
+// fetchCopy makes one attempt of backup.
+func (c *client) fetchCopy(ctx context.Context, path string, publish func(temporary string) error) error {
+	temporary, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
-		return copied, err
+		return err
 	}
-	defer os.Remove(aside.Name())
-	defer aside.Close()
-	if err := c.download(ctx, aside); err != nil {
-		return copied, err
+	defer os.Remove(temporary.Name())
+	defer temporary.Close()
+	if err := c.download(ctx, temporary); err != nil {
+		return err
 	}
-	if err := aside.Sync(); err != nil {
-		return copied, err
+	if err := temporary.Sync(); err != nil {
+		return err
 	}
-	if err := aside.Close(); err != nil {
-		return copied, err
+	if err := temporary.Close(); err != nil {
+		return err
 	}
-	if copied, err = checkFile(aside.Name()); err != nil {
-		return copied, fmt.Errorf("checking the copy: %w", err)
-	}
-	if err := os.Rename(aside.Name(), path); err != nil {
-		return copied, err
-	}
-	return copied, syncFolder(path)
+	return publish(temporary.Name())
 }
 
 // download fetches a copy. It gives up when the server is silent for too long.

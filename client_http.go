@@ -167,7 +167,7 @@ func plainNetError(err error) error {
 type checkedBody interface{ isFor(environment string) bool }
 
 // understand tells call-me's answers from those of whatever else stands at
-// the address. What is not understood is never a yes, and never "in line".
+// the address. What is not understood is never a yes, and never "in the queue".
 func parseResponse(response *http.Response, body []byte, environment string, into any) error {
 	status := response.StatusCode
 	isJSON := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json")

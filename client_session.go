@@ -9,20 +9,19 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
-
-	"github.com/urfave/cli/v2"
 )
 
 // A session is what every client command begins with: its configuration, the
 // environment it is about, and a client.
 type session struct {
-	*terminal
 	config clientConfig
 	name   string
 	holder string
 	link   string
 	client *client
+	report func(format string, args ...any) // prints a line for people
 }
 
 func (s *session) acquireOptions() acquireOptions {
@@ -45,7 +44,7 @@ func (s *session) renew(ctx context.Context, which leaseSelector, ttl *time.Dura
 		return lease, err
 	}
 	if isFenceOfRun(lease.Fence) {
-		s.say("call-me: run renews %s, with its own ttl", lease.Slot)
+		s.report("call-me: run renews %s, with its own ttl", lease.Slot)
 		return lease, nil
 	}
 	which.fence = lease.Fence
@@ -53,16 +52,25 @@ func (s *session) renew(ctx context.Context, which leaseSelector, ttl *time.Dura
 }
 
 // holding is the lease that the caller means.
-func (s *session) leaseSelector(c *cli.Context) leaseSelector {
-	return leaseSelector{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: c.String("slot")}
+func (s *session) leaseSelector(slot string) leaseSelector {
+	return leaseSelector{environment: s.name, holder: s.holder, fence: uint64(s.config.Fence), slot: slot}
 }
 
-func (s *session) reportRetry(err error) { s.say("%s; trying again", printable(err.Error())) }
+func (s *session) reportRetry(err error) { s.report("%s; trying again", printable(err.Error())) }
 
 // defaultTTL is how long the lease of request lasts, unless it is renewed.
 const defaultTTL = 2 * time.Hour
 
-// explainNoSlot says what helps who has got no slot.
+// runTagsVariable has the tags of all runs around a process, which its children
+// inherit.
+const runTagsVariable = "CALL_ME_RUNS"
+
+// isFenceOfRun reports whether a fence is that of a run around this process.
+func isFenceOfRun(fence uint64) bool {
+	return strings.Contains(os.Getenv(runTagsVariable), fmt.Sprintf("(%d-", fence))
+}
+
+// explainNoSlot adds a hint for a caller who did not get a slot.
 func explainNoSlot(err error, asked acquireOptions) error {
 	var refused *apiError
 	if !errors.Is(err, errNoSlot) || !errors.As(err, &refused) {
@@ -74,12 +82,12 @@ func explainNoSlot(err error, asked acquireOptions) error {
 		}
 	}
 	if asked.noWait {
-		return hint(err, "without --no-wait, request waits in line for it")
+		return hint(err, "without --no-wait, request waits in the queue for it")
 	}
 	return hint(err, fmt.Sprintf("the time-out of %s has passed; a longer one: --timeout %s", durationText(asked.timeout), durationText(2*asked.timeout)))
 }
 
-// explainNotHeld says what helps when a slot is not the caller's.
+// explainNotHeld adds a hint for a caller who does not hold the slot.
 func explainNotHeld(err error, which leaseSelector) error {
 	var refused *apiError
 	if !errors.As(err, &refused) || !errors.Is(err, errNotHeld) || len(refused.HeldBy) == 0 {

@@ -83,7 +83,7 @@ func TestAnAnswerThatIsNotUnderstoodIsNeverAYes(t *testing.T) {
 			if !errors.Is(err, errNotCallMe) || exitCode(err) != exitFailed || e.queuedCount.Load()+e.restartedCount.Load()+e.acquiredCount.Load() != 0 {
 				t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.queuedCount.Load(), e.restartedCount.Load(), e.acquiredCount.Load())
 			}
-			if n := calls.Load(); n < maxForeignAnswers || n > maxForeignAnswers+1 { // and one to leave the line
+			if n := calls.Load(); n < maxForeignAnswers || n > maxForeignAnswers+1 { // and one to leave the queue
 				t.Errorf("%d calls", n)
 			}
 			if _, err := client.environments(context.Background(), "uat"); err == nil {

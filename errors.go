@@ -30,7 +30,7 @@ var (
 	errNoSlot    = errors.New("no free slot")
 	errNotHeld   = errors.New("not yours")                     // renew or end what the caller does not hold
 	errSeveral   = errors.New("several leases match")          // name the slot
-	errEnded     = errors.New("this request has ended")        // the id is used up
+	errEnded     = errors.New("this request has ended")        // the id is closed
 	errDifferent = errors.New("this id asked for other terms") // same id, other holder, ttl, reason or url
 )
 

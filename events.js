@@ -27,7 +27,7 @@ function follow(report) {
     events = new EventSource(new URL("/events", location.origin));
     events.onopen = () => heard("open");
     events.onerror = lose;
-    for (const kind of ["granted", "released", "expired", "forced", "left", "lapsed", "change"]) {
+    for (const kind of ["granted", "released", "expired", "forced", "left", "abandoned", "change"]) {
       events.addEventListener(kind, () => heard("event"));
     }
     events.addEventListener("beat", () => heard("beat"));

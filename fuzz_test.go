@@ -158,7 +158,7 @@ func FuzzForwardedFor(f *testing.F) {
 			return
 		}
 		for _, remote := range []string{"10.0.0.1:5", "[fe80::1%eth0]:5", ""} {
-			p.address(&http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {forwarded}}})
+			callerAddress(&http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {forwarded}}}, p)
 		}
 	})
 }
@@ -202,7 +202,7 @@ func FuzzStoredRecords(f *testing.F) {
 	})
 }
 
-// FuzzHandler sends bytes to a server that has one lease and one in line. It
+// FuzzHandler sends bytes to a server that has one lease and one in the queue. It
 // never fails with 500, answers in the form of the API, and goes on working.
 func FuzzHandler(f *testing.F) {
 	for _, c := range hostileTable {
@@ -220,7 +220,7 @@ func FuzzHandler(f *testing.F) {
 	}
 	m := newMetrics()
 	var known declaredEnvironments
-	k, err := newKeeper(store, known.slotsOf, 100, m, quietLog())
+	k, err := newKeeper(store, known.slotsOf, 100, keeperLog{m, quietLog()})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -10,7 +10,6 @@ package main
 // from the store.
 
 import (
-	"log/slog"
 	"runtime"
 	"slices"
 	"sync"
@@ -33,8 +32,7 @@ const fullDiskCalls = 4
 type keeper struct {
 	store      keeperStore
 	recovery   recoverableStore // the same store; nil if it is none
-	log        *slog.Logger
-	metrics    *metrics
+	observer   keeperObserver
 	slots      func(environment string) []string // declared slots; nil: undeclared
 	maxWaiters int
 
@@ -66,11 +64,37 @@ type keeper struct {
 	nextProbe       time.Time
 }
 
+// A keeperObserver is notified of what a keeper does. The keeper's goroutine waits
+// for each call: no method may block.
+type keeperObserver interface {
+	// saved is called after each save, with its duration and its error.
+	saved(took time.Duration, err error)
+
+	// published is called with the events of a batch before its callers are answered,
+	// while the keeper's lock is held.
+	published(events []*event)
+
+	// answered is called once the callers of a batch have been answered, without the
+	// lock. at is when the batch was published.
+	answered(at time.Time, changes []change, refused []refusedRenewal)
+
+	// failed is called when saving begins to fail, recovered when it works again.
+	failed(err error)
+	recovered()
+}
+
+// A refusedRenewal is a renewal that extended no lease, and why.
+type refusedRenewal struct {
+	environment string
+	renewal     renewal
+	err         error
+}
+
 // newKeeper loads the store and begins to serve it. From this moment every
-// lease has its full ttl, and everyone in line is absent. The caller closes
+// lease has its full ttl, and everyone in the queue is absent. The caller closes
 // the keeper before the store.
-func newKeeper(s keeperStore, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
-	k, err := loadKeeper(s, slots, maxWaiters, m, log)
+func newKeeper(s keeperStore, slots func(string) []string, maxWaiters int, o keeperObserver) (*keeper, error) {
+	k, err := loadKeeper(s, slots, maxWaiters, o)
 	if err == nil {
 		go k.run()
 	}
@@ -78,8 +102,8 @@ func newKeeper(s keeperStore, slots func(string) []string, maxWaiters int, m *me
 }
 
 // loadKeeper leaves it to the caller to run it.
-func loadKeeper(s keeperStore, slots func(string) []string, maxWaiters int, m *metrics, log *slog.Logger) (*keeper, error) {
-	k := &keeper{store: s, log: log, metrics: m, slots: slots, maxWaiters: maxWaiters,
+func loadKeeper(s keeperStore, slots func(string) []string, maxWaiters int, o keeperObserver) (*keeper, error) {
+	k := &keeper{store: s, observer: o, slots: slots, maxWaiters: maxWaiters,
 		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		published: map[string]*environment{}, history: newHistory(), listeners: map[chan struct{}]bool{},
 		current: map[string]*environment{}, waitingCalls: map[*waiter][]*call{}}
@@ -292,7 +316,7 @@ func (k *keeper) commit(g *callBatch) error {
 	}
 	start := time.Now()
 	err := save(k.lastNumber, latestWrites(writes))
-	k.metrics.committed(time.Since(start), err)
+	k.observer.saved(time.Since(start), err)
 	return err
 }
 

@@ -4,7 +4,6 @@ package main
 // and once the round is stored, it is made visible and answered.
 
 import (
-	"log/slog"
 	"runtime"
 	"slices"
 	"time"
@@ -18,10 +17,10 @@ type callBatch struct {
 	results        []result // of calls; the zero outcome: none yet
 	touched        []*environment
 	late           []*call // gave up while their slot was being granted
-	gaveUp         []*call // gave up while they were in line
+	gaveUp         []*call // gave up while they were in the queue
 	droppedEvents  int     // events that the commit deletes
 	withoutHistory bool    // there was no space: without history
-	log            []slog.Record
+	refused        []refusedRenewal
 }
 
 // apply runs the rules: renewals, releases, expiries, then requests.
@@ -105,7 +104,7 @@ func (k *keeper) request(g *callBatch, e *environment, c *call) result {
 	o := e.request(g.batch, c.request, c.wait, c.claim)
 	switch {
 	case o.waiter == nil || o.lease != nil:
-	case !c.wait: // a look of somebody who is in line: it is not a wait
+	case !c.wait: // a look of somebody who is in the queue: it is not a wait
 		if away {
 			k.markDisconnected(e, o.waiter, g.now)
 		}
@@ -185,19 +184,20 @@ func (g *callBatch) needsStore() bool {
 	})
 }
 
-// publish makes a group visible, answers it and logs it.
+// publish makes a batch visible and answers its callers.
 func (k *keeper) publish(g *callBatch) {
-	k.publishState(g)
-	runtime.Gosched() // whoever was answered runs before the log is written
-	k.writeLog(g)
+	at := k.publishState(g)
+	runtime.Gosched() // the callers that were answered run before the observer works
+	k.observer.answered(at, g.changes, g.refused)
 }
 
-// show makes a group visible and answers it. It adds the lines for the log to
-// the group.
-func (k *keeper) publishState(g *callBatch) {
+// publishState makes a batch visible to readers and answers its callers. It returns
+// when that was: from then on the new leases have their whole ttl.
+func (k *keeper) publishState(g *callBatch) time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
+	var events []*event
 	for _, c := range g.changes {
 		if l := c.newLease; l != nil {
 			if l.start(now); !l.deadline.IsZero() {
@@ -207,10 +207,10 @@ func (k *keeper) publishState(g *callBatch) {
 		if c.event == nil {
 			k.environment(k.published, c.environment.name).apply(c)
 		} else {
-			k.metrics.count(c.event)
+			events = append(events, c.event)
 		}
-		g.logChange(c, now)
 	}
+	k.observer.published(events)
 	if g.withoutHistory {
 		k.history.setAside()
 		k.mustDropHistory = false
@@ -224,9 +224,10 @@ func (k *keeper) publishState(g *callBatch) {
 	}
 	k.replyToCalls(g, g.firstRequest, len(g.calls))
 	k.dropIdle(g)
+	return now
 }
 
-// answerCalls answers a part of the calls: all but those that are in line now.
+// answerCalls answers a part of the calls: all but those that are in the queue now.
 func (k *keeper) replyToCalls(g *callBatch, from, to int) {
 	for i, c := range g.calls[from:to] {
 		o := g.results[from+i]
@@ -234,8 +235,7 @@ func (k *keeper) replyToCalls(g *callBatch, from, to int) {
 			k.replyTo(c, o)
 		}
 		if c.kind == callRenew && o.err != nil {
-			e := &event{environment: c.environment, id: c.renewal.id, holder: c.renewal.holder}
-			g.logEvent(time.Now(), "renewal refused", e, slog.Any("error", o.err))
+			g.refused = append(g.refused, refusedRenewal{c.environment, c.renewal, o.err})
 		}
 	}
 }
@@ -253,7 +253,7 @@ func (k *keeper) notifyListeners(changes int) {
 	}
 }
 
-// forgetIdle makes an environment without lease and line cost nothing.
+// forgetIdle makes an environment without lease and queue cost nothing.
 func (k *keeper) dropIdle(g *callBatch) {
 	for _, e := range g.touched {
 		if e.isIdle() {
@@ -264,7 +264,7 @@ func (k *keeper) dropIdle(g *callBatch) {
 	}
 }
 
-// answerLine answers those whose place in the line has ended.
+// answerLine answers those whose place in the queue has ended.
 func (k *keeper) replyToQueue(g *callBatch) {
 	for _, h := range g.handovers {
 		k.replyToWaiter(h.waiter, result{lease: h.lease})
@@ -298,7 +298,7 @@ func (k *keeper) replyTo(c *call, o result) {
 		a.lease = &l
 	}
 	if e := k.published[c.environment]; e != nil && o.err != nil {
-		a.held = e.leaseCopies()
+		a.held = copyLeases(e)
 		if o.waiter != nil {
 			a.position = e.position(o.waiter)
 		}

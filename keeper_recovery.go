@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// fail takes a group back whose commit failed. Who was in line before it is
-// in line still. Where only space was missing, the same calls are tried once
+// fail takes a group back whose commit failed. Who was in the queue before it is
+// still in the queue. Where only space was missing, the same calls are tried once
 // more: what takes something away works on a full disk too.
 func (k *keeper) failBatch(g *callBatch, err error) {
 	noSpace := errors.Is(err, errNoSpace) && k.recovery != nil
 	k.undoBatch(g, noSpace && !k.diskFull)
 	if k.isHealthy.Swap(false) {
-		k.log.Error("storing failed", "error", err)
+		k.observer.failed(err)
 	}
 	k.nextProbe = time.Now().Add(probePeriod)
 	if k.diskFull, k.mustDropHistory = noSpace, noSpace; !noSpace {
@@ -41,7 +41,7 @@ func (k *keeper) undoBatch(g *callBatch, again bool) {
 	}
 	for _, c := range changes {
 		switch {
-		case c.newWaiter != nil && !again: // entered the line in this group
+		case c.newWaiter != nil && !again: // entered the queue in this group
 			k.replyToWaiter(c.newWaiter, result{err: errUnknown})
 		case c.newWaiter != nil:
 			k.waitingCount -= len(k.waitingCalls[c.newWaiter])
@@ -52,7 +52,7 @@ func (k *keeper) undoBatch(g *callBatch, again bool) {
 	}
 	for _, c := range g.calls {
 		switch {
-		case c.replied, len(k.waitingCalls[c.waiter]) > 0: // was in line before, and waits
+		case c.replied, len(k.waitingCalls[c.waiter]) > 0: // was in the queue before, and waits
 		case c.reply == nil, again:
 			c.waiter = nil
 			requeued = append(requeued, c)
@@ -83,7 +83,7 @@ func (k *keeper) probeStore() {
 	}
 }
 
-// diskTried goes on after tryDisk. Who is in line could not poll while the
+// diskTried goes on after tryDisk. Who is in the queue could not poll while the
 // disk was broken: as after a start, their absence begins now.
 func (k *keeper) storeProbed(err error) {
 	if err != nil {
@@ -91,7 +91,7 @@ func (k *keeper) storeProbed(err error) {
 		return
 	}
 	if !k.isHealthy.Swap(true) {
-		k.log.Info("storing works again")
+		k.observer.recovered()
 	}
 	if k.diskFull = false; !k.fileBroken {
 		return

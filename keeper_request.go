@@ -46,7 +46,7 @@ type call struct {
 type reply struct {
 	result
 	held     []lease // on a refusal: who has the environment
-	position int     // of a caller who was in line; 0: is not
+	position int     // of a caller who was in the queue; 0: is not
 }
 
 // An inbox holds what has arrived for the keeper.
@@ -138,7 +138,7 @@ func (k *keeper) renewed(c *call) bool {
 	return c.replied
 }
 
-// askForSlot asks for a slot and waits in line for up to wait. It ends early
+// askForSlot asks for a slot and waits in the queue for up to wait. It ends early
 // with errGone when ctx does: the caller has left, and a grant to one without
 // an id is taken back.
 func (k *keeper) requestSlot(ctx context.Context, c *call, wait time.Duration) reply {

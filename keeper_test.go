@@ -28,6 +28,8 @@ type rig struct {
 	declared   declaredEnvironments
 	maxWaiters int
 	handler    slog.Handler // of the log; nil: the test's
+	metrics    *metrics
+	observer   keeperObserver
 }
 
 func newRig(t *testing.T, declared string) *rig {
@@ -62,7 +64,9 @@ func (g *rig) open() {
 		seen = g.wrap(s)
 	}
 	g.store = s
-	if g.keeper, err = newKeeper(seen, g.declared.slotsOf, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
+	g.metrics = newMetrics()
+	g.observer = keeperLog{g.metrics, slog.New(g.handler)}
+	if g.keeper, err = newKeeper(seen, g.declared.slotsOf, g.maxWaiters, g.observer); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -455,7 +459,7 @@ func TestALookDoesNotMakeAnOlderConnectionCount(t *testing.T) {
 		newer.leave()
 		time.Sleep(maxAbsence / 2)
 		if a := g.take("w", 0); !errors.Is(a.err, errNoSlot) {
-			t.Errorf("a look of somebody in line: %v", a.err)
+			t.Errorf("a look of somebody in the queue: %v", a.err)
 		}
 		g.free("holder")
 		g.want("| w") // the slot is offered, and not given to nobody
@@ -912,7 +916,7 @@ func TestAWaiterWithoutAnIDWhoseTimeEndsWhileTheDiskIsBrokenLeavesNothing(t *tes
 	})
 }
 
-// The poll of somebody in line and its end fall into one group, which fails
+// The poll of somebody in the queue and its end fall into one group, which fails
 // for space.
 func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	g := newRig(t, "")
@@ -1060,7 +1064,7 @@ func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
 	})
 }
 
-// The poll of somebody in line and a request for another environment fall into
+// The poll of somebody in the queue and a request for another environment fall into
 // one group, which fails. The poll waits on, for as long as it wanted, and its
 // caller can leave.
 func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
@@ -1076,7 +1080,7 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.store = s
-		if g.keeper, err = loadKeeper(s, g.declared.slotsOf, g.maxWaiters, newMetrics(), slog.New(g.handler)); err != nil {
+		if g.keeper, err = loadKeeper(s, g.declared.slotsOf, g.maxWaiters, keeperLog{g.metrics, slog.New(g.handler)}); err != nil {
 			t.Fatal(err)
 		}
 		poll := func(ctx context.Context, wait time.Duration, others bool) <-chan reply {
@@ -1197,7 +1201,7 @@ func TestAServerThatStartsOnAFullDiskSaysSo(t *testing.T) {
 		g.store.close()
 		s := mustOpen(t, g.path)
 		s.db.MaxSize = 1
-		k, err := newKeeper(s, g.declared.slotsOf, 1000, newMetrics(), g.log)
+		k, err := newKeeper(s, g.declared.slotsOf, 1000, g.observer)
 		if err != nil {
 			t.Fatal(err)
 		}

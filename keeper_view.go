@@ -36,7 +36,7 @@ func (k *keeper) view(name string) (view, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if e := k.published[name]; e != nil {
-		return e.view(), nil
+		return viewOf(e), nil
 	}
 	slots := k.slots(name)
 	if slots == nil {
@@ -52,7 +52,7 @@ func (k *keeper) views(declared []string) []view {
 	defer k.mu.RUnlock()
 	views := make([]view, 0, len(k.published)+len(declared))
 	for _, e := range k.published {
-		views = append(views, e.view())
+		views = append(views, viewOf(e))
 	}
 	for _, name := range declared {
 		if k.published[name] == nil {
@@ -63,7 +63,7 @@ func (k *keeper) views(declared []string) []view {
 	return views
 }
 
-// each calls f for every environment that has a lease or a line, as committed.
+// each calls f for every environment that has a lease or a queue, as committed.
 // f must be quick, and keep nothing.
 func (k *keeper) each(f func(e *environment)) {
 	k.mu.RLock()
@@ -73,15 +73,15 @@ func (k *keeper) each(f func(e *environment)) {
 	}
 }
 
-func (e *environment) view() view {
-	v := view{name: e.name, slots: e.slots, leases: e.leaseCopies(), queue: make([]waiter, len(e.queue))}
+func viewOf(e *environment) view {
+	v := view{name: e.name, slots: e.slots, leases: copyLeases(e), queue: make([]waiter, len(e.queue))}
 	for i, p := range e.queue {
 		v.queue[i] = *p
 	}
 	return v
 }
 
-func (e *environment) leaseCopies() []lease {
+func copyLeases(e *environment) []lease {
 	copies := make([]lease, len(e.leases))
 	for i, l := range e.leases {
 		copies[i] = *l

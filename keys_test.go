@@ -165,7 +165,7 @@ func TestWhereACallComesFrom(t *testing.T) {
 			}
 		}
 		r := &http.Request{RemoteAddr: c.remote, Header: http.Header{"X-Forwarded-For": c.forwarded}}
-		if got := p.address(r).String(); got != c.want {
+		if got := callerAddress(r, p).String(); got != c.want {
 			t.Errorf("%+v: %s", c, got)
 		}
 	}

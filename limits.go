@@ -30,6 +30,12 @@ const (
 	bodyTime       = 5 * time.Second // for a body to arrive
 	mostWaiters    = 20_000
 	mostFiles      = 1 << 20 // where the system names no limit
+	defaultPage    = 100     // events in an answer of GET /history
+	largestPage    = 1000    // the same, at the most
+
+	headerTime  = 5 * time.Second  // for the header of a request to arrive
+	copyPart    = 256 << 10        // bytes of a copy that a reader must take within answerTime
+	copySilence = 30 * time.Second // of the server, while a copy is downloaded
 )
 
 // maxWaiters is how many may wait at once: mostWaiters, or what the limit on

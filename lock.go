@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// absence is how long a place in the line outlives the connection of the one
+// absence is how long a place in the queue outlives the connection of the one
 // who waits.
 const maxAbsence = 10 * time.Second
 
@@ -39,13 +39,13 @@ func (e *environment) find(s selector) []*lease {
 type result struct {
 	err     error    // nil: it is as the caller wished
 	lease   *lease   // the lease that was granted, told again, renewed or ended
-	waiter  *waiter  // the caller is in line and waits
+	waiter  *waiter  // the caller is in the queue and waits
 	several []*lease // with errSeveral
 	ended   *event   // how the caller's lease or request ended, where that is remembered
 }
 
 // request asks for a slot. The same id again is the same request: it is told
-// the lease that it has, or keeps its place. Only wait enters the line.
+// the lease that it has, or keeps its place. Only wait enters the queue.
 func (e *environment) request(r *batch, q request, wait bool, claim time.Duration) result {
 	if q.id != "" {
 		if l := e.leaseByID(q.id); l != nil {
@@ -69,7 +69,7 @@ func (e *environment) request(r *batch, q request, wait bool, claim time.Duratio
 	return result{waiter: p}
 }
 
-// poll is a further call of a request that is in line: it is present again,
+// poll is a further call of a request that is in the queue: it is present again,
 // and takes what was offered to it meanwhile.
 func (e *environment) poll(r *batch, q request, p *waiter, claim time.Duration) result {
 	if q != p.request {
@@ -118,7 +118,7 @@ func (e *environment) renew(r *batch, q renewal) result {
 	return result{lease: &changed}
 }
 
-// A departure ends a lease, or a place in the line.
+// A departure ends a lease, or a place in the queue.
 type releaseRequest struct {
 	selector
 	is2019 bool   // the 2019 call: it named nothing, the holder is a default
@@ -151,7 +151,7 @@ func (e *environment) release(r *batch, d releaseRequest) result {
 	return result{lease: e.endLease(r, found[0], eventReleased, d)}
 }
 
-// releaseID ends a request: its lease, or its place in the line. It uses the
+// releaseID ends a request: its lease, or its place in the queue. It uses the
 // id up, known or not, so that a request which the release has overtaken
 // cannot become a lease that nobody releases.
 func (e *environment) releaseID(r *batch, d releaseRequest) result {
@@ -189,7 +189,7 @@ func (e *environment) releaseNothing(r *batch, d releaseRequest) result {
 	return result{}
 }
 
-// leave takes a place out of the line, for the reason that kind gives. One
+// leave takes a place out of the queue, for the reason that kind gives. One
 // that was never stored leaves no event either.
 func (e *environment) removeWaiter(r *batch, p *waiter, kind eventKind) {
 	r.setWaiter(e, p, nil)

@@ -37,7 +37,7 @@ const (
 )
 
 var eventNames = map[eventKind]string{eventGranted: "granted", eventReleased: "released", eventExpired: "expired", eventForced: "forced",
-	eventLeft: "left", eventAbandoned: "lapsed", eventClosed: "used up"}
+	eventLeft: "left", eventAbandoned: "abandoned", eventClosed: "closed"}
 
 func (k eventKind) String() string { return eventNames[k] }
 

@@ -1,6 +1,6 @@
 package main
 
-// What an environment is: its slots, leases and line, and the changes that
+// What an environment is: its slots, leases and queue, and the changes that
 // lock.go makes to them. Every change has its old value with it, so that it
 // can be stored, shown, or taken back.
 
@@ -27,7 +27,7 @@ type lease struct {
 	slot   string
 	fence  uint64        // larger than that of any lease before it
 	since  time.Time     // when it was granted, by the wall clock
-	waited time.Duration // from entering the line until the grant
+	waited time.Duration // from entering the queue until the grant
 	ttl    time.Duration // as last renewed; request.ttl is what was asked
 
 	claim     time.Duration // until the first renewal the lease ends after this time; 0: no such condition
@@ -69,8 +69,8 @@ func (l *lease) isOver(now time.Time) bool {
 // for the last three fields, which live in memory only.
 type waiter struct {
 	request
-	number uint64    // its order in the line
-	since  time.Time // when it entered the line, by the wall clock
+	number uint64    // its order in the queue
+	since  time.Time // when it entered the queue, by the wall clock
 
 	claim          time.Duration // of the newest call
 	connected      bool          // somebody is connected and waits
@@ -82,13 +82,13 @@ type waiter struct {
 func (p *waiter) isStored() bool { return p.id != "" }
 
 // An environment is a named thing that tests run against: its slots, the
-// leases on them and the line. One without leases and line need not exist.
+// leases on them and the line. One without leases and queue need not exist.
 type environment struct {
 	name        string
 	slots       []string           // as declared; leases may stand on others, when the declaration has changed since
 	leases      []*lease           // in the order of their fences
 	queue       []*waiter          // in the order of their numbers
-	waitersByID map[string]*waiter // the places of the line that have an id
+	waitersByID map[string]*waiter // the places of the queue that have an id
 
 	expiryDue   time.Time // when the keeper looks at it next; zero: no such time
 	expiryIndex int       // in the keeper's agenda
@@ -106,7 +106,7 @@ func (e *environment) isIdle() bool { return len(e.leases) == 0 && len(e.queue) 
 func (e *environment) freeSlots() int { return max(0, len(e.slots)-len(e.leases)) }
 
 // open reports whether a caller who does not wait would be granted a slot:
-// one is free and nobody is in line for it.
+// one is free and nobody is in the queue for it.
 func (e *environment) isOpen() bool { return e.freeSlots() > 0 && len(e.queue) == 0 }
 
 // leaseOf returns the lease that the request id owns, or nil.
@@ -120,7 +120,7 @@ func (e *environment) leaseByID(id string) *lease {
 }
 
 // position returns how many are served before the place, plus one; 0 when it
-// is not in line.
+// is not in the queue.
 func (e *environment) position(p *waiter) int {
 	i, found := slices.BinarySearchFunc(e.queue, p.number, func(q *waiter, n uint64) int { return cmp.Compare(q.number, n) })
 	if !found {
@@ -139,7 +139,7 @@ type batch struct {
 	handovers []handover
 }
 
-// A handover is a grant to a place in the line.
+// A handover is a grant to a place in the queue.
 type handover struct {
 	waiter *waiter
 	lease  *lease

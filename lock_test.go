@@ -57,7 +57,7 @@ func (b *bench) queue(id string) *waiter {
 	b.t.Helper()
 	o := b.ask(id)
 	if o.err != nil || o.lease != nil || o.waiter == nil {
-		b.t.Fatalf("request %s: %+v, want a place in the line", id, o)
+		b.t.Fatalf("request %s: %+v, want a place in the queue", id, o)
 	}
 	return o.waiter
 }
@@ -184,10 +184,10 @@ func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInLine(t *testing.T) {
 		t.Error("a GET would say that a slot is free")
 	}
 	b.wantErr(b.post(request{id: "c-no-wait"}, false), errNoSlot)
-	b.want("", "b") // and it did not enter the line
+	b.want("", "b") // and it did not enter the queue
 	b.endID("b")
 	if o := b.post(request{}, false); o.lease == nil {
-		t.Errorf("with nobody in line: %+v", o)
+		t.Errorf("with nobody in the queue: %+v", o)
 	}
 }
 
@@ -218,7 +218,7 @@ func TestAnAbsenceOf10sEndsThePlace(t *testing.T) {
 	b.want("uat:a", "c")
 	b.wantErr(b.ask("b"), errEnded)
 	if o := b.ask("b"); o.ended == nil || o.ended.kind != eventAbandoned {
-		t.Errorf("the lapsed request was told %+v", o)
+		t.Errorf("the abandoned request was told %+v", o)
 	}
 }
 
@@ -621,7 +621,7 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	b.pass(10 * time.Second)
 	b.pass(50 * time.Second)
 	b.end(releaseRequest{force: true})
-	want := "granted:a left:c lapsed:d expired:a granted:b forced:b"
+	want := "granted:a left:c abandoned:d expired:a granted:b forced:b"
 	if got := b.events(); got != want {
 		t.Errorf("the history is\n%s, want\n%s", got, want)
 	}

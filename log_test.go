@@ -92,13 +92,20 @@ func TestHostileTextCannotBreakALine(t *testing.T) {
 	for _, form := range []logForm{logText, logJSON} {
 		var out bytes.Buffer
 		l, flush := newLog(&out, form)
-		l.Info(hostile, "holder", hostile, "error", errors.New(hostile), "", event{environment: hostile, holder: strings.Repeat("€", 200)})
+		l.Info(hostile, "holder", hostile, "error", errors.New(hostile))
+		keeperLog{log: l}.event(time.Now(), hostile, &event{environment: hostile, holder: strings.Repeat("€", 200)})
 		flush()
-		text, ended := strings.CutSuffix(out.String(), "\n")
-		if bad := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }); bad >= 0 || !ended {
-			t.Errorf("%s: %q at %d is not printable", form, text, bad)
+		lines := strings.Split(out.String(), "\n")
+		if len(lines) != 3 || lines[2] != "" {
+			t.Fatalf("%s: want two lines: %q", form, lines)
 		}
-		if form == logJSON {
+		for _, text := range lines[:2] {
+			if bad := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }); bad >= 0 {
+				t.Errorf("%s: %q at %d is not printable", form, text, bad)
+			}
+			if form != logJSON {
+				continue
+			}
 			var fields map[string]string
 			if err := json.Unmarshal([]byte(text), &fields); err != nil {
 				t.Fatal(err)
@@ -108,7 +115,7 @@ func TestHostileTextCannotBreakALine(t *testing.T) {
 					t.Errorf("%s has %d bytes", name, len(value))
 				}
 			}
-			if got := fields["holder"]; got != hostile && got != strings.Repeat("€", 84)+"…" {
+			if got := fields["holder"]; got != spellOut(hostile) && got != strings.Repeat("€", 84)+"…" {
 				t.Errorf("holder is %q", got)
 			}
 		}
@@ -167,10 +174,10 @@ func TestEveryChangeOfStateIsOneLine(t *testing.T) {
 	s.call("DELETE /maybe?environment=uat&force=1&holder=boss")
 	s.call("GET /maybe?environment=uat")
 	want := `msg=granted environment=uat slot=uat holder=ann request=` + requestTag("12345678") + `
-msg="in line" environment=uat holder=bob request=` + requestTag("abcdefgh") + `
-msg="in line" environment=uat holder=eve request=` + requestTag("abcdefgi") + `
-msg="in line" environment=uat holder=without
-msg="out of line" environment=uat holder=without
+msg="in the queue" environment=uat holder=bob request=` + requestTag("abcdefgh") + `
+msg="in the queue" environment=uat holder=eve request=` + requestTag("abcdefgi") + `
+msg="in the queue" environment=uat holder=without
+msg="left the queue" environment=uat holder=without
 msg=renewed environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` ttl=1h0m0s
 msg=left environment=uat holder=bob request=` + requestTag("abcdefgh") + `
 msg=left environment=uat holder=eve request=` + requestTag("abcdefgi") + `

@@ -47,7 +47,7 @@ func execute(args []string, t *terminal) int {
 	return exitCode(err)
 }
 
-// ends are the signals that end a command in order: the place in the line is
+// ends are the signals that end a command in order: the place in the queue is
 // given up. For the server SIGHUP means something else, and SIGQUIT shows what
 // it does; after nohup SIGHUP means nothing.
 func commandSignals(args []string) []os.Signal {

@@ -69,7 +69,7 @@ func TestTheDescriptionIsValidAndServed(t *testing.T) {
 // A validator that takes everything would prove nothing.
 func TestAnAnswerThatIsNotAsDescribedIsNoticed(t *testing.T) {
 	r, _ := http.NewRequest("GET", "http://call-me.example/environments", nil)
-	for _, body := range []string{`{}`, `{"environments":[{"environment":"uat"}]}`, `{"environments":[{"environment":"uat","free":1,"slots":[{"slot":"uat","lease":{"id":"secret"}}],"line":[]}]}`} {
+	for _, body := range []string{`{}`, `{"environments":[{"environment":"uat"}]}`, `{"environments":[{"environment":"uat","free":1,"slots":[{"slot":"uat","lease":{"id":"secret"}}],"queue":[]}]}`} {
 		response := &http.Response{StatusCode: 200, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(strings.NewReader(body))}
 		if valid, _ := description().ValidateHttpResponse(r, response); valid {
 			t.Errorf("%s is as described", body)

@@ -128,7 +128,7 @@ func BenchmarkPage(b *testing.B) {
 	busyDay(b, path, 8, 180, 7, 12)
 	st := mustOpen(b, path)
 	defer st.close()
-	k, err := newKeeper(st, declaredEnvironments{}.slotsOf, 10, newMetrics(), quietLog())
+	k, err := newKeeper(st, declaredEnvironments{}.slotsOf, 10, keeperLog{newMetrics(), quietLog()})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 const (
 	metaBucket    = "meta"    // "state" -> header
 	leaseBucket   = "leases"  // environment \0 slot -> lease
-	queueBucket   = "line"    // environment \0 number -> place
+	queueBucket   = "queue"   // environment \0 number -> place
 	historyBucket = "history" // number -> event
 	reserveBucket = "reserve" // number -> bytes without a meaning, see store_reserve.go
 )
@@ -218,6 +218,12 @@ func eventKey(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, 
 func encodeLease(environment string, l *lease) write {
 	key := leaseKey(environment, l.slot)
 	return write{leaseBucket, key, encode(leaseBucket, key, func(c *codec) { c.lease(l) })}
+}
+
+// encode2019Lock returns the record of a lock that the call-me of 2019 stored: a
+// lease without a holder.
+func encode2019Lock(environment string, fence uint64, since time.Time) write {
+	return encodeLease(environment, &lease{slot: environment, fence: fence, since: since})
 }
 
 func encodeWaiter(environment string, p *waiter) write {

@@ -40,6 +40,7 @@ const (
 // A runner runs one command under a lease.
 type runner struct {
 	*session
+	*terminal
 	options      acquireOptions
 	grace        time.Duration // between the signal that ends the command and SIGKILL
 	leaveRunning bool          // what the command leaves behind when it ends
@@ -122,7 +123,7 @@ func (h *heldRun) hold(path string) error {
 	var err error
 	if h.watchdog, err = startWatchdog(h.watchdogConfig(t.shortGrace())); err != nil {
 		h.release()
-		h.say("call-me: cannot start the guardian: %v", err)
+		h.say("call-me: cannot start the watchdog: %v", err)
 		return exitError(exitOwnFailure)
 	}
 	defer h.watchdog.dismiss()
@@ -165,15 +166,6 @@ func (h *heldRun) command(path string, lost <-chan error, shortGrace time.Durati
 	}
 	h.watchdog.clearGroup() // before the command's number may become another's
 	return h.code(p.reap())
-}
-
-// marksVariable has the marks of all runs around a process, so that it is
-// known wherever it goes.
-const runTagsVariable = "CALL_ME_RUNS"
-
-// isOfARun reports whether a fence is that of a run around this process.
-func isFenceOfRun(fence uint64) bool {
-	return strings.Contains(os.Getenv(runTagsVariable), fmt.Sprintf("(%d-", fence))
 }
 
 // await waits until the command has ended, passes signals on to it, and ends

@@ -58,7 +58,7 @@ type processInfo struct {
 }
 
 // remaining lists the living processes of the command's group, and those
-// that left the group but not our tree; never ourselves or a guardian, nor
+// that left the group but not our tree; never ourselves or a watchdog, nor
 // what was there before the command.
 func (p *process) remaining() []processInfo {
 	all := processTable()
@@ -93,7 +93,7 @@ func allPIDs() (pids []int) {
 	return pids
 }
 
-// descends reports whether a process is of our tree, the guardian's aside.
+// descends reports whether a process is of our tree, the watchdog's aside.
 func (p *process) isDescendant(all map[int]processInfo, r processInfo) bool {
 	for range len(all) {
 		if r.pid == watchdogPID() || p.prior[r.pid] {
@@ -111,14 +111,14 @@ func (p *process) isDescendant(all map[int]processInfo, r processInfo) bool {
 	return false
 }
 
-// isGuardian reports whether a process is one, also another call-me's: it ends
+// isWatchdog reports whether a process is one, also another call-me's: it ends
 // by itself, when it has given its slot back.
 func isWatchdog(pid int) bool {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return string(line) == "call-me\x00"+watchdogCommand+"\x00"
 }
 
-// ourTree is what descends from us now, but for the guardian.
+// ourTree is what descends from us now, but for the watchdog.
 func descendants() map[int]bool {
 	all, tree := processTable(), map[int]bool{}
 	for _, r := range all {
@@ -130,7 +130,7 @@ func descendants() map[int]bool {
 }
 
 // bearing lists the living processes that have a command's mark among their
-// variables, but no guardian: also what has left the group and lost its parent.
+// variables, but no watchdog: also what has left the group and lost its parent.
 func taggedProcesses(mark string) (pids []int) {
 	if mark == "" {
 		return nil

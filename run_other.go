@@ -3,7 +3,7 @@
 package main
 
 // Commands on systems without process groups of the Unix kind: the command
-// itself is ended, not what it has started, and there is no guardian. The
+// itself is ended, not what it has started, and there is no watchdog. The
 // README says what does not hold here.
 
 import (
@@ -63,7 +63,7 @@ func (p *process) reap() *os.ProcessState { return p.cmd.ProcessState }
 func deathSignal(*os.ProcessState) (syscall.Signal, bool) { return 0, false }
 
 const (
-	watchdogCommand = "guardian"
+	watchdogCommand = "watchdog"
 	gateCommand     = "gate"
 )
 

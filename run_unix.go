@@ -87,7 +87,7 @@ func startProcess(path string, argv, env []string, known func(pid int)) (*proces
 const gateCommand = "gate"
 
 // A gate is what the process of the command is until it may begin: it waits
-// for one byte and then becomes the command. So the guardian knows of the
+// for one byte and then becomes the command. So the watchdog knows of the
 // command before it runs, and when we are killed before, it never does. What
 // prevents it from becoming the command goes through the second pipe, as the
 // number of the error.

@@ -2,7 +2,7 @@
 
 package main
 
-// The guardian: a small process of its own session that outlives call-me. It
+// The watchdog: a small process of its own session that outlives call-me. It
 // hears each new deadline through a pipe. When the pipe ends without a word,
 // because call-me was killed, or when the deadline passes, because call-me was
 // stopped, it ends the command's group, on Linux also what has left the group,
@@ -20,13 +20,13 @@ import (
 	"time"
 )
 
-// guardianCommand is the hidden command that a guardian runs.
-const watchdogCommand = "guardian"
+// watchdogCommand is the hidden command that a watchdog runs.
+const watchdogCommand = "watchdog"
 
 // killTime is how long the group may take to end when call-me was killed.
 const killTime = 500 * time.Millisecond
 
-// An order is what a guardian begins with.
+// An order is what a watchdog begins with.
 type watchdogConfig struct {
 	Base        string
 	Keys        KeyConfig
@@ -37,7 +37,7 @@ type watchdogConfig struct {
 	Tag         string        // of the command; empty: what has left its group is left alone
 }
 
-// A word is what call-me says to its guardian.
+// A word is what call-me says to its watchdog.
 type watchdogMessage struct {
 	Config   *watchdogConfig `json:",omitempty"`
 	Deadline time.Time       `json:",omitzero"`  // by the wall clock
@@ -54,7 +54,7 @@ func (h *heldRun) watchdogConfig(grace time.Duration) watchdogConfig {
 	return o
 }
 
-// A guardian is the process, as call-me sees it. When it dies, another takes
+// A watchdog is the process, as call-me sees it. When it dies, another takes
 // its place, and is told all that the first one knew.
 type watchdog struct {
 	mu        sync.Mutex
@@ -66,7 +66,7 @@ type watchdog struct {
 	dismissed bool
 }
 
-// theGuardian is the one that runs; there is never more than one.
+// theWatchdog is the one that runs; there is never more than one.
 var currentWatchdog struct {
 	mu  sync.Mutex
 	pid int
@@ -107,7 +107,7 @@ func (g *watchdog) start() error {
 	return nil
 }
 
-// replace starts another guardian when this one ends too early.
+// replace starts another watchdog when this one ends too early.
 func (g *watchdog) restart(cmd *exec.Cmd) {
 	cmd.Wait()
 	g.mu.Lock()
@@ -121,7 +121,7 @@ func (g *watchdog) restart(cmd *exec.Cmd) {
 	}
 }
 
-// say writes one word. When the guardian is dead it is lost; the next one is
+// say writes one word. When the watchdog is dead it is lost; the next one is
 // told again.
 func (g *watchdog) send(w watchdogMessage) {
 	line, err := json.Marshal(w)
@@ -148,7 +148,7 @@ func (g *watchdog) setGroup(group int) {
 
 func (g *watchdog) clearGroup() { g.setGroup(0) }
 
-// dismiss ends the guardian; it does nothing any more.
+// dismiss ends the watchdog; it does nothing any more.
 func (g *watchdog) dismiss() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -157,7 +157,7 @@ func (g *watchdog) dismiss() {
 	g.pipe.Close()
 }
 
-// standGuard is the guardian's life: it ends with its work, or when it is
+// runWatchdog is the watchdog's life: it ends with its work, or when it is
 // dismissed.
 func runWatchdog(in io.Reader) {
 	words := make(chan watchdogMessage)

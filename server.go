@@ -158,7 +158,7 @@ func (s *server) check(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, viewToJSON(v, time.Now()))
 }
 
-// request asks for a slot, and with wait stays in line for it.
+// request asks for a slot, and with wait stays in the queue for it.
 func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	q, name, err := s.readCall(w, r)
 	if err != nil {
@@ -225,7 +225,7 @@ func (s *server) renew(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, leaseToJSON(name, a.lease, time.Now()))
 }
 
-// release ends a lease or a place in the line.
+// release ends a lease or a place in the queue.
 func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	q, name, err := s.readCall(w, r)
 	if err != nil {
@@ -241,7 +241,7 @@ func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	case force && selected.id != "":
 		return fmt.Errorf("%w: id and force exclude each other: an id ends its own lease", errParameter)
 	case force:
-		d.by, d.from, d.holder = selected.holder, s.trusted.address(r).String(), ""
+		d.by, d.from, d.holder = selected.holder, callerAddress(r, s.trusted).String(), ""
 	case !d.is2019 && selected.id == "" && selected.holder == "":
 		return fmt.Errorf("%w: id, holder or force is required", errParameter)
 	}

@@ -149,7 +149,7 @@ func (s *server) withKey(h handler) handler {
 			return errKey
 		}
 		if first {
-			s.log.Warn("too many wrong keys", "from", s.trusted.address(r).String())
+			s.log.Warn("too many wrong keys", "from", callerAddress(r, s.trusted).String())
 		}
 		w.Header().Set("Retry-After", "1") // as wrongRate
 		return errTooMany
@@ -183,17 +183,17 @@ func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
 	return false, first
 }
 
-// address is where a call comes from: the other end of the connection, or,
-// where that is a trusted proxy, the last address in X-Forwarded-For that is
-// none.
-func (p proxies) address(r *http.Request) netip.Addr {
+// callerAddress returns the address that a call comes from: the other end of the
+// connection or, where that is a trusted proxy, the last address in X-Forwarded-For
+// that is none.
+func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 	at, _ := netip.ParseAddrPort(r.RemoteAddr)
 	from := at.Addr().Unmap()
-	if len(p) == 0 {
+	if len(trusted) == 0 {
 		return from
 	}
 	told := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(told) - 1; i >= 0 && p.has(from); i-- {
+	for i := len(told) - 1; i >= 0 && trusted.has(from); i-- {
 		next, err := parseAddress(strings.TrimSpace(told[i]))
 		if err != nil {
 			break

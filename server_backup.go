@@ -22,11 +22,6 @@ import (
 // restores away.
 const fenceGap = 1 << 32
 
-const (
-	copyPart    = 256 << 10        // bytes that a reader must take within answerTime
-	copySilence = 30 * time.Second // of the server, while a copy is fetched
-)
-
 // backup answers a copy of the file.
 func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(w, r); err != nil {

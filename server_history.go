@@ -11,9 +11,7 @@ import (
 )
 
 const (
-	defaultPage = 100              // events of one answer
-	largestPage = 1000             // at the most
-	heartbeat   = 15 * time.Second // for proxies that cut silent connections, and to tell a dead one
+	heartbeat = 15 * time.Second // for proxies that cut silent connections, and to tell a dead one
 )
 
 func eventToJSON(e *event) eventJSON {

@@ -29,14 +29,14 @@ const (
 // it returns when everything is written, or after flushTime.
 func newLog(w io.Writer, form logForm) (log *slog.Logger, flush func()) {
 	lines := &lineWriter{out: w, wake: make(chan struct{}, 1), ended: make(chan struct{})}
-	lines.notices = slog.New(form.handler(&lines.pending))
+	lines.notices = slog.New(newLogHandler(form, &lines.pending))
 	go lines.writeAll()
-	return slog.New(form.handler(lines)), lines.flush
+	return slog.New(newLogHandler(form, lines)), lines.flush
 }
 
-// handler returns slog's own for this form. Every text in a line is tidied.
-func (f logForm) handler(w io.Writer) slog.Handler {
-	if f == logJSON {
+// newLogHandler returns slog's own handler for a form. Every text in a queue is tidied.
+func newLogHandler(form logForm, w io.Writer) slog.Handler {
+	if form == logJSON {
 		return slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: tidyJSON.attr})
 	}
 	return slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: tidyText.attr})
@@ -138,24 +138,70 @@ var tidyJSON tidier = func(text string) string {
 	return shorten(spellOut(breakCommands(text)), maxField)
 }
 
-// LogValue is what any log says of an event: never its id.
-func (e event) LogValue() slog.Value {
-	var known []slog.Attr
+// A keeperLog is the keeper's observer: it counts in metrics, and writes a line for
+// each change of state.
+type keeperLog struct {
+	*metrics
+	log *slog.Logger
+}
+
+// failed logs that saving has begun to fail.
+func (l keeperLog) failed(err error) { l.log.Error("storing failed", "error", err) }
+
+// recovered logs that saving works again.
+func (l keeperLog) recovered() { l.log.Info("storing works again") }
+
+// answered logs the changes of a batch and the renewals that it refused.
+func (l keeperLog) answered(at time.Time, changes []change, refused []refusedRenewal) {
+	for _, c := range changes {
+		l.change(at, c)
+	}
+	for _, r := range refused {
+		e := &event{environment: r.environment, id: r.renewal.id, holder: r.renewal.holder}
+		l.event(at, "renewal refused", e, slog.Any("error", r.err))
+	}
+}
+
+func (l keeperLog) change(at time.Time, c change) {
+	switch {
+	case c.event != nil:
+		l.event(at, c.event.kind.String(), c.event)
+	case c.newWaiter != nil && c.oldWaiter == nil:
+		w := c.newWaiter
+		l.event(at, "in the queue", &event{environment: c.environment.name, id: w.id, holder: w.holder})
+	case c.oldWaiter != nil && c.newWaiter == nil && !c.oldWaiter.isStored(): // it leaves no event
+		l.event(at, "left the queue", &event{environment: c.environment.name, holder: c.oldWaiter.holder})
+	case c.newLease != nil && c.oldLease != nil:
+		n := c.newLease
+		e := &event{environment: c.environment.name, slot: n.slot, id: n.id, holder: n.holder, fence: n.fence}
+		l.event(at, "renewed", e, slog.Duration("ttl", n.ttl))
+	}
+}
+
+// event writes one line: what has happened, then what the log may say of the event,
+// which never includes its id.
+func (l keeperLog) event(at time.Time, what string, e *event, more ...slog.Attr) {
+	h := l.log.Handler()
+	if !h.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
+	r := slog.NewRecord(at, slog.LevelInfo, what, 0)
 	for _, a := range []struct{ name, text string }{
 		{"environment", e.environment}, {"slot", e.slot}, {"holder", e.holder},
 		{"request", requestTag(e.id)}, {"by", e.by}, {"from", e.from},
 	} {
 		if a.text != "" {
-			known = append(known, slog.String(a.name, a.text))
+			r.AddAttrs(slog.String(a.name, a.text))
 		}
 	}
 	if e.fence != 0 {
-		known = append(known, slog.Uint64("fence", e.fence))
+		r.AddAttrs(slog.Uint64("fence", e.fence))
 	}
-	return slog.GroupValue(known...)
+	r.AddAttrs(more...)
+	h.Handle(context.Background(), r)
 }
 
-// nickname tells requests apart in the log without giving their ids away. It is
+// requestTag tells requests apart in the log without giving their ids away. It is
 // another one after each start: whoever reads the log cannot try out ids that
 // are easy to guess.
 func requestTag(id string) string {
@@ -166,42 +212,6 @@ func requestTag(id string) string {
 }
 
 var requestTagSalt = rand.Text()
-
-// logChange adds the line of a change that has been committed.
-func (g *callBatch) logChange(c change, now time.Time) {
-	switch {
-	case c.event != nil:
-		g.logEvent(now, c.event.kind.String(), c.event)
-	case c.newWaiter != nil && c.oldWaiter == nil:
-		p := c.newWaiter
-		g.logEvent(now, "in line", &event{environment: c.environment.name, id: p.id, holder: p.holder})
-	case c.oldWaiter != nil && c.newWaiter == nil && !c.oldWaiter.isStored(): // it leaves no event
-		g.logEvent(now, "out of line", &event{environment: c.environment.name, holder: c.oldWaiter.holder})
-	case c.newLease != nil && c.oldLease != nil:
-		l := c.newLease
-		e := &event{environment: c.environment.name, slot: l.slot, id: l.id, holder: l.holder, fence: l.fence}
-		g.logEvent(now, "renewed", e, slog.Duration("ttl", l.ttl))
-	}
-}
-
-// logEvent adds a line to those that are written after the lock is released.
-func (g *callBatch) logEvent(now time.Time, what string, e *event, more ...slog.Attr) {
-	r := slog.NewRecord(now, slog.LevelInfo, what, 0)
-	r.AddAttrs(slog.Any("", e))
-	r.AddAttrs(more...)
-	g.log = append(g.log, r)
-}
-
-// writeLog writes the lines of a group. The caller does not hold mu.
-func (k *keeper) writeLog(g *callBatch) {
-	h := k.log.Handler()
-	if !h.Enabled(context.Background(), slog.LevelInfo) {
-		return
-	}
-	for _, r := range g.log {
-		h.Handle(context.Background(), r)
-	}
-}
 
 // A slogWriter takes what net/http logs: broken connections and panics. Of
 // what strangers can cause it lets only so much through.

@@ -56,13 +56,13 @@ func newMetrics() *metrics {
 			Name: "callme_commit_failures_total", Help: "Commits that failed."}),
 		badKeys: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "callme_refused_keys_total", Help: "Calls with a missing or wrong key."}),
-		waited:  histogram("callme_wait_seconds", "Time from entering the line until the grant."),
+		waited:  histogram("callme_wait_seconds", "Time from entering the queue until the grant."),
 		held:    histogram("callme_hold_seconds", "Time from the grant until the end of the lease."),
 		granted: counter("callme_grants_total", "Slots granted.", "environment"),
 		leasesEnded: counter("callme_leases_ended_total",
 			"Leases ended, by how: released, expired or forced.", "environment", "how"),
 		waitsEnded: counter("callme_waits_ended_total",
-			"Requests that ended without a slot, by how: left or lapsed.", "environment", "how"),
+			"Requests that ended without a slot, by how: left or abandoned.", "environment", "how"),
 		responses: counter("callme_http_requests_total", "HTTP requests answered.", "code", "method", "route"),
 		labels:    labelSet{},
 	}
@@ -110,7 +110,13 @@ func (m *metrics) label(environment string) string {
 	return label
 }
 
-// count counts an event that has been committed.
+// published counts events that have been committed.
+func (m *metrics) published(events []*event) {
+	for _, e := range events {
+		m.count(e)
+	}
+}
+
 func (m *metrics) count(e *event) {
 	label := m.label(e.environment)
 	switch e.kind {
@@ -125,8 +131,8 @@ func (m *metrics) count(e *event) {
 	}
 }
 
-// committed counts a commit: how long it took, and whether it failed.
-func (m *metrics) committed(took time.Duration, err error) {
+// saved counts a commit: how long it took, and whether it failed.
+func (m *metrics) saved(took time.Duration, err error) {
 	m.commit.Observe(took.Seconds())
 	if err != nil {
 		m.failed.Inc()
@@ -155,9 +161,9 @@ type environmentCollector struct {
 
 var (
 	slotsDesc   = environmentDesc("callme_slots", "Slots, by state: free or held.", "state")
-	waitingDesc = environmentDesc("callme_waiting", "Requests in line.")
+	waitingDesc = environmentDesc("callme_waiting", "Requests in the queue.")
 	longestDesc = environmentDesc("callme_longest_wait_seconds",
-		"Time that the first in line has waited so far; 0: nobody waits.")
+		"Time that the first in the queue has waited so far; 0: nobody waits.")
 )
 
 func environmentDesc(name, help string, more ...string) *prometheus.Desc {
@@ -209,7 +215,7 @@ func (c *environmentCollector) states() map[string]*gaugeValues {
 		}
 		return states[label]
 	}
-	for _, name := range c.declared.names { // some may have neither lease nor line
+	for _, name := range c.declared.names { // some may have neither lease nor queue
 		of(name).add(len(c.declared.slotsOf(name)), 0, nil, now)
 	}
 	c.keeper.each(func(e *environment) {
@@ -231,15 +237,15 @@ func (s *server) registry() *prometheus.Registry {
 	r.MustRegister(
 		&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "callme_healthy", Help: "1 while commits succeed."}, s.keeper.healthGauge),
+			Name: "callme_healthy", Help: "1 while commits succeed."}, s.healthGauge),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return r
 }
 
-func (k *keeper) healthGauge() float64 {
-	if k.isHealthy.Load() {
+func (s *server) healthGauge() float64 {
+	if s.keeper.isHealthy.Load() {
 		return 1
 	}
 	return 0

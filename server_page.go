@@ -54,7 +54,7 @@ type pageEnvironment struct {
 	Free  int
 	Slots []pageSlot
 	Queue []waiterJSON
-	More  int // in line, not shown
+	More  int // in the queue, not shown
 	Stats pageStats
 	Lanes []lane
 }

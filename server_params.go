@@ -237,7 +237,7 @@ func (q query) ttl(name string) (d time.Duration, found bool, err error) {
 	return d, true, nil
 }
 
-// wait returns how long the caller wants to be in line for now, at most
+// wait returns how long the caller wants to be in the queue for now, at most
 // maxWait, and whether it wants to at all.
 func (q query) wait() (d time.Duration, found bool, err error) {
 	text := q.get("wait")

@@ -105,9 +105,9 @@ func endText(e *event) string {
 	case eventForced:
 		return "was released by force by " + cmp.Or(e.by, "somebody who gave no name")
 	case eventLeft:
-		return "left the line"
+		return "left the queue"
 	case eventAbandoned:
-		return "lost its place in the line, because nobody asked for it any more,"
+		return "lost its place in the queue, because nobody asked for it any more,"
 	case eventClosed:
 		return "was ended before it began"
 	}

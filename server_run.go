@@ -22,9 +22,8 @@ import (
 )
 
 const (
-	headerTime = 5 * time.Second // for the header of a request to arrive
-	idleTime   = 3 * time.Minute // for the next request on a connection
-	stopTime   = 4 * time.Second // for what is under way to be answered
+	idleTime = 3 * time.Minute // for the next request on a connection
+	stopTime = 4 * time.Second // for what is under way to be answered
 )
 
 // serve runs a server until ctx ends, then answers everyone, closes the file
@@ -49,7 +48,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	}
 	defer store.close()
 	m := newMetrics()
-	k, err := newKeeper(store, c.Environments.slotsOf, maxWaiters(), m, log)
+	k, err := newKeeper(store, c.Environments.slotsOf, maxWaiters(), keeperLog{m, log})
 	if err != nil {
 		return storeError(err, c.DB)
 	}

@@ -49,7 +49,7 @@ func (l *rawLine) want(status int, inBody string) *http.Response {
 	return r
 }
 
-// connected waits until so many wait in line.
+// connected waits until so many wait in the queue.
 func (s *site) connected(n int) {
 	s.t.Helper()
 	eventually(s.t, fmt.Sprint(n, " are connected"), func() bool {

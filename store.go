@@ -72,7 +72,7 @@ func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) e
 	now, fence := time.Now(), uint64(0)
 	return tx.Bucket([]byte(bucket2019)).ForEach(func(name, _ []byte) error {
 		fence++
-		record := encodeLease(string(name), &lease{slot: string(name), fence: fence, since: now})
+		record := encode2019Lock(string(name), fence, now)
 		return each(record.bucket, record.key, record.value)
 	})
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // A commit is what one call waits for: the records that a grant writes, or a
-// release that hands the slot to the next in line.
+// release that hands the slot to the next in the queue.
 func BenchmarkCommit(b *testing.B) {
 	held := func(n uint64) write { return encodeLease("uat", &lease{slot: "uat", fence: n, since: time.Now()}) }
 	happened := func(kind eventKind, n uint64) write {

@@ -158,9 +158,9 @@ func TestADeadlineIsPassedByEitherClock(t *testing.T) {
 		t.Error("by the wall clock alone")
 	}
 	if early := deadlineFrom(now.Add(time.Hour).Round(0), time.Minute); early.Sub(now) > 61*time.Second {
-		t.Errorf("of two clocks the guardian takes the one that says %v", early.Sub(now))
+		t.Errorf("of two clocks the watchdog takes the one that says %v", early.Sub(now))
 	}
 	if early := deadlineFrom(now.Add(time.Minute).Round(0), time.Hour); early.Sub(now) > 61*time.Second {
-		t.Errorf("of two clocks the guardian takes the one that says %v", early.Sub(now))
+		t.Errorf("of two clocks the watchdog takes the one that says %v", early.Sub(now))
 	}
 }

@@ -99,7 +99,7 @@ func yours(l leaseJSON) string {
 	return fmt.Sprintf("%s is yours until %s (%s); for longer: call-me renew %s", l.Slot, clockTime(*l.Until), secondsText(l.TTLSeconds), quote(l.Environment.String()))
 }
 
-// released prints the line of 2019, which ended without a newline. Where a
+// released prints the queue of 2019, which ended without a newline. Where a
 // person or one log shows both streams, the line is ended for them.
 func (t *terminal) released(environment string) {
 	fmt.Fprintf(t.out, "slot has been freed for environment: %s", environment)

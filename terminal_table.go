@@ -1,6 +1,6 @@
 package main
 
-// The table of status: who has what, who is in line.
+// The table of status: who has what, who is in the queue.
 
 import (
 	"cmp"

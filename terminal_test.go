@@ -36,7 +36,7 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 				t.Fatalf("after %d minutes %d lines were said:\n%s", minute, got, log)
 			}
 		}
-		if !strings.HasSuffix(log.String(), "still waiting after 10m, 3rd in line; held by ann\n") {
+		if !strings.HasSuffix(log.String(), "still waiting after 10m, 3rd in the queue; held by ann\n") {
 			t.Errorf("the last line of\n%s", log)
 		}
 		before = lines()
@@ -46,19 +46,19 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 		}
 		held.Position = 2
 		w.queued(held)
-		if !strings.HasSuffix(log.String(), "\nyou are 2nd in line now, after 10m\n") {
+		if !strings.HasSuffix(log.String(), "\nyou are 2nd in the queue now, after 10m\n") {
 			t.Errorf("the last line of\n%s", log)
 		}
 		held.HeldBy = []leaseJSON{{Slot: "uat", Holder: "bob", Fence: 2}}
 		held.Position = 1
 		w.queued(held)
-		if !strings.Contains(log.String(), "uat is held by bob\n") || !strings.HasSuffix(log.String(), "\nyou are next in line, after 10m\n") {
+		if !strings.Contains(log.String(), "uat is held by bob\n") || !strings.HasSuffix(log.String(), "\nyou are next in the queue, after 10m\n") {
 			t.Errorf("the last lines of\n%s", log)
 		}
 	})
 }
 
-// Trouble before the first answer is no place in the line, and takes nothing
+// Trouble before the first answer is no place in the queue, and takes nothing
 // away from what is said once there is one.
 func TestWhoHasHeardNothingIsNotToldOfALine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestWhoHasHeardNothingIsNotToldOfALine(t *testing.T) {
 			t.Errorf("the last line of\n%s", log)
 		}
 		w.queued(errorJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}})
-		if out.String() != "waiting for free slot on environment: uat\n" || !strings.HasSuffix(log.String(), "you are next in line\n") {
+		if out.String() != "waiting for free slot on environment: uat\n" || !strings.HasSuffix(log.String(), "you are next in the queue\n") {
 			t.Errorf("stdout %q, and\n%s", out, log)
 		}
 		if strings.Contains(log.String(), "answers again") {
@@ -93,7 +93,7 @@ func TestAServerThatIsBackIsTold(t *testing.T) {
 		for range 2 {
 			w.queued(refused)
 		}
-		if text := log.String(); !strings.HasSuffix(text, "you are next in line\ncannot reach; trying again\nthe server answers again\n") {
+		if text := log.String(); !strings.HasSuffix(text, "you are next in the queue\ncannot reach; trying again\nthe server answers again\n") {
 			t.Errorf("the end of\n%s", text)
 		}
 	})
@@ -111,7 +111,7 @@ func TestATerminalShowsOneLineInPlace(t *testing.T) {
 		synctest.Wait()
 		frames := strings.Split(screen.String(), "\r\x1b[K")
 		last := frames[len(frames)-1]
-		if len(frames) != 91 || !strings.HasPrefix(last, "waiting 1m30s for uat, next in line; held by longlong") || len([]rune(last)) != 59 {
+		if len(frames) != 91 || !strings.HasPrefix(last, "waiting 1m30s for uat, next in the queue; held by longlong") || len([]rune(last)) != 59 {
 			t.Errorf("%d frames, the last is %q", len(frames), last)
 		}
 		w.acquired(leaseJSON{Environment: "uat", Slot: "uat"}, 90*time.Second)
@@ -209,8 +209,8 @@ func TestColoursAreForTerminalsOfPeopleWhoWantThem(t *testing.T) {
 }
 
 func TestHowThingsAreSaid(t *testing.T) {
-	for position, want := range map[int]string{0: "in line", 1: "next in line", 2: "2nd in line", 3: "3rd in line", 4: "4th in line", 11: "11th in line",
-		12: "12th in line", 13: "13th in line", 21: "21st in line", 22: "22nd in line", 101: "101st in line", 111: "111th in line", 1012: "1012th in line"} {
+	for position, want := range map[int]string{0: "in the queue", 1: "next in the queue", 2: "2nd in the queue", 3: "3rd in the queue", 4: "4th in the queue", 11: "11th in the queue",
+		12: "12th in the queue", 13: "13th in the queue", 21: "21st in the queue", 22: "22nd in the queue", 101: "101st in the queue", 111: "111th in the queue", 1012: "1012th in the queue"} {
 		if got := queuePosition(position); got != want {
 			t.Errorf("%d is %q, want %q", position, got, want)
 		}

@@ -196,7 +196,7 @@ func (w *waitDisplay) printBegin() {
 		}
 	}
 	if len(w.lastReply.HeldBy) == 0 {
-		w.say("it is free, but others in line are served first")
+		w.say("it is free, but others in the queue are served first")
 	}
 	w.printLine("you are %s", queuePosition(w.lastReply.Position))
 }
@@ -215,14 +215,14 @@ func (w *waitDisplay) restarted(why errorJSON) {
 	if why.Ended != nil {
 		what = fmt.Sprintf("the request %s at %s", why.Ended.How, clockTime(why.Ended.At))
 	}
-	w.printLine("%s before we heard of it; back to the end of the line", what)
+	w.printLine("%s before we heard of it; back to the end of the queue", what)
 }
 
 // leaves is said when the waiting is interrupted.
 func (w *waitDisplay) interrupted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.printLine("interrupted: left the line of %s", w.options.environment)
+	w.printLine("interrupted: left the queue of %s", w.options.environment)
 }
 
 func (w *waitDisplay) acquired(lease leaseJSON, waited time.Duration) {

@@ -147,11 +147,11 @@ func ordinal(n int) string {
 func queuePosition(position int) string {
 	switch {
 	case position == 1:
-		return "next in line"
+		return "next in the queue"
 	case position <= 0:
-		return "in line"
+		return "in the queue"
 	}
-	return ordinal(position) + " in line"
+	return ordinal(position) + " in the queue"
 }
 
 // clock shows a time of day in the local zone, with the date unless it is
@@ -173,10 +173,13 @@ func didYouMean(wrong string, known []string) string {
 	return ""
 }
 
+// maxCorrected is the length of the longest text, in bytes, that nearest compares.
+const maxCorrected = 128
+
 // nearest returns the known name that needs the fewest changed letters, or
 // nothing when that are too many.
 func nearest(wrong string, known []string) string {
-	if len(wrong) > maxEnvironment {
+	if len(wrong) > maxCorrected {
 		return ""
 	}
 	best, least := "", len(wrong)/3+2

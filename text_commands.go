@@ -57,7 +57,7 @@ var controlString = regexp.MustCompile("\x1b[\\]_P^X]|\x1b\\[8m|[\u0090\u0098\u0
 // The rules, from the sources of the readers:
 //
 //   - "##vso[" (Azure Pipelines), "##[" (GitHub Actions, act, Gitea) and
-//     "##teamcity[" are found anywhere in a line. Any word between is taken.
+//     "##teamcity[" are found anywhere in a queue. Any word between is taken.
 //   - "::" (GitHub Actions, act, Gitea) begins a line, after white space.
 //   - "---", "+++", "~~~" and "^^^" (Buildkite) begin a line.
 //   - "section_start:" and "section_end:" (GitLab), "travis_fold:" and

@@ -64,7 +64,7 @@ func (p *play) open() {
 		p.t.Fatal(err)
 	}
 	slots := func(string) []string { return p.slots }
-	if p.k, err = newKeeper(s, slots, 1000, newMetrics(), slog.New(slog.DiscardHandler)); err != nil {
+	if p.k, err = newKeeper(s, slots, 1000, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)}); err != nil {
 		p.t.Fatal(err)
 	}
 	p.start = time.Now()
@@ -288,7 +288,7 @@ func (p *play) breakDisk(t *rapid.T, f func(m *rulebook)) bool {
 	return true
 }
 
-// recovered is the model after a failed commit: who is in line and away has
+// recovered is the model after a failed commit: who is in the queue and away has
 // his ten seconds from now on.
 func (p *play) recovered() {
 	for i := range p.m.line {
@@ -346,7 +346,7 @@ func (p *play) takeStep(t *rapid.T) {
 	}
 	var want modelAnswer
 	p.rule(func() { want = p.m.post(q, false, claim) })
-	if i := p.m.inLine(q.id); i >= 0 && want.err == nil { // a look of somebody in line is not a wait
+	if i := p.m.inLine(q.id); i >= 0 && want.err == nil { // a look of somebody in the queue is not a wait
 		want.err = errNoSlot
 		if p.m.line[i].present = was.present; !was.present {
 			p.m.line[i].absent = p.m.now

@@ -44,7 +44,7 @@ type modelPlace struct {
 }
 
 type modelEnd struct {
-	id, holder, slot string // no slot: a place in the line
+	id, holder, slot string // no slot: a place in the queue
 	fence            uint64
 	how              string
 	at               time.Time
@@ -55,7 +55,7 @@ type modelAnswer struct {
 	err   error
 	slot  string // of the lease; "": none
 	id    string // of its request
-	line  int    // place in the line; 0: none
+	line  int    // place in the queue; 0: none
 	ended string // how the request ended
 }
 
@@ -162,7 +162,7 @@ func (m *rulebook) post(q request, wait bool, claim time.Duration) modelAnswer {
 			return modelAnswer{err: errEnded, ended: e.how}
 		}
 	}
-	due := 0 // slots that are somebody's in the line
+	due := 0 // slots that are somebody's in the queue
 	if len(m.line) > 0 {
 		due = min(m.free(), len(m.line))
 		if !wait {
@@ -240,8 +240,8 @@ func (m *rulebook) deleteID(d releaseRequest) modelAnswer {
 	e, ok := m.endOfID(d.id)
 	switch {
 	case !ok:
-		m.ends = append(m.ends, modelEnd{id: d.id, how: "used up", at: m.now})
-		m.write("used up", request{id: d.id}, "", 0, "")
+		m.ends = append(m.ends, modelEnd{id: d.id, how: "closed", at: m.now})
+		m.write("closed", request{id: d.id}, "", 0, "")
 	case e.how == "expired", e.how == "forced":
 		return modelAnswer{err: errNotHeld, ended: e.how}
 	}
@@ -306,7 +306,7 @@ func (m *rulebook) scan() {
 	}
 	for i := 0; i < len(m.line); {
 		if p := m.line[i]; !p.present && m.now.Sub(p.absent) >= 10*time.Second {
-			m.leave(i, "lapsed")
+			m.leave(i, "abandoned")
 		} else {
 			i++
 		}
@@ -430,7 +430,7 @@ func (d *duel) check(t *rapid.T) {
 		if p.id != "" {
 			named++
 			if d.e.waitersByID[p.id] != p {
-				t.Fatalf("%q is not found in the line", p.id)
+				t.Fatalf("%q is not found in the queue", p.id)
 			}
 		}
 	}
@@ -583,7 +583,7 @@ func (d *duel) passStep(t *rapid.T) {
 	d.same(t, result{}, modelAnswer{})
 }
 
-// goAwayStep cuts a waiter's connection: one without an id leaves the line.
+// goAwayStep cuts a waiter's connection: one without an id leaves the queue.
 func (d *duel) goAwayStep(t *rapid.T) {
 	if len(d.m.line) == 0 {
 		t.Skip("nobody waits")

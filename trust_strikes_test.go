@@ -127,7 +127,7 @@ func sessionProcess() {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)
 	}
-	k, err := loadKeeper(s, sessionSlots.slotsOf, 10, newMetrics(), slog.New(slog.DiscardHandler))
+	k, err := loadKeeper(s, sessionSlots.slotsOf, 10, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)})
 	if err != nil {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)

@@ -73,8 +73,8 @@ func TestABackupOfABusyServerIsRestored(t *testing.T) {
 	if l := uat.Slots[0].Lease; l == nil || l.Fence != held.Fence || l.Holder != "ann" || l.Reason != "tests" || l.TTLSeconds != 3600 {
 		t.Errorf("the lease is %+v, was %+v", l, held)
 	}
-	if len(uat.Line) != 2 || uat.Line[0].Holder != "bob" || uat.Line[1].Holder != "eve" {
-		t.Errorf("the line is %+v", uat.Line)
+	if len(uat.Queue) != 2 || uat.Queue[0].Holder != "bob" || uat.Queue[1].Holder != "eve" {
+		t.Errorf("the queue is %+v", uat.Queue)
 	}
 	if code, body := restored.call("PUT", "/maybe?environment=uat&id=12345678"); code != 200 {
 		t.Errorf("its owner is told %d %s", code, body)

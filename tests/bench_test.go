@@ -453,7 +453,7 @@ type crowd struct {
 	named  int
 }
 
-// One who is standing in line: a connection on which one request is held open.
+// One who is standing in the queue: a connection on which one request is held open.
 type standing struct {
 	net.Conn
 	answer *bufio.Reader
@@ -522,7 +522,7 @@ func (w *standing) hear(b testing.TB, status int) (told refusalJSON) {
 }
 
 // handOver lets the holder release, and returns the time until the next one
-// has been told. The holder then goes to the end of the line.
+// has been told. The holder then goes to the end of the queue.
 func (c *crowd) handOver() time.Duration {
 	start := time.Now()
 	c.holder.send(c.b, http.MethodDelete, "id="+c.holder.id)
@@ -550,7 +550,7 @@ func (c *crowd) trip() time.Duration {
 // has been told; every answer is one commit later. Beside its time stand what
 // it cannot be faster than, one commit and one round trip, and how many times
 // both together its mean is. The commits are those of the hand-overs, and as
-// many in which the last holder gets into the line, which write less.
+// many in which the last holder gets into the queue, which write less.
 func BenchmarkHandOver(b *testing.B) {
 	for _, waiting := range []int{1, 64, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
@@ -626,7 +626,7 @@ func BenchmarkLine(b *testing.B) {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			c := newCrowd(b, waiting)
 			measure := func(b *testing.B, operation func()) {
-				for range 20 { // all of the line has come to rest
+				for range 20 { // all of the queue has come to rest
 					operation()
 				}
 				before := c.served.used(b)
@@ -657,14 +657,14 @@ func (c *crowd) commits() (spent, n float64) {
 	return scraped(c.b, c.d.base, "callme_commit_seconds_sum"), scraped(c.b, c.d.base, "callme_commit_seconds_count")
 }
 
-// untilWaiting returns when the server says that so many are in line.
+// untilWaiting returns when the server says that so many are in the queue.
 func (c *crowd) untilWaiting(n float64) {
 	for scraped(c.b, c.d.base, `callme_waiting{environment="uat"}`) != n {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// How long it takes until nobody is in line any more, when all hang up at
+// How long it takes until nobody is in the queue any more, when all hang up at
 // once whose places end with their connections.
 func BenchmarkLeave(b *testing.B) {
 	for _, waiting := range []int{1_000, 10_000} {
@@ -689,7 +689,7 @@ func BenchmarkLeave(b *testing.B) {
 }
 
 // How long it takes after a kill -9 until the server has started again and
-// everyone who was in line has been told of the same place as before.
+// everyone who was in the queue has been told of the same place as before.
 func BenchmarkReturn(b *testing.B) {
 	for _, waiting := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {

@@ -243,8 +243,8 @@ type leaseJSON struct {
 	TTLSeconds  float64 `json:"ttl_seconds"`
 }
 
-// A placeJSON is a request that waits.
-type placeJSON struct {
+// A waiterJSON is a request that waits.
+type waiterJSON struct {
 	Holder string `json:"holder"`
 	URL    string `json:"url"`
 }
@@ -256,9 +256,9 @@ type slotJSON struct {
 }
 
 type environmentJSON struct {
-	Environment string      `json:"environment"`
-	Slots       []slotJSON  `json:"slots"`
-	Line        []placeJSON `json:"line"`
+	Environment string       `json:"environment"`
+	Slots       []slotJSON   `json:"slots"`
+	Queue       []waiterJSON `json:"queue"`
 }
 
 // environmentsJSON is the answer of GET /environments.

@@ -76,7 +76,7 @@ func TestBehindTheProxiesOfDeployTheLineWorksAsWithoutOne(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, holder+" is in line", func() bool { return strings.Contains(out.String(), "in line") })
+				eventually(t, holder+" is in the queue", func() bool { return strings.Contains(out.String(), "in the queue") })
 				return cmd, out
 			}
 			next, said := inLine("next")

@@ -121,7 +121,7 @@ func (d *daemon) wantLine(t *testing.T, environment string, want int) {
 	if err := json.Unmarshal([]byte(d.want(200, "GET", query("/environments", "environment", environment))), &all); err != nil {
 		t.Fatal(err)
 	}
-	if len(all.Environments) != 1 || len(all.Environments[0].Line) != want || all.Environments[0].Slots[0].Lease == nil {
+	if len(all.Environments) != 1 || len(all.Environments[0].Queue) != want || all.Environments[0].Slots[0].Lease == nil {
 		t.Fatalf("%+v", all)
 	}
 }

@@ -33,7 +33,7 @@ func TestTheTranscriptOfTheREADME(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it waits", func() bool { return strings.Contains(out.String(), "in line") })
+	eventually(t, "it waits", func() bool { return strings.Contains(out.String(), "in the queue") })
 	d.call("DELETE", "/maybe?environment=uat&id=12345678")
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)

@@ -236,13 +236,13 @@ func (e *execution) wait() error {
 }
 
 // uat returns who has it, and who waits for it.
-func (d *daemon) uat() (lease *leaseJSON, line []placeJSON) {
+func (d *daemon) uat() (lease *leaseJSON, line []waiterJSON) {
 	d.t.Helper()
 	var all environmentsJSON
 	if _, body := d.call("GET", "/environments?environment=uat"); json.Unmarshal([]byte(body), &all) != nil || len(all.Environments) != 1 {
 		d.t.Fatalf("%s", body)
 	}
-	return all.Environments[0].Slots[0].Lease, all.Environments[0].Line
+	return all.Environments[0].Slots[0].Lease, all.Environments[0].Queue
 }
 
 func (r *repository) touch(name string) {
@@ -259,7 +259,7 @@ func (r *repository) isTested() {
 
 func (r *repository) remove(name string) { os.Remove(filepath.Join(r.target, name)) }
 
-// leavesNothing waits until uat is free, nobody is in line, and no test runs.
+// leavesNothing waits until uat is free, nobody is in the queue, and no test runs.
 func (r *repository) leavesNothing(d *daemon) {
 	r.t.Helper()
 	eventually(r.t, "uat is free and nobody waits", func() bool {
@@ -282,10 +282,10 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 	shop, billing := engines[0].repository(t, d, "run", target), engines[1].repository(t, d, "run", target)
 	waits := func(x *execution, log ...string) {
 		t.Helper()
-		eventually(t, x.engine.name+" is in line", func() bool { _, line := d.uat(); return len(line) == 1 })
+		eventually(t, x.engine.name+" is in the queue", func() bool { _, line := d.uat(); return len(line) == 1 })
 		_, line := d.uat()
 		if !strings.HasPrefix(string(line[0].Holder), x.engine.holder("run")) || !strings.HasPrefix(string(line[0].URL), x.engine.link) {
-			t.Errorf("in line is %+v", line[0])
+			t.Errorf("in the queue is %+v", line[0])
 		}
 		eventually(t, fmt.Sprintf("its log has %q", log), func() bool {
 			return !slices.ContainsFunc(log, func(text string) bool { return !strings.Contains(x.log.String(), text) })
@@ -294,7 +294,7 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 	shop.touch("hold-github")
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=somebody")
 	workflow := shop.start()
-	waits(workflow, "waiting for uat, next in line; held by somebody")
+	waits(workflow, "waiting for uat, next in the queue; held by somebody")
 	d.call("DELETE", "/maybe?environment=uat&id=12345678")
 	eventually(t, "the workflow has uat", func() bool {
 		lease, _ := d.uat()
@@ -302,7 +302,7 @@ func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 	})
 
 	pipeline := billing.start()
-	waits(pipeline, "waiting for uat, next in line; held by github:acme/shop/run/4711/run", "https://github.com/acme/shop/actions/runs/4711")
+	waits(pipeline, "waiting for uat, next in the queue; held by github:acme/shop/run/4711/run", "https://github.com/acme/shop/actions/runs/4711")
 	shop.remove("hold-github")
 	if err := workflow.wait(); err != nil {
 		t.Errorf("the workflow: %v", err)
@@ -390,9 +390,9 @@ func TestEnginesACancelledJobLeavesNothingBehind(t *testing.T) {
 				r := e.repository(t, d, "run", t.TempDir())
 				d.call("POST", "/maybe?environment=uat&id=12345678")
 				x := r.start()
-				eventually(t, "it is in line", func() bool { _, line := d.uat(); return len(line) == 1 })
+				eventually(t, "it is in the queue", func() bool { _, line := d.uat(); return len(line) == 1 })
 				x.cancel()
-				eventually(t, "it is out of the line", func() bool { _, line := d.uat(); return len(line) == 0 })
+				eventually(t, "it is out of the queue", func() bool { _, line := d.uat(); return len(line) == 0 })
 				x.wait()
 				d.call("DELETE", "/maybe?environment=uat&id=12345678")
 				r.leavesNothing(d)

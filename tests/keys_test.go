@@ -45,7 +45,7 @@ func TestKeysAreExchangedWhileTheServerServes(t *testing.T) {
 	go waits("the-old-key-of-this-test", "/maybe?environment=uat&id=waiting-1&wait=1m")
 	go waits("the-old-key-of-this-test", "/events")
 	go waits("the-other-key-of-this-test", "/maybe?environment=uat&id=waiting-2&wait=1m")
-	eventually(t, "all three are in line", func() bool {
+	eventually(t, "all three are in the queue", func() bool {
 		_, body := d.call("GET", "/environments?environment=uat")
 		return strings.Count(body, `"connected":true`) == 3
 	})

@@ -214,7 +214,7 @@ func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
 		t.Errorf("a backup: %d %.100s", code, body)
 	}
 	if code, _ := d.call("POST", "/maybe?environment=uat&id=waiting-1&wait=0s"); code != 403 {
-		t.Errorf("the first in line is told %d", code)
+		t.Errorf("the first in the queue is told %d", code)
 	}
 	go d.call("POST", "/maybe?environment=uat&id=waiting-1&wait=20s")
 	eventually(t, "it waits", func() bool {
@@ -238,7 +238,7 @@ func TestTheKeyIsInNoProcessList(t *testing.T) {
 		defer cmd.Wait()
 		defer cmd.Process.Signal(os.Interrupt)
 		eventually(t, "it waits or runs", func() bool {
-			return strings.Contains(out.String(), "in line") || strings.Contains(out.String(), "acquired")
+			return strings.Contains(out.String(), "in the queue") || strings.Contains(out.String(), "acquired")
 		})
 	}
 	seen := 0

@@ -73,7 +73,7 @@ func TestTwoPipelinesNeverDisturbEachOther(t *testing.T) {
 			t.Errorf("%d runs were disturbed, %d failed", disturbed, other)
 		}
 	})
-	t.Run("while pipelines are killed in the line", func(t *testing.T) {
+	t.Run("while pipelines are killed in the queue", func(t *testing.T) {
 		d := newDaemon(t)
 		killed := 0
 		disturbed, other := run(t, d, "call-me", func() {
@@ -94,7 +94,7 @@ func TestTwoPipelinesNeverDisturbEachOther(t *testing.T) {
 			t.Errorf("%d runs were disturbed, %d failed", disturbed, other)
 		}
 		if killed == 0 {
-			t.Error("none was killed in the line")
+			t.Error("none was killed in the queue")
 		}
 	})
 }

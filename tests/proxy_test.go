@@ -117,7 +117,7 @@ func TestThroughAProxyThePlaceInTheLineIsKept(t *testing.T) {
 			inLine := func(names ...string) func() bool {
 				return func() bool {
 					_, body := d.call("GET", "/environments?environment=uat")
-					_, line, _ := strings.Cut(body, `"line":`)
+					_, line, _ := strings.Cut(body, `"queue":`)
 					for _, name := range names {
 						found := false
 						if _, line, found = strings.Cut(line, `"holder":"`+name+`"`); !found {
@@ -132,12 +132,12 @@ func TestThroughAProxyThePlaceInTheLineIsKept(t *testing.T) {
 			if err := second.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the second is in line", inLine("second"))
+			eventually(t, "the second is in the queue", inLine("second"))
 			third, out3 := through("third", "request", "uat")
 			if err := third.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the third is in line", inLine("second", "third"))
+			eventually(t, "the third is in the queue", inLine("second", "third"))
 
 			// Connections are cut in the middle of their polls.
 			p.kill()
@@ -150,7 +150,7 @@ func TestThroughAProxyThePlaceInTheLineIsKept(t *testing.T) {
 			if err := gone.Start(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "one more is in line", inLine("second", "third", "gone"))
+			eventually(t, "one more is in the queue", inLine("second", "third", "gone"))
 			gone.Process.Kill()
 			gone.Wait()
 			if name == "nginx" {

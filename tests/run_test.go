@@ -99,9 +99,9 @@ func (r *trial) pids(n int) []int {
 	return pids
 }
 
-// guardian returns the number of its guardian; 0: it has none.
-func (r *trial) guardian() int {
-	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(r.cmd.Process.Pid), "-f", "call-me guardian").Output()
+// watchdog returns the number of its watchdog; 0: it has none.
+func (r *trial) watchdog() int {
+	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(r.cmd.Process.Pid), "-f", "call-me watchdog").Output()
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(out)))
 	return pid
 }
@@ -294,11 +294,11 @@ func TestASignalWhileWaitingLeavesTheLine(t *testing.T) {
 	d := newDaemon(t)
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=other")
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT} {
-		r := d.run(t, "--", "touch", "started").said("waiting for uat, next in line; held by other since")
+		r := d.run(t, "--", "touch", "started").said("waiting for uat, next in the queue; held by other since")
 		r.cmd.Process.Signal(s)
 		r.wantCode(128+int(s), 4*time.Second)
 		if _, body := d.call("GET", "/environments"); strings.Contains(body, "runner") {
-			t.Errorf("in line still: %s", body)
+			t.Errorf("still in the queue: %s", body)
 		}
 		if _, err := os.Stat(filepath.Join(r.folder, "started")); err == nil {
 			t.Error("the command was run")
@@ -307,7 +307,7 @@ func TestASignalWhileWaitingLeavesTheLine(t *testing.T) {
 	d.run(t, "--timeout", "500ms", "--", "true").wantCode(75, 5*time.Second)
 }
 
-func TestKilledWithoutAWordTheGuardianCleansUp(t *testing.T) {
+func TestKilledWithoutAWordTheWatchdogCleansUp(t *testing.T) {
 	t.Parallel()
 	for name, command := range map[string]string{"a family": family, "a stubborn one": stubborn} {
 		t.Run(name, func(t *testing.T) {
@@ -352,7 +352,7 @@ func TestWhatLeftTheGroupEndsWithAKilledRun(t *testing.T) {
 			r.freeWithin(9 * time.Second)
 			r.nobodyLeft(pids, 0)
 			if _, body := d.call("GET", "/history"); !strings.Contains(body, `"released"`) {
-				t.Errorf("the guardian has not released the slot: %s", body)
+				t.Errorf("the watchdog has not released the slot: %s", body)
 			}
 		})
 	}
@@ -372,7 +372,7 @@ func onlyLinux(t *testing.T) {
 	}
 }
 
-// The guardian of a run within a run is no leftover: it gives the inner slot
+// The watchdog of a run within a run is no leftover: it gives the inner slot
 // back, also when the outer run kills what does not end.
 func TestARunWithinARunGivesBothSlotsBack(t *testing.T) {
 	t.Parallel()
@@ -387,7 +387,7 @@ func TestARunWithinARunGivesBothSlotsBack(t *testing.T) {
 	})
 	r = d.run(t, "--", binaryPath(), "run", "inner", "--", "true").wantCode(0, 7*time.Second)
 	if strings.Contains(r.err.String(), "left running") {
-		t.Errorf("the inner guardian was taken for a leftover: %s", r.err)
+		t.Errorf("the inner watchdog was taken for a leftover: %s", r.err)
 	}
 }
 
@@ -466,7 +466,7 @@ func TestRenewingWithinARunKeepsItsTTL(t *testing.T) {
 	})
 }
 
-func TestStoppedByItselfTheGuardianEndsTheCommandInTime(t *testing.T) {
+func TestStoppedByItselfTheWatchdogEndsTheCommandInTime(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	r := d.run(t, "--ttl", "4s", "--", "sh", "-c", family)
@@ -484,15 +484,15 @@ func TestStoppedByItselfTheGuardianEndsTheCommandInTime(t *testing.T) {
 	}
 }
 
-func TestAGuardianThatDiesIsReplaced(t *testing.T) {
+func TestAWatchdogThatDiesIsReplaced(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	r := d.run(t, "--", "sh", "-c", family)
 	pids := r.pids(4)
 	var first int
-	eventually(t, "there is a guardian", func() bool { first = r.guardian(); return first != 0 })
+	eventually(t, "there is a watchdog", func() bool { first = r.watchdog(); return first != 0 })
 	syscall.Kill(first, syscall.SIGKILL)
-	eventually(t, "there is another one", func() bool { second := r.guardian(); return second != 0 && second != first })
+	eventually(t, "there is another one", func() bool { second := r.watchdog(); return second != 0 && second != first })
 	time.Sleep(100 * time.Millisecond) // it is being told what to do
 	r.cmd.Process.Kill()
 	r.nobodyLeft(pids, 1500*time.Millisecond)
@@ -610,9 +610,9 @@ func TestSignalsWhileItReleases(t *testing.T) {
 			t.Fatal(code, body)
 		}
 		w.set(0, false)
-		guardian := r.guardian()
-		r.cmd.Process.Kill() // the guardian releases once more
-		r.nobodyLeft([]int{guardian}, 5*time.Second)
+		watchdog := r.watchdog()
+		r.cmd.Process.Kill() // the watchdog releases once more
+		r.nobodyLeft([]int{watchdog}, 5*time.Second)
 		if code, _ := d.call("PUT", "/maybe?environment=uat&id=somebody-else"); code != 200 {
 			t.Error("the next holder was disturbed")
 		}

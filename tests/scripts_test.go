@@ -65,7 +65,7 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %s", code, args[0])
 				}
 			},
-			// inline N waits until N are in line for uat, or for anything.
+			// inline N waits until N are in the queue for uat, or for anything.
 			"inline": func(ts *testscript.TestScript, neg bool, args []string) {
 				told := regexp.MustCompile(`"waited_seconds":(0\.[1-9]|[1-9])[^}]*"connected"`) // they have heard that they wait
 				for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 						return
 					}
 					if time.Now().After(end) {
-						ts.Fatalf("never %s in line: %s", args[0], body)
+						ts.Fatalf("never %s in the queue: %s", args[0], body)
 					}
 				}
 			},

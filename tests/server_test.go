@@ -30,7 +30,7 @@ func TestFiftyWaitersKeepTheirOrderAcrossAKill(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, holder+" is in line", func() bool { return strings.Contains(out.String(), "in line") })
+		eventually(t, holder+" is in the queue", func() bool { return strings.Contains(out.String(), "in the queue") })
 		all.Go(func() {
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("%s: %v\n%s", holder, err, out)
@@ -77,7 +77,7 @@ func TestAWaiterThatIsKilledIsPassedOverAndOneThatIsStoppedLeavesTheLine(t *test
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, holder+" is in line", func() bool { return strings.Contains(out.String(), "in line") })
+		eventually(t, holder+" is in the queue", func() bool { return strings.Contains(out.String(), "in the queue") })
 		return cmd, out
 	}
 	killed, _ := start("killed")
@@ -89,7 +89,7 @@ func TestAWaiterThatIsKilledIsPassedOverAndOneThatIsStoppedLeavesTheLine(t *test
 			t.Errorf("exit code %d after %v: %s", code, s, out)
 		}
 		if _, body := d.call("GET", "/environments?environment=uat"); strings.Contains(body, "stopped") {
-			t.Errorf("after %v it is in line still: %s", s, body)
+			t.Errorf("after %v it is in the queue still: %s", s, body)
 		}
 	}
 	next, _ := start("next")

@@ -27,7 +27,7 @@ func TestSIGTERMAnswersEveryWaiterAndClientsKeepTheirPlaces(t *testing.T) {
 	}
 	cmd, out := d.client("client", "request", "uat")
 	cmd.Start()
-	eventually(t, "the client is in line", func() bool { return strings.Contains(out.String(), "in line") })
+	eventually(t, "the client is in the queue", func() bool { return strings.Contains(out.String(), "in the queue") })
 	transport := &http.Transport{MaxIdleConnsPerHost: 1}
 	answers := make(chan string, waiters)
 	var stopped atomic.Bool
@@ -47,7 +47,7 @@ func TestSIGTERMAnswersEveryWaiterAndClientsKeepTheirPlaces(t *testing.T) {
 			answers <- fmt.Sprint(response.StatusCode, " Retry-After ", response.Header.Get("Retry-After"))
 		}()
 	}
-	eventually(t, "all are in line", func() bool {
+	eventually(t, "all are in the queue", func() bool {
 		_, body := d.call("GET", "/environments?environment=uat")
 		return strings.Count(body, `"connected":true`) == waiters+1
 	})
@@ -71,7 +71,7 @@ func TestSIGTERMAnswersEveryWaiterAndClientsKeepTheirPlaces(t *testing.T) {
 	}
 	d.start()
 	d.call("DELETE", "/maybe?environment=uat&id=12345678")
-	if err := cmd.Wait(); err != nil { // it was the first in line, and still is
+	if err := cmd.Wait(); err != nil { // it was the first in the queue, and still is
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -174,7 +174,7 @@ func TestTheCertificateIsExchangedWhileTheServerServes(t *testing.T) {
 		code, _ := d.call("POST", "/maybe?environment=uat&id=waiting-1&wait=1m")
 		waiting <- code
 	}()
-	eventually(t, "it is in line", func() bool {
+	eventually(t, "it is in the queue", func() bool {
 		_, body := d.call("GET", "/environments")
 		return strings.Contains(body, `"connected":true`)
 	})

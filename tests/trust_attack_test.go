@@ -410,7 +410,7 @@ func (v *visitor) outlive() {
 	v.end(next)
 }
 
-// passBy asks without wait for a slot that came free while the next in line
+// passBy asks without wait for a slot that came free while the next in the queue
 // was between two polls.
 func (v *visitor) passBy() {
 	first, next := v.pair("shy")
@@ -486,7 +486,7 @@ func (v *visitor) waitAndHold(e entry) {
 			break
 		}
 		if v.network != nil && v.chance(1) {
-			return // it is in line still, and never comes back
+			return // it is in the queue still, and never comes back
 		}
 	}
 	v.end(e)
@@ -648,7 +648,7 @@ func (a *attack) clear(environment string) {
 	}
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		seen := v.insist(entry{kind: look, environment: environment}, false)
-		empty := len(seen.view.Line) == 0
+		empty := len(seen.view.Queue) == 0
 		for _, s := range seen.view.Slots {
 			switch {
 			case s.Lease == nil:
@@ -835,11 +835,11 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 				lost++
 			}
 		}
-		for i, p := range e.view.Line {
+		for i, p := range e.view.Queue {
 			if len(a.slots[e.environment]) > 1 {
 				break // there one who is absent may be passed over
 			}
-			for _, q := range e.view.Line[i+1:] {
+			for _, q := range e.view.Queue[i+1:] {
 				if fences[string(p.Holder)] != 0 && fences[string(q.Holder)] != 0 && fences[string(p.Holder)] > fences[string(q.Holder)] {
 					outOfOrder++
 				}
@@ -879,7 +879,7 @@ func (e entry) String() string {
 			text += fmt.Sprintf(" %s=%s(%d)", s.Slot, s.Lease.Holder, s.Lease.Fence)
 		}
 	}
-	for _, p := range e.view.Line {
+	for _, p := range e.view.Queue {
 		text += " <" + string(p.Holder)
 	}
 	return text

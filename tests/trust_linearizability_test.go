@@ -8,7 +8,7 @@ package tests
 // A call whose answer was not heard has taken effect or has not: the model
 // follows both, so its state is a set of worlds. In each, a lease and a place
 // know from when time may end them, and by when it must have. A wait is two
-// steps, entering the line and being answered.
+// steps, entering the queue and being answered.
 
 import (
 	"cmp"
@@ -44,7 +44,7 @@ const (
 
 	// Steps that nobody calls.
 	told  // an askNow or askWait hears of the lease that it has
-	enter // an askWait or askNoID gets into the line
+	enter // an askWait or askNoID gets into the queue
 	start // the server was killed and started
 )
 
@@ -283,7 +283,7 @@ func (w *world) take(s *step) (next *world, yes bool, how string) {
 	panic("unknown step")
 }
 
-// enter puts who at the end of the line. It is impossible before somebody of
+// enter puts who at the end of the queue. It is impossible before somebody of
 // whom it is known that they were ahead: it would be found out later in any
 // case, but only after much search.
 func (w *world) enter(s *step, lease, place int) *world {
@@ -322,7 +322,7 @@ func (w *world) endNamed(s *step, lease, place int) (next *world, yes bool, how 
 		return w.endPlace(place, "left"), true, ""
 	case how == "":
 		after := *w
-		after.end(s.who, "used up")
+		after.end(s.who, "closed")
 		return &after, true, ""
 	}
 	return w, true, ""
@@ -360,7 +360,7 @@ func (w *world) passTime(s *step) []*world {
 	for _, p := range w.line {
 		if p.ends.from < forever && p.ends.from <= s.to {
 			for _, v := range all {
-				v = v.endPlace(v.placeOf(p.who), "lapsed")
+				v = v.endPlace(v.placeOf(p.who), "abandoned")
 				v.now = max(v.now, p.ends.from)
 				all = append(all, v)
 			}
@@ -478,8 +478,8 @@ type person struct {
 	slot    string
 	entries []entry
 	seen    time.Duration // when its lease was first known to exist
-	inLine  time.Duration // when it was first known to be in line, or granted
-	refused time.Duration // when the last call was sent that found it without a lease, and in line
+	inLine  time.Duration // when it was first known to be in the queue, or granted
+	refused time.Duration // when the last call was sent that found it without a lease, and in the queue
 	ended   time.Duration // from when its request is known to be over
 	lapses  bool          // its place may end by absence, before that
 }
@@ -491,9 +491,9 @@ type transcript struct {
 	slots    []string
 	late     time.Duration // how much later than its ttl a lease, or than its absence a place, may end
 
-	strict   bool // assume that the grants were in the order of the line
+	strict   bool // assume that the grants were in the order of the queue
 	people   map[string]*person
-	ahead    map[int][]int     // who was surely ahead of whom in the line
+	ahead    map[int][]int     // who was surely ahead of whom in the queue
 	previous map[uint64]uint64 // the fence before each
 	all      []porcupine.Operation
 }
@@ -549,7 +549,7 @@ func (t *transcript) learn(e entry) error {
 		}
 		p.fence, p.slot, p.seen, p.inLine = l.Fence, string(l.Slot), min(p.seen, e.heard), min(p.inLine, e.heard)
 	}
-	for _, place := range e.view.Line {
+	for _, place := range e.view.Queue {
 		p := t.person(string(place.Holder))
 		p.inLine = min(p.inLine, e.heard)
 	}
@@ -597,7 +597,7 @@ func (t *transcript) order() {
 	}
 	for _, e := range t.entries {
 		var last *person
-		for _, place := range e.view.Line {
+		for _, place := range e.view.Queue {
 			p := t.person(string(place.Holder))
 			if last != nil && !slices.Contains(t.ahead[p.number], last.number) {
 				t.ahead[p.number] = append(t.ahead[p.number], last.number)
@@ -661,7 +661,7 @@ func (t *transcript) first(p *person, which func(entry) bool) window {
 }
 
 // addRequest adds what all calls of one request have done together: the same
-// id is the same request, so one of them has entered the line, one was
+// id is the same request, so one of them has entered the queue, one was
 // granted, and one has ended it. Which need not be known.
 func (t *transcript) addRequest(p *person) {
 	t.addUnheardEnds(p, endID)
@@ -790,7 +790,7 @@ func (e entry) mayBeEclipsedBy(other entry) bool {
 	return other.kind == askWait && other.sent < e.heard && (!other.known() || over)
 }
 
-// addPresence adds that a call enters the line, or keeps a place there, and
+// addPresence adds that a call enters the queue, or keeps a place there, and
 // until when that lasts without another one.
 func (t *transcript) addPresence(e entry, s step) {
 	in := step{kind: enter, who: s.who, from: s.from, to: s.to, known: s.known, yes: true, noID: e.kind == askNoID, slot: s.slot, ttl: e.ttl, fence: s.fence, lasts: noWindow}
@@ -818,7 +818,7 @@ func (t *transcript) readView(s *step, v environmentJSON) {
 			s.leases = append(s.leases, t.person(string(slot.Lease.Holder)).number)
 		}
 	}
-	for _, p := range v.Line {
+	for _, p := range v.Queue {
 		s.line = append(s.line, t.person(string(p.Holder)).number)
 	}
 }
