@@ -281,7 +281,7 @@ func TestNamesOnThePageDoNotTurnTheTextAroundThem(t *testing.T) {
 	if titles := v.script(`Array.from(document.querySelectorAll("title")).filter(e => /[\u0590-\u05ff]/.test(e.textContent)).every(e => /^\u2068[^:]*\u2069:/.test(e.textContent))`); titles != "true" {
 		t.Error("a holder in a tooltip is not isolated")
 	}
-	for _, where := range []string{"h2", ".name", ".holder", ".line .holder", ".line .reason", "figcaption", "#confirm-holder", "#confirm-slot"} {
+	for _, where := range []string{"h2", ".name", ".holder", ".queue .holder", ".queue .reason", "figcaption", "#confirm-holder", "#confirm-slot"} {
 		if v.script(`/[\u0590-\u05ff]/.test(document.querySelector("`+where+` bdi")?.textContent)`) != "true" {
 			t.Errorf("%s shows no name", where)
 		}
