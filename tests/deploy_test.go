@@ -57,8 +57,10 @@ func deployed(t *testing.T, name string, d *daemon, a *authority) *proxy {
 }
 
 func TestBehindTheProxiesOfDeployTheLineWorksAsWithoutOne(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"nginx", "caddy"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d, a := newDaemon(t), newAuthority(t)
 			p := deployed(t, name, d, a)
 			d.env = append(d.env, "HOST="+p.base, "CALL_ME_CA_FILE="+a.file)

@@ -41,8 +41,12 @@ func query(path string, parameters ...string) string {
 }
 
 func TestOnAFullDiskReleasesWorkAndItRecoversByItself(t *testing.T) {
+	t.Parallel()
 	for _, size := range []string{"200k", "400k", "1000k", "2m"} {
-		t.Run(size, func(t *testing.T) { testFullDisk(t, size) })
+		t.Run(size, func(t *testing.T) {
+			t.Parallel()
+			testFullDisk(t, size)
+		})
 	}
 }
 

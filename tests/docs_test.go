@@ -18,6 +18,7 @@ import (
 
 // The first thing that people see of call-me must be what it does.
 func TestTheTranscriptOfTheREADME(t *testing.T) {
+	t.Parallel()
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -100,6 +101,7 @@ func scriptOf(t *testing.T, page, folder, shellOfCI string) string {
 }
 
 func TestTheCommandsOfTheDocumentationWork(t *testing.T) {
+	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil || runtime.GOOS != "linux" {
 		missing(t, "bash, on Linux")
@@ -119,6 +121,7 @@ func TestTheCommandsOfTheDocumentationWork(t *testing.T) {
 				continue
 			}
 			t.Run(page+" "+shell, func(t *testing.T) {
+				t.Parallel()
 				d := newDaemon(t)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a script may wait for ever
 				defer cancel()

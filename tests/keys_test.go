@@ -94,6 +94,7 @@ func TestKeysAreExchangedWhileTheServerServes(t *testing.T) {
 }
 
 func TestAShortKeyIsWarnedOf(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "keys")
 	for keys, warnings := range map[string]int{"fifteen-letters\nshort\n": 1, "sixteen-letters-\n": 0} {
 		if err := os.WriteFile(file, []byte(keys), 0o600); err != nil {
@@ -121,6 +122,7 @@ func TestAShortKeyIsWarnedOf(t *testing.T) {
 }
 
 func TestXForwardedForCountsOnlyFromATrustedProxy(t *testing.T) {
+	t.Parallel()
 	for trusted, want := range map[string]string{"": `"from":"127.0.0.1"`, "127.0.0.1": `"from":"1.1.1.1"`} {
 		d := newDaemon(t, "CALL_ME_TRUSTED_PROXIES="+trusted)
 		d.call("POST", "/maybe?environment=uat&id=12345678")

@@ -147,6 +147,7 @@ func (d *daemon) connections() int {
 }
 
 func TestAGigabyteOfBodyCostsNoMemory(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.call("GET", "/environments")
 	before := d.memory()
@@ -180,6 +181,7 @@ func TestAGigabyteOfBodyCostsNoMemory(t *testing.T) {
 
 // At its limit of open files the server goes on, and comes back by itself.
 func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("prlimit"); err != nil {
 		missing(t, "prlimit")
 	}
@@ -228,6 +230,7 @@ func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
 }
 
 func TestTheKeyIsInNoProcessList(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.call("POST", "/maybe?environment=uat&id=12345678")
 	for _, args := range [][]string{{"request", "uat"}, {"run", "other", "--", "sleep", "60"}} {
@@ -258,6 +261,7 @@ func TestTheKeyIsInNoProcessList(t *testing.T) {
 // As in the container: another user, no capability, and nothing but the
 // folder of the database can be written.
 func TestTheServerNeedsNoRootNoCapabilityAndNoWritableRoot(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can take privileges away")
 	}
@@ -366,7 +370,11 @@ func TestManyStuckConnectionsLeaveOthersAlone(t *testing.T) {
 	}
 	median, p99 := times()
 	t.Logf("alone: median %v, p99 %v", median, p99)
-	stuck, cut := d.stick(manyStuck())
+	most := manyStuck()
+	if leftOut(t, "5,000 connections instead of 500") {
+		most = min(most, 500)
+	}
+	stuck, cut := d.stick(most)
 	median, p99 = times()
 	t.Logf("beside %d that are stuck: median %v, p99 %v; %d were cut off meanwhile", stuck(), median, p99, cut())
 }

@@ -13,6 +13,7 @@ import (
 
 // The log of a real server, whose stderr is a pipe that nobody reads.
 func TestTheServerServesWhileNobodyReadsItsLog(t *testing.T) {
+	t.Parallel()
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -36,6 +37,7 @@ func TestTheServerServesWhileNobodyReadsItsLog(t *testing.T) {
 }
 
 func TestTheLogCanBeJSON(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t, "CALL_ME_LOG=json")
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=ann%0a")
 	d.cmd.Process.Signal(os.Interrupt)

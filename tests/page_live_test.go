@@ -176,11 +176,21 @@ const noSharedWorker = `delete window.SharedWorker`
 
 // both runs a test with a SharedWorker and without one.
 func both(t *testing.T, f func(t *testing.T, prepare func(*visit))) {
-	t.Run("with a SharedWorker", func(t *testing.T) { f(t, func(*visit) {}) })
-	t.Run("without SharedWorkers", func(t *testing.T) { f(t, func(v *visit) { v.before(noSharedWorker) }) })
+	t.Run("with a SharedWorker", func(t *testing.T) {
+		t.Parallel()
+		f(t, func(*visit) {})
+	})
+	t.Run("without SharedWorkers", func(t *testing.T) {
+		t.Parallel()
+		f(t, func(v *visit) { v.before(noSharedWorker) })
+	})
 }
 
 func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
+	length := 8 * time.Second
+	if leftOut(t, "8 s of events instead of 4") {
+		length = 4 * time.Second
+	}
 	for _, rate := range []int{20, 50} {
 		t.Run(fmt.Sprint(rate, " events a second"), func(t *testing.T) {
 			s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf")
@@ -196,7 +206,7 @@ func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 			var events []time.Time
 			ticker := time.NewTicker(time.Second / time.Duration(rate))
 			defer ticker.Stop()
-			for end := time.Now().Add(8 * time.Second); time.Now().Before(end); <-ticker.C {
+			for end := time.Now().Add(length); time.Now().Before(end); <-ticker.C {
 				method := []string{"POST", "DELETE"}[len(events)%2]
 				s.call(method, "/maybe?environment=uat&holder=h&id=1234567-"+fmt.Sprint(len(events)/2))
 				events = append(events, time.Now())
@@ -228,6 +238,7 @@ func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 }
 
 func TestThePageWorksInTenHiddenTabs(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, prepare func(*visit)) {
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 		d := newDetour(t, s.base)
@@ -266,6 +277,7 @@ func TestThePageWorksInTenHiddenTabs(t *testing.T) {
 }
 
 func TestThePageWorksInTenWindows(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	d := newDetour(t, s.base)
 	first := newBrowser(t)
@@ -298,6 +310,7 @@ func TestThePageWorksInTenWindows(t *testing.T) {
 }
 
 func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, prepare func(*visit)) {
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 		d := newDetour(t, s.base)
@@ -326,9 +339,6 @@ func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
 }
 
 func TestATabThatCrashesKeepsNoStream(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 50 seconds")
-	}
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	d := newDetour(t, s.base)
@@ -352,9 +362,6 @@ func TestATabThatCrashesKeepsNoStream(t *testing.T) {
 }
 
 func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 50 seconds")
-	}
 	t.Parallel()
 	daemon := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	v := newBrowser(t)
@@ -375,12 +382,8 @@ func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
 
 // A stream may die while everything else works, and a quiet one may be alive.
 func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 50 seconds")
-	}
 	t.Parallel()
 	both(t, func(t *testing.T, prepare func(*visit)) {
-		t.Parallel()
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 		silent := newDetour(t, s.base)
 		silent.when(func(w http.ResponseWriter, r *http.Request) bool {
@@ -417,6 +420,7 @@ func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
 }
 
 func TestThePageSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	d := newDetour(t, s.base)
 	v := newBrowser(t)
@@ -449,9 +453,6 @@ func TestThePageSaysWhatIsWrong(t *testing.T) {
 
 // The refresh without an event goes on whatever has failed.
 func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 30 seconds")
-	}
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	d := newDetour(t, s.base)
@@ -514,6 +515,7 @@ func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
 }
 
 func TestThePageWorksWithCredentialsInItsURL(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, prepare func(*visit)) {
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 		v := newBrowser(t)
@@ -541,6 +543,7 @@ func (v *visit) fillReserve(environment string) {
 }
 
 func TestTwoClicksOnReserveAreOneRequest(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=perf:3")
 	d := newDetour(t, s.base)
 	d.when(func(w http.ResponseWriter, r *http.Request) bool {
@@ -563,6 +566,7 @@ func TestTwoClicksOnReserveAreOneRequest(t *testing.T) {
 }
 
 func TestReserveWithoutAnAnswerCanBeSentAgain(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=perf:3")
 	d := newDetour(t, s.base)
 	d.when(func(w http.ResponseWriter, r *http.Request) bool {
@@ -596,6 +600,7 @@ func TestReserveWithoutAnAnswerCanBeSentAgain(t *testing.T) {
 // The browser reports the end of a dialog late, on a busy machine after the
 // next one was opened.
 func TestADialogThatIsOpenedAgainAtOnceWorks(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	v := newBrowser(t)
 	v.open(s.base, "ann")
@@ -610,6 +615,7 @@ func TestADialogThatIsOpenedAgainAtOnceWorks(t *testing.T) {
 const pageAlert = `[role=alert]:not(dialog *)`
 
 func TestARefusalIsShownThoughItsDialogWasClosed(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf")
 	d := newDetour(t, s.base)
 	answer := make(chan bool)
@@ -633,6 +639,7 @@ func TestARefusalIsShownThoughItsDialogWasClosed(t *testing.T) {
 }
 
 func TestAReleaseThatFailsIsShown(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat:blue+green")
 	d := newDetour(t, s.base)
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=ann")
@@ -665,6 +672,7 @@ func TestAReleaseThatFailsIsShown(t *testing.T) {
 }
 
 func TestAForcedReleaseThatFailsIsShown(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	d := newDetour(t, s.base)
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
@@ -690,7 +698,9 @@ func TestAForcedReleaseThatFailsIsShown(t *testing.T) {
 
 // A worker that cannot be loaded, or that dies, is not missed.
 func TestThePageWorksWithoutItsWorker(t *testing.T) {
+	t.Parallel()
 	t.Run("that cannot be loaded", func(t *testing.T) {
+		t.Parallel()
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 		d := newDetour(t, s.base)
 		d.when(func(w http.ResponseWriter, r *http.Request) bool {
@@ -703,9 +713,6 @@ func TestThePageWorksWithoutItsWorker(t *testing.T) {
 		v.shows("github:acme")
 	})
 	t.Run("that dies", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("takes 50 seconds")
-		}
 		t.Parallel()
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 		d := newDetour(t, s.base)

@@ -159,6 +159,7 @@ func (v *visit) quiet(base string) {
 }
 
 func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf:2")
 	d := newDetour(t, s.base)
 	v := newVisit(t, d.url, "ann")
@@ -232,6 +233,7 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 }
 
 func TestHostileNamesAreHarmlessOnThePage(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t)
 	bad := `"><script>document.title="hacked"</script><img src=x onerror='document.title="hacked"'>&lt;`
 	for i, environment := range []string{`<b onclick="x">&"'`, "gnp.exe", "a b/../c"} {
@@ -249,6 +251,7 @@ func TestHostileNamesAreHarmlessOnThePage(t *testing.T) {
 
 // Every text of somebody else's stands in an element of its own direction.
 func TestNamesOnThePageDoNotTurnTheTextAroundThem(t *testing.T) {
+	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=אבג:דהו+זחט,כלם")
 	call := func(id, holder, more string) {
 		s.call("POST", "/maybe?"+url.Values{"environment": {"אבג"}, "id": {id}, "holder": {holder}, "reason": {"סיבה"}}.Encode()+more)

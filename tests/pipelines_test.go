@@ -15,6 +15,7 @@ import (
 // The two pipelines. Without call-me their tests must fail: a check that
 // cannot fail proves nothing.
 func TestTwoPipelinesNeverDisturbEachOther(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the pipelines are shell scripts")
 	}
@@ -47,6 +48,7 @@ func TestTwoPipelinesNeverDisturbEachOther(t *testing.T) {
 		return disturbed, other
 	}
 	t.Run("without call-me they do", func(t *testing.T) {
+		t.Parallel()
 		d := newDaemon(t)
 		if disturbed, _ := run(t, d, "none", nil); disturbed == 0 {
 			t.Error("the tests of two unlocked pipelines never failed: the check is worth nothing")
@@ -55,12 +57,14 @@ func TestTwoPipelinesNeverDisturbEachOther(t *testing.T) {
 		}
 	})
 	t.Run("with call-me", func(t *testing.T) {
+		t.Parallel()
 		d := newDaemon(t)
 		if disturbed, other := run(t, d, "call-me", nil); disturbed+other != 0 {
 			t.Errorf("%d runs were disturbed, %d failed", disturbed, other)
 		}
 	})
 	t.Run("while the server is killed and started again", func(t *testing.T) {
+		t.Parallel()
 		d := newDaemon(t)
 		disturbed, other := run(t, d, "call-me", func() {
 			for range 6 {
@@ -74,6 +78,7 @@ func TestTwoPipelinesNeverDisturbEachOther(t *testing.T) {
 		}
 	})
 	t.Run("while pipelines are killed in the queue", func(t *testing.T) {
+		t.Parallel()
 		d := newDaemon(t)
 		killed := 0
 		disturbed, other := run(t, d, "call-me", func() {

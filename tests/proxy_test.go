@@ -104,6 +104,7 @@ func (p *proxy) kill() {
 }
 
 func TestThroughAProxyThePlaceInTheLineIsKept(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"nginx", "haproxy"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

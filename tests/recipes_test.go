@@ -59,6 +59,7 @@ var whateverHappens = map[string][2]string{
 }
 
 func TestEachRecipeShowsThreeWaysAndWhereTheKeyComesFrom(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("docs/ci.md")
 	if err != nil {
 		t.Fatal(err)
@@ -203,6 +204,7 @@ func readRecipe(t *testing.T, file string) []recipeStep {
 }
 
 func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
+	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil || runtime.GOOS == "windows" {
 		missing(t, "bash")
@@ -210,6 +212,7 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 	macro := regexp.MustCompile(`\$\([\w.]+\)|\$\{\w+\}`) // of Azure Pipelines, of Woodpecker
 	for _, recipe := range shellRecipes {
 		t.Run(recipe.file, func(t *testing.T) {
+			t.Parallel()
 			d, folder := newDaemon(t), t.TempDir()
 			os.WriteFile(filepath.Join(folder, "deploy.sh"), []byte("#!/bin/sh\n"), 0o755)
 			os.WriteFile(filepath.Join(folder, "test.sh"), []byte("#!/bin/sh\ncall-me status uat --json | grep -Eo '\"(holder|url)\": \"[^\"]*\"' >>held\n"), 0o755)
@@ -258,6 +261,7 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 // lost while they run: then the release fails. Every shell step of a recipe is
 // run here, however the one before it ended.
 func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
+	t.Parallel()
 	bash, err := exec.LookPath("bash")
 	if err != nil || runtime.GOOS == "windows" {
 		missing(t, "bash")
@@ -269,6 +273,7 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 		}
 		for _, variables := range []string{"TESTS=3 LOST=no", "TESTS=3 LOST=yes", "TESTS=0 LOST=yes"} {
 			t.Run(file+" "+variables, func(t *testing.T) {
+				t.Parallel()
 				d, folder := newDaemon(t), t.TempDir()
 				for name, text := range map[string]string{"deploy.sh": "#!/bin/sh\n", "test.sh": tests} {
 					if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o755); err != nil {
@@ -333,6 +338,7 @@ func (d *daemon) cron(job, end string) *exec.Cmd {
 }
 
 func TestTheRecipeForCronHoldsUATAndFreesIt(t *testing.T) {
+	t.Parallel()
 	for way, jobs := range map[string][]string{"run": {"run"}, "request": {"request"}, "several": {"deploy", "test", "free"}} {
 		for _, end := range []string{"0", "3"} {
 			d, code := newDaemon(t), 0
@@ -353,6 +359,7 @@ func TestTheRecipeForCronHoldsUATAndFreesIt(t *testing.T) {
 }
 
 func TestCronDoesNotTestWhatAnotherHas(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.call("POST", "/maybe?environment=uat&id=12345678")
 	cmd := d.cron("test", "0")
@@ -362,6 +369,7 @@ func TestCronDoesNotTestWhatAnotherHas(t *testing.T) {
 }
 
 func TestTheExitCodeOfTheRecipeForCron(t *testing.T) {
+	t.Parallel()
 	for end, want := range map[string]int{"0": 76, "3": 3} {
 		d := newDaemon(t)
 		cmd := d.cron("request", end)
@@ -391,6 +399,7 @@ func TestTheExitCodeOfTheRecipeForCron(t *testing.T) {
 }
 
 func TestAPipelineFailsThatLostItsSlot(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("a shell script")
 	}

@@ -16,6 +16,7 @@ import (
 )
 
 func TestFiftyWaitersKeepTheirOrderAcrossAKill(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	first, _ := d.client("first", "request", "uat")
 	if err := first.Run(); err != nil {
@@ -70,6 +71,7 @@ func TestFiftyWaitersKeepTheirOrderAcrossAKill(t *testing.T) {
 }
 
 func TestAWaiterThatIsKilledIsPassedOverAndOneThatIsStoppedLeavesTheLine(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=first")
 	start := func(holder string) (*exec.Cmd, *lockedBuffer) {
@@ -102,6 +104,7 @@ func TestAWaiterThatIsKilledIsPassedOverAndOneThatIsStoppedLeavesTheLine(t *test
 }
 
 func TestALeaseExpiresWhenItShouldAlsoAcrossARestart(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	took := func(restart bool) time.Duration {
 		start := time.Now()
@@ -130,6 +133,7 @@ func TestALeaseExpiresWhenItShouldAlsoAcrossARestart(t *testing.T) {
 }
 
 func TestHoldersReleaseByThemselvesOnly(t *testing.T) {
+	t.Parallel()
 	d := newDaemon(t)
 	ends := func(want int, holder string, args ...string) string {
 		t.Helper()

@@ -197,6 +197,7 @@ func TestTheCertificateIsExchangedWhileTheServerServes(t *testing.T) {
 }
 
 func TestOldTLSIsRefused(t *testing.T) {
+	t.Parallel()
 	d := newTLSDaemon(t)
 	dial := func(version uint16, suites ...uint16) error {
 		config := d.authority.trust()
@@ -226,6 +227,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 // A client that would rather speak HTTP/2 speaks HTTP/1.1, and one that speaks
 // nothing else is rejected. hostile_test.go, in the folder above, has the same without TLS.
 func TestHTTP2IsNeverSpoken(t *testing.T) {
+	t.Parallel()
 	d := newTLSDaemon(t)
 	config := d.authority.trust()
 	config.NextProtos = []string{"h2"}
@@ -247,6 +249,7 @@ func TestHTTP2IsNeverSpoken(t *testing.T) {
 
 // Each connection has keys of its own, with TLS 1.2 and 1.3.
 func TestNoSessionOfTLSIsResumed(t *testing.T) {
+	t.Parallel()
 	d := newTLSDaemon(t)
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		config := d.authority.trust()
@@ -267,6 +270,7 @@ func TestNoSessionOfTLSIsResumed(t *testing.T) {
 }
 
 func TestTheTLSConfigurationIsCheckedAtTheStart(t *testing.T) {
+	t.Parallel()
 	a, dir := newAuthority(t), t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	a.issue(cert, key)

@@ -7,10 +7,13 @@ package tests
 
 import (
 	"encoding/json"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -142,10 +145,19 @@ func TestTrustBugs(t *testing.T) {
 		defer mu.Unlock()
 		counts[name] += n
 	}
+	tried := slices.Clone(seeded)
+	if long == 0 && leftOut(t, fmt.Sprintf("all but two of %d bugs", len(seeded))) {
+		random := rand.New(rand.NewPCG(*seed, 8))
+		random.Shuffle(len(tried), func(i, j int) { tried[i], tried[j] = tried[j], tried[i] })
+		tried = tried[:2]
+	}
+	lanes := make(chan struct{}, 2*runtime.GOMAXPROCS(0))
 	t.Run("all", func(t *testing.T) { // until the parallel ones are done
-		for _, p := range append([]patch{{name: "none"}}, seeded...) {
+		for _, p := range append([]patch{{name: "none"}}, tried...) {
 			t.Run(p.name, func(t *testing.T) {
 				t.Parallel()
+				lanes <- struct{}{}
+				defer func() { <-lanes }()
 				binary := binaryPath()
 				if p.path != "" {
 					binary = p.build(t)
@@ -169,7 +181,7 @@ func TestTrustBugs(t *testing.T) {
 			})
 		}
 	})
-	if counts["caught"]+counts["missed"] == len(seeded) { // else only some were asked for
+	if counts["caught"]+counts["missed"] == len(seeded) { // else only some were tried
 		record(t, "bugs", started, counts)
 	}
 }

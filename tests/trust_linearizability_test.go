@@ -826,6 +826,7 @@ func (t *transcript) readView(s *step, v environmentJSON) {
 // A lease of which nobody heard lives on through a restart, for its whole ttl
 // from then, and no longer.
 func TestTheOuterModelLetsAnUnheardLeaseEndAfterARestart(t *testing.T) {
+	t.Parallel()
 	const s = time.Second
 	seen := func(at time.Duration, holders ...string) entry {
 		e := entry{kind: look, sent: at, heard: at + s/100, status: 200, view: environmentJSON{Slots: []slotJSON{{}}}}
