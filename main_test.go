@@ -56,7 +56,7 @@ func (s suite) Run() int {
 	}
 	code := s.m.Run()
 	if len(omitted) > 0 {
-		fmt.Println("left out without -full:", strings.Join(slices.Sorted(slices.Values(omitted)), ", "))
+		fmt.Println("left out without -full:", strings.Join(slices.Compact(slices.Sorted(slices.Values(omitted))), ", "))
 	}
 	if leaked.Load() {
 		fmt.Println("FAIL: the key was seen in an answer, in what a process says or in a database")
@@ -78,7 +78,8 @@ func leftOut(t testing.TB, what string) bool {
 	}
 	omittedMutex.Lock()
 	defer omittedMutex.Unlock()
-	omitted = append(omitted, fmt.Sprintf("%s (%s)", t.Name(), what))
+	name, _, _ := strings.Cut(t.Name(), "/")
+	omitted = append(omitted, fmt.Sprintf("%s (%s)", name, what))
 	return true
 }
 

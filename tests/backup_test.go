@@ -46,7 +46,7 @@ func TestABackupOfABusyServerIsRestored(t *testing.T) {
 	}
 	copied := filepath.Join(t.TempDir(), "copy.db")
 	for range 4 {
-		if cmd, out := d.client("operator", "backup", copied); cmd.Run() != nil || !strings.HasPrefix(out.String(), copied+": ") {
+		if cmd, out := d.client("operator", "backup", copied); cmd.Run() != nil || !strings.Contains(out.String(), copied+": ") { // the last copy may be just about to end
 			t.Error(out)
 		}
 	}

@@ -193,6 +193,7 @@ func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 	}
 	for _, rate := range []int{20, 50} {
 		t.Run(fmt.Sprint(rate, " events a second"), func(t *testing.T) {
+			t.Parallel()
 			s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf")
 			d := newDetour(t, s.base)
 			v := newBrowser(t)
@@ -503,7 +504,8 @@ func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
 			t.Errorf("the browser asked for a login %d times", n)
 		}
 		// an action says it as well
-		v.do(chromedp.Click("#reserve-open", chromedp.ByQuery), chromedp.SendKeys(`[name=environment]`, "uat", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+		v.fillReserve("uat")
+		v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
 		v.shows("the key is not accepted any more: log in again")
 		v.do(chromedp.Click("#reserve [data-close]", chromedp.ByQuery))
 		v.do(chromedp.Click("#connection a", chromedp.ByQuery))
@@ -539,16 +541,18 @@ func TestThePageWorksWithCredentialsInItsURL(t *testing.T) {
 // fillReserve opens the dialog and fills in what it needs.
 func (v *visit) fillReserve(environment string) {
 	v.t.Helper()
-	v.do(chromedp.Click("#reserve-open", chromedp.ByQuery), chromedp.SendKeys(`[name=environment]`, environment, chromedp.ByQuery))
+	v.press("#reserve-open")
+	v.do(chromedp.SendKeys(`[name=environment]`, environment, chromedp.ByQuery))
 }
 
 func TestTwoClicksOnReserveAreOneRequest(t *testing.T) {
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=perf:3")
 	d := newDetour(t, s.base)
+	twice := make(chan struct{})
 	d.when(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method == "POST" {
-			time.Sleep(300 * time.Millisecond)
+			<-twice
 		}
 		return false
 	})
@@ -556,6 +560,7 @@ func TestTwoClicksOnReserveAreOneRequest(t *testing.T) {
 	v.open(d.url, "ann")
 	v.fillReserve("perf")
 	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	close(twice)
 	v.shows("since")
 	if disabled := v.script(`document.querySelector("#reserve [type=submit]").disabled`); disabled != "false" {
 		t.Error("the button stays disabled")

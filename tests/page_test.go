@@ -173,8 +173,8 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	v.shows("next-one")
 
 	// reserve
-	v.do(chromedp.Click("#reserve-open", chromedp.ByQuery), chromedp.SendKeys(`[name=environment]`, "perf", chromedp.ByQuery),
-		chromedp.SendKeys(`[name=reason]`, "looking at it", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	v.fillReserve("perf")
+	v.do(chromedp.SendKeys(`[name=reason]`, "looking at it", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
 	v.shows("looking at it")
 	if _, body := s.call("GET", "/environments?environment=perf"); !strings.Contains(body, `"holder":"ann"`) || !strings.Contains(body, `"ttl_seconds":7200`) {
 		t.Errorf("reserved: %s", body)

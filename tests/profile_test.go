@@ -12,7 +12,6 @@ import (
 // What go tool pprof makes of a server's profiles, of which it is told nothing
 // but the address in the log.
 func TestProfilesAreForGoToolPprof(t *testing.T) {
-	t.Parallel()
 	d := makeDaemon(t)
 	port := freePort()
 	d.flags = []string{"--profile", fmt.Sprint(port)}

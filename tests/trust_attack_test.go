@@ -885,8 +885,13 @@ func (e entry) String() string {
 	return text
 }
 
+// attackable prepares a campaign. The short forms run beside other tests; with
+// -long each has the machine for itself.
 func attackable(t *testing.T) {
 	t.Helper()
+	if long == 0 {
+		t.Parallel()
+	}
 	if runtime.GOOS == "windows" {
 		t.Skip("no kill -9 here")
 	}
@@ -1022,7 +1027,12 @@ func TestTrustLinearizability(t *testing.T) {
 		func(t *testing.T, seed uint64, _ time.Duration) map[string]int {
 			a := newAttack(t, binaryPath(), seed)
 			a.network = newBadNetwork(t, a.host, 150*time.Millisecond)
-			for _, m := range menaces(a.random) {
+			all := menaces(a.random)
+			if long == 0 && leftOut(t, "all but three of the seven ways to fail") {
+				a.random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+				all = all[:3]
+			}
+			for _, m := range all {
 				if a.report(a.suffer(m)); t.Failed() {
 					t.Logf("in an era of %s %v", m.name, m.faults)
 					break
