@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		rival(os.Args[2:])
 	}
 	flag.Parse()
-	atOnce := fmt.Sprint(4 * runtime.GOMAXPROCS(0)) // nearly all of them wait nearly all the time
+	atOnce := fmt.Sprint(5 * runtime.GOMAXPROCS(0)) // nearly all of them wait nearly all the time
 	flag.Visit(func(f *flag.Flag) {
 		if f.Name == "test.parallel" {
 			atOnce = f.Value.String()

@@ -901,10 +901,7 @@ func attackable(t *testing.T) {
 // something is wrong; with -long as many at once as there are processors. It
 // returns the sums of what they have counted under these names.
 func rounds(t *testing.T, short time.Duration, names []string, round func(t *testing.T, seed uint64, left time.Duration) map[string]int) map[string]int {
-	lanes, end := 1, time.Now().Add(budget(short))
-	if long > 0 {
-		lanes = runtime.NumCPU()
-	}
+	end := time.Now().Add(budget(short))
 	var mu sync.Mutex
 	number, sums := uint64(0), map[string]int{}
 	for _, name := range names {
@@ -922,13 +919,20 @@ func rounds(t *testing.T, short time.Duration, names []string, round func(t *tes
 			sums[name] += counts[name]
 		}
 	}
+	lane := func(t *testing.T) {
+		for time.Now().Before(end) && !t.Failed() {
+			t.Run("", one)
+		}
+	}
+	if long == 0 {
+		lane(t)
+		return sums
+	}
 	t.Run("all", func(t *testing.T) { // until the parallel ones are done
-		for lane := range lanes {
-			t.Run(fmt.Sprint(lane), func(t *testing.T) {
+		for i := range runtime.NumCPU() {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
-				for time.Now().Before(end) && !t.Failed() {
-					t.Run("", one)
-				}
+				lane(t)
 			})
 		}
 	})
@@ -940,7 +944,7 @@ func rounds(t *testing.T, short time.Duration, names []string, round func(t *tes
 func TestTrustCrashes(t *testing.T) {
 	attackable(t)
 	started := time.Now()
-	record(t, "crashes", started, rounds(t, 8*time.Second, []string{"crashes", "answered operations", "lost", "double", "out of order"},
+	record(t, "crashes", started, rounds(t, 5*time.Second, []string{"crashes", "answered operations", "lost", "double", "out of order"},
 		func(t *testing.T, seed uint64, left time.Duration) map[string]int {
 			a := newAttack(t, binaryPath(), seed)
 			for end := time.Now().Add(min(left, time.Minute)); time.Now().Before(end) && !t.Failed(); {
