@@ -219,8 +219,12 @@ func TestNoCommandPrintsWhatAgentsRead(t *testing.T) {
 	t.Setenv("API_KEY", testKey)
 	t.Setenv("CALL_ME_HOLDER", "me")
 	t.Setenv("CALL_ME_TIMEOUT", "")
+	texts := 1000
+	if leftOut(t, "all but two texts for each reader") {
+		texts = 2
+	}
 	for _, a := range agents {
-		for i, payload := range a.payloads {
+		for i, payload := range a.payloads[:min(texts, len(a.payloads))] {
 			s := newSite(t, "")
 			s.call("POST /maybe?environment=uat&holder=ann&reason=tests&url=https://ci.example.com/1&id=12345678")
 			s.call("POST /maybe?environment=mine&holder=me&reason=tests&url=https://ci.example.com/2&id=12345679")

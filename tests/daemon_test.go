@@ -34,7 +34,7 @@ import (
 //
 // Built on these: a trial (run_test.go) is one "call-me run", a proxy
 // (proxy_test.go) a real nginx, haproxy or Caddy, a tlsDaemon (tls_test.go) a
-// daemon with a certificate, a visit (browser_test.go) a tab of a browser, and an
+// daemon with a certificate, a visit (web_test.go) a tab of a browser, and an
 // attack (trust_attack_test.go) a server with many clients whose calls are
 // written down.
 

@@ -919,23 +919,19 @@ func rounds(t *testing.T, short time.Duration, names []string, round func(t *tes
 			sums[name] += counts[name]
 		}
 	}
-	lane := func(t *testing.T) {
-		for time.Now().Before(end) && !t.Failed() {
-			t.Run("", one)
-		}
+	lanes := 1
+	if long > 0 {
+		lanes = runtime.NumCPU()
 	}
-	if long == 0 {
-		lane(t)
-		return sums
+	var all sync.WaitGroup
+	for range lanes {
+		all.Go(func() {
+			for time.Now().Before(end) && !t.Failed() {
+				t.Run("", one)
+			}
+		})
 	}
-	t.Run("all", func(t *testing.T) { // until the parallel ones are done
-		for i := range runtime.NumCPU() {
-			t.Run(fmt.Sprint(i), func(t *testing.T) {
-				t.Parallel()
-				lane(t)
-			})
-		}
-	})
+	all.Wait()
 	return sums
 }
 

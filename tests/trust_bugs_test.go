@@ -151,36 +151,46 @@ func TestTrustBugs(t *testing.T) {
 		random.Shuffle(len(tried), func(i, j int) { tried[i], tried[j] = tried[j], tried[i] })
 		tried = tried[:2]
 	}
-	lanes := make(chan struct{}, 2*runtime.GOMAXPROCS(0))
-	t.Run("all", func(t *testing.T) { // until the parallel ones are done
+	binaries := make(chan patch)
+	go func() {
+		defer close(binaries)
 		for _, p := range append([]patch{{name: "none"}}, tried...) {
-			t.Run(p.name, func(t *testing.T) {
-				t.Parallel()
-				lanes <- struct{}{}
-				defer func() { <-lanes }()
-				binary := binaryPath()
-				if p.path != "" {
-					binary = p.build(t)
-				}
-				menace, calls, wrong := hunt(t, binary, p.shownIn)
-				switch {
-				case p.path == "" && len(wrong) > 0:
-					count("false alarms", 1)
-					for _, v := range wrong {
-						t.Errorf("the server has no bug, but in an era of %s: %s", menace, v.tell(t))
-					}
-				case p.path == "":
-				case len(wrong) == 0:
-					count("missed", 1)
-					t.Errorf("not seen in %d calls: %s", calls, p.says)
-				default:
-					count("caught", 1)
-					count("calls until "+p.name, calls)
-					t.Logf("seen after %d calls, in an era of %s: %s: %s", calls, menace, wrong[0].environment, wrong[0].what)
-				}
-			})
+			binaries <- p
 		}
-	})
+	}()
+	try := func(p patch) func(t *testing.T) {
+		return func(t *testing.T) {
+			binary := binaryPath()
+			if p.path != "" {
+				binary = p.build(t)
+			}
+			menace, calls, wrong := hunt(t, binary, p.shownIn)
+			switch {
+			case p.path == "" && len(wrong) > 0:
+				count("false alarms", 1)
+				for _, v := range wrong {
+					t.Errorf("the server has no bug, but in an era of %s: %s", menace, v.tell(t))
+				}
+			case p.path == "":
+			case len(wrong) == 0:
+				count("missed", 1)
+				t.Errorf("not seen in %d calls: %s", calls, p.says)
+			default:
+				count("caught", 1)
+				count("calls until "+p.name, calls)
+				t.Logf("seen after %d calls, in an era of %s: %s: %s", calls, menace, wrong[0].environment, wrong[0].what)
+			}
+		}
+	}
+	var lanes sync.WaitGroup
+	for range 2 * runtime.GOMAXPROCS(0) {
+		lanes.Go(func() {
+			for p := range binaries {
+				t.Run(p.name, try(p))
+			}
+		})
+	}
+	lanes.Wait()
 	if counts["caught"]+counts["missed"] == len(seeded) { // else only some were tried
 		record(t, "bugs", started, counts)
 	}

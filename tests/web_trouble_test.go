@@ -186,148 +186,6 @@ func both(t *testing.T, f func(t *testing.T, prepare func(*visit))) {
 	})
 }
 
-// The first five take up to 50 s each, and wait nearly all of it: they begin
-// first.
-
-func TestATabThatCrashesKeepsNoStream(t *testing.T) {
-	t.Parallel()
-	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
-	d := newDetour(t, s.base)
-	v := newBrowser(t)
-	v.open(d.url, "ann")
-	blank, _ := v.tab(false)
-	window, _ := v.tab(true)
-	window.do(chromedp.Navigate(d.url + "/"))
-	window.says("live", 10*time.Second)
-	blank.front() // the worker lives on with a hidden tab
-	v.says("paused", 10*time.Second)
-	go chromedp.Run(window.ctx, cdppage.Crash()) // never answered
-	eventually(t, "the stream is kept while the tab may only be slow", func() bool { return d.streams() == 1 })
-	for end := time.Now().Add(50 * time.Second); d.streams() > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the stream is kept for ever")
-		}
-	}
-	blank.do(chromedp.Navigate(d.url + "/"))
-	blank.says("live", 10*time.Second)
-}
-
-func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
-	t.Parallel()
-	daemon := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
-	v := newBrowser(t)
-	v.open(daemon.base, "ann")
-	v.says("live", 10*time.Second)
-	daemon.cmd.Process.Signal(syscall.SIGSTOP)
-	took := v.says("the server does not answer: this is the state of ", 30*time.Second)
-	t.Logf("after %v", took)
-	time.Sleep(max(0, 45*time.Second-took)) // the time after which nothing can be live
-	if says := v.connection(); strings.Contains(says, "live") || !strings.Contains(says, "trying again") {
-		t.Errorf("after 45 s the page says %q", says)
-	}
-	daemon.cmd.Process.Signal(syscall.SIGCONT)
-	v.says("live", 20*time.Second)
-	daemon.call("POST", "/maybe?environment=uat&id=12345678&holder=back-again")
-	v.shows("back-again")
-}
-
-// A stream may die while everything else works, and a quiet one may be alive.
-func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
-	t.Parallel()
-	both(t, func(t *testing.T, prepare func(*visit)) {
-		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
-		silent := newDetour(t, s.base)
-		silent.when(func(w http.ResponseWriter, r *http.Request) bool {
-			if r.URL.Path != "/events" {
-				return false
-			}
-			w.Header().Set("Content-Type", "text/event-stream")
-			fmt.Fprint(w, ": nothing more will come\n\n")
-			w.(http.Flusher).Flush()
-			<-r.Context().Done()
-			return true
-		})
-		quiet := newBrowser(t)
-		prepare(quiet)
-		quiet.open(s.base, "ann")
-		quiet.says("live", 10*time.Second)
-		quiet.script(`(window.said = [], new MutationObserver(() => said.push(document.getElementById("connection").textContent))
-			.observe(document.getElementById("connection"), { childList: true }))`)
-		v, _ := quiet.tab(true)
-		prepare(v)
-		v.open(silent.url, "ann")
-		v.says("live", 10*time.Second)
-		if took := v.says("connection lost: this is the state of ", 43*time.Second); took < 35*time.Second {
-			t.Errorf("lost after %v", took)
-		}
-		if calls := len(silent.times("GET /")); calls < 2 {
-			t.Errorf("%d refreshes while the stream was silent", calls)
-		}
-		v.says("live", 20*time.Second) // the next stream
-		if said := quiet.script("said.join()"); said != "" {
-			t.Errorf("with a beat each 15 s the page said %q", said)
-		}
-	})
-}
-
-// A worker that cannot be loaded, or that dies, is not missed.
-func TestThePageWorksWithoutItsWorker(t *testing.T) {
-	t.Parallel()
-	t.Run("that cannot be loaded", func(t *testing.T) {
-		t.Parallel()
-		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
-		d := newDetour(t, s.base)
-		d.when(func(w http.ResponseWriter, r *http.Request) bool {
-			return r.Header.Get("Sec-Fetch-Dest") == "sharedworker" && answered("GET /events.js", 500, "")(w, r)
-		})
-		v := newBrowser(t)
-		v.open(d.url, "ann")
-		v.says("live", 10*time.Second)
-		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
-		v.shows("github:acme")
-	})
-	t.Run("that dies", func(t *testing.T) {
-		t.Parallel()
-		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
-		d := newDetour(t, s.base)
-		v := newBrowser(t)
-		v.open(d.url, "ann")
-		v.says("live", 10*time.Second)
-		v.do(chromedp.ActionFunc(func(ctx context.Context) error {
-			targets, err := cdptarget.GetTargets().WithFilter(cdptarget.Filter{{Type: "shared_worker"}}).Do(ctx)
-			if err != nil || len(targets) != 1 {
-				return fmt.Errorf("%d workers, %w", len(targets), err)
-			}
-			return cdptarget.CloseTarget(targets[0].TargetID).Do(cdp.WithExecutor(ctx, chromedp.FromContext(ctx).Browser))
-		}))
-		eventually(t, "the worker's stream has ended", func() bool { return d.streams() == 0 })
-		for end := time.Now().Add(50 * time.Second); d.streams() == 0; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("the page has no stream of its own")
-			}
-		}
-		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
-		v.shows("github:acme")
-		v.says("live", 10*time.Second)
-	})
-}
-
-// The refresh without an event goes on whatever has failed.
-func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
-	t.Parallel()
-	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
-	d := newDetour(t, s.base)
-	v := newBrowser(t)
-	v.open(d.url, "ann")
-	v.says("live", 10*time.Second)
-	d.when(unanswered("GET /"))
-	s.call("POST", "/maybe?environment=uat&holder=shown-after-all&id=12345678")
-	v.says("the server does not answer", 10*time.Second)
-	d.when(nil)
-	v.says("live", 35*time.Second)
-	v.shows("shown-after-all")
-}
-
 func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 	length := 8 * time.Second
 	if leftOut(t, "8 s of events instead of 4") {
@@ -744,4 +602,146 @@ func TestAForcedReleaseThatFailsIsShown(t *testing.T) {
 	d.when(nil)
 	v.do(chromedp.Click("#confirm [type=submit]", chromedp.ByQuery), chromedp.WaitNotVisible("#confirm", chromedp.ByQuery))
 	v.shows("free")
+}
+
+// The tests from here on take up to 50 s each, and wait for nearly all of it.
+// They come last because go test begins with the last of the parallel ones.
+
+// The refresh without an event goes on whatever has failed.
+func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
+	t.Parallel()
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	d := newDetour(t, s.base)
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	v.says("live", 10*time.Second)
+	d.when(unanswered("GET /"))
+	s.call("POST", "/maybe?environment=uat&holder=shown-after-all&id=12345678")
+	v.says("the server does not answer", 10*time.Second)
+	d.when(nil)
+	v.says("live", 35*time.Second)
+	v.shows("shown-after-all")
+}
+
+// A stream may die while everything else works, and a quiet one may be alive.
+func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
+	t.Parallel()
+	both(t, func(t *testing.T, prepare func(*visit)) {
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		silent := newDetour(t, s.base)
+		silent.when(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != "/events" {
+				return false
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			fmt.Fprint(w, ": nothing more will come\n\n")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return true
+		})
+		quiet := newBrowser(t)
+		prepare(quiet)
+		quiet.open(s.base, "ann")
+		quiet.says("live", 10*time.Second)
+		quiet.script(`(window.said = [], new MutationObserver(() => said.push(document.getElementById("connection").textContent))
+			.observe(document.getElementById("connection"), { childList: true }))`)
+		v, _ := quiet.tab(true)
+		prepare(v)
+		v.open(silent.url, "ann")
+		v.says("live", 10*time.Second)
+		if took := v.says("connection lost: this is the state of ", 43*time.Second); took < 35*time.Second {
+			t.Errorf("lost after %v", took)
+		}
+		if calls := len(silent.times("GET /")); calls < 2 {
+			t.Errorf("%d refreshes while the stream was silent", calls)
+		}
+		v.says("live", 20*time.Second) // the next stream
+		if said := quiet.script("said.join()"); said != "" {
+			t.Errorf("with a beat each 15 s the page said %q", said)
+		}
+	})
+}
+
+// A worker that cannot be loaded, or that dies, is not missed.
+func TestThePageWorksWithoutItsWorker(t *testing.T) {
+	t.Parallel()
+	t.Run("that cannot be loaded", func(t *testing.T) {
+		t.Parallel()
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		d := newDetour(t, s.base)
+		d.when(func(w http.ResponseWriter, r *http.Request) bool {
+			return r.Header.Get("Sec-Fetch-Dest") == "sharedworker" && answered("GET /events.js", 500, "")(w, r)
+		})
+		v := newBrowser(t)
+		v.open(d.url, "ann")
+		v.says("live", 10*time.Second)
+		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
+		v.shows("github:acme")
+	})
+	t.Run("that dies", func(t *testing.T) {
+		t.Parallel()
+		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+		d := newDetour(t, s.base)
+		v := newBrowser(t)
+		v.open(d.url, "ann")
+		v.says("live", 10*time.Second)
+		v.do(chromedp.ActionFunc(func(ctx context.Context) error {
+			targets, err := cdptarget.GetTargets().WithFilter(cdptarget.Filter{{Type: "shared_worker"}}).Do(ctx)
+			if err != nil || len(targets) != 1 {
+				return fmt.Errorf("%d workers, %w", len(targets), err)
+			}
+			return cdptarget.CloseTarget(targets[0].TargetID).Do(cdp.WithExecutor(ctx, chromedp.FromContext(ctx).Browser))
+		}))
+		eventually(t, "the worker's stream has ended", func() bool { return d.streams() == 0 })
+		for end := time.Now().Add(50 * time.Second); d.streams() == 0; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the page has no stream of its own")
+			}
+		}
+		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
+		v.shows("github:acme")
+		v.says("live", 10*time.Second)
+	})
+}
+
+func TestATabThatCrashesKeepsNoStream(t *testing.T) {
+	t.Parallel()
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	d := newDetour(t, s.base)
+	v := newBrowser(t)
+	v.open(d.url, "ann")
+	blank, _ := v.tab(false)
+	window, _ := v.tab(true)
+	window.do(chromedp.Navigate(d.url + "/"))
+	window.says("live", 10*time.Second)
+	blank.front() // the worker lives on with a hidden tab
+	v.says("paused", 10*time.Second)
+	go chromedp.Run(window.ctx, cdppage.Crash()) // never answered
+	eventually(t, "the stream is kept while the tab may only be slow", func() bool { return d.streams() == 1 })
+	for end := time.Now().Add(50 * time.Second); d.streams() > 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the stream is kept for ever")
+		}
+	}
+	blank.do(chromedp.Navigate(d.url + "/"))
+	blank.says("live", 10*time.Second)
+}
+
+func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
+	t.Parallel()
+	daemon := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
+	v := newBrowser(t)
+	v.open(daemon.base, "ann")
+	v.says("live", 10*time.Second)
+	daemon.cmd.Process.Signal(syscall.SIGSTOP)
+	took := v.says("the server does not answer: this is the state of ", 30*time.Second)
+	t.Logf("after %v", took)
+	time.Sleep(max(0, 45*time.Second-took)) // the time after which nothing can be live
+	if says := v.connection(); strings.Contains(says, "live") || !strings.Contains(says, "trying again") {
+		t.Errorf("after 45 s the page says %q", says)
+	}
+	daemon.cmd.Process.Signal(syscall.SIGCONT)
+	v.says("live", 20*time.Second)
+	daemon.call("POST", "/maybe?environment=uat&id=12345678&holder=back-again")
+	v.shows("back-again")
 }

@@ -256,12 +256,12 @@ func TestNamesOnThePageDoNotTurnTheTextAroundThem(t *testing.T) {
 	call := func(id, holder, more string) {
 		s.call("POST", "/maybe?"+url.Values{"environment": {"אבג"}, "id": {id}, "holder": {holder}, "reason": {"סיבה"}}.Encode()+more)
 	}
+	v := newBrowser(t)
+	v.open(s.base, "ann")
 	call("12345678", "עברית", "")
 	call("12345679", "עברית", "&url=https://ci.example.com/1")
 	call("12345670", "עברית", "&wait=0s")
 	call("12345671", "עברית", "&wait=0s&url=https://ci.example.com/1")
-	v := newBrowser(t)
-	v.open(s.base, "ann")
 	v.shows("סיבה")
 	v.press("[data-act=force]")
 	v.do(chromedp.WaitVisible("#confirm", chromedp.ByQuery))
