@@ -35,7 +35,7 @@ import (
 var (
 	mutatedFiles = []string{"lock.go", "lock_state.go", "lock_history.go"}
 	ruleErrors   = "errors.go"
-	ruleTests    = []string{"lock_test.go", "history_test.go", "trust_model_rules_test.go"}
+	ruleTests    = []string{"lock_test.go", "lock_history_test.go", "trust_model_rules_test.go"}
 )
 
 // mutantRuntime is built beside the changed files.

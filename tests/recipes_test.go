@@ -100,7 +100,7 @@ func TestEachRecipeShowsThreeWaysAndWhereTheKeyComesFrom(t *testing.T) {
 }
 
 // shellRecipes are run with the variables that the vendors document, as
-// holder_test.go in the folder above has them, and with those that the recipe
+// ci_test.go in the folder above has them, and with those that the recipe
 // needs besides. A + in them stands for a space.
 var shellRecipes = []struct {
 	file, variables string

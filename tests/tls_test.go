@@ -225,7 +225,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 }
 
 // A client that would rather speak HTTP/2 speaks HTTP/1.1, and one that speaks
-// nothing else is rejected. hostile_test.go, in the folder above, has the same without TLS.
+// nothing else is rejected. server_hostile_test.go, in the folder above, has the same without TLS.
 func TestHTTP2IsNeverSpoken(t *testing.T) {
 	t.Parallel()
 	d := newTLSDaemon(t)
