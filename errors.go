@@ -48,6 +48,10 @@ var (
 var (
 	errNoSpace = errors.New("no space left for the database")
 	errInUse   = errors.New("in use by another server")
+
+	// errReplaced is that the database file was deleted, cut off, written to or
+	// replaced while the server used it.
+	errReplaced = errors.New("the database file is not as the server left it")
 )
 
 var errDamaged = errors.New("the file is damaged")

@@ -38,6 +38,7 @@ type keeper struct {
 
 	inbox     inbox
 	stopping  chan struct{} // closed by close
+	taken     chan error    // gets the error when another server has taken the store: nothing is granted any more
 	stopped   chan struct{} // closed when nothing will be answered any more
 	isHealthy atomic.Bool   // commits succeed
 
@@ -61,6 +62,7 @@ type keeper struct {
 	deferred        []*call // until it is
 	diskFull        bool    // the disk is full: nothing new is taken in until the reserve is back
 	mustDropHistory bool    // the next commit on the full disk deletes a tenth of the history
+	nextCheck       time.Time
 	nextProbe       time.Time
 }
 
@@ -104,7 +106,7 @@ func newKeeper(s keeperStore, slots func(string) []string, maxWaiters int, o kee
 // loadKeeper leaves it to the caller to run it.
 func loadKeeper(s keeperStore, slots func(string) []string, maxWaiters int, o keeperObserver) (*keeper, error) {
 	k := &keeper{store: s, observer: o, slots: slots, maxWaiters: maxWaiters,
-		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
+		inbox: newInbox(), stopping: make(chan struct{}), taken: make(chan error, 1), stopped: make(chan struct{}),
 		published: map[string]*environment{}, history: newHistory(), listeners: map[chan struct{}]bool{},
 		current: map[string]*environment{}, waitingCalls: map[*waiter][]*call{}}
 	if err := k.load(time.Now()); err != nil {
@@ -210,6 +212,9 @@ func (k *keeper) step() {
 	calls := k.nextCalls()
 	if len(calls) == 0 && !ticked {
 		return
+	}
+	if ticked {
+		k.checkStore(now)
 	}
 	if ticked && (k.fileBroken || k.diskFull) && time.Now().After(k.nextProbe) {
 		k.requeue(calls)

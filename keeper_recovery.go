@@ -16,13 +16,38 @@ import (
 func (k *keeper) failBatch(g *callBatch, err error) {
 	noSpace := errors.Is(err, errNoSpace) && k.recovery != nil
 	k.undoBatch(g, noSpace && !k.diskFull)
+	k.diskFull, k.mustDropHistory = noSpace, noSpace
+	if !noSpace {
+		k.breakFile(err)
+		return
+	}
+	k.becomeUnhealthy(err)
+	k.nextProbe = time.Now().Add(probePeriod)
+}
+
+// breakFile is called when the file cannot be trusted: nothing is saved any more
+// before it has been written anew, which is tried at once.
+func (k *keeper) breakFile(err error) {
+	k.becomeUnhealthy(err)
+	k.fileBroken = true
+	k.probeStore()
+}
+
+func (k *keeper) becomeUnhealthy(err error) {
 	if k.isHealthy.Swap(false) {
 		k.observer.failed(err)
 	}
-	k.nextProbe = time.Now().Add(probePeriod)
-	if k.diskFull, k.mustDropHistory = noSpace, noSpace; !noSpace {
-		k.fileBroken = true
-		k.probeStore()
+}
+
+// checkStore finds out, once in probePeriod, whether the store is still as the last
+// save left it.
+func (k *keeper) checkStore(now time.Time) {
+	if k.recovery == nil || k.fileBroken || now.Before(k.nextCheck) {
+		return
+	}
+	k.nextCheck = now.Add(probePeriod)
+	if err := k.recovery.checkIntact(); err != nil {
+		k.breakFile(err)
 	}
 }
 
@@ -86,6 +111,12 @@ func (k *keeper) probeStore() {
 // diskTried goes on after tryDisk. Who is in the queue could not poll while the
 // disk was broken: as after a start, their absence begins now.
 func (k *keeper) storeProbed(err error) {
+	if errors.Is(err, errInUse) {
+		select {
+		case k.taken <- err:
+		default: // reported before
+		}
+	}
 	if err != nil {
 		k.fileBroken = k.fileBroken || !errors.Is(err, errNoSpace)
 		return

@@ -34,7 +34,12 @@ type keeperStore interface {
 type recoverableStore interface {
 	keeperStore
 
-	// isTight reports whether there was no space at the start for what reserve sets
+	// checkIntact returns nil if what is stored is still as the last save left it. It
+	// returns errInUse if another server has taken the store, and errReplaced if the
+	// store was deleted or changed: rewrite makes it good.
+	checkIntact() error
+
+	// isReserveMissing reports whether there was no space at the start for what reserve sets
 	// aside.
 	isReserveMissing() bool
 

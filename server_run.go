@@ -75,6 +75,8 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		s.log.Info("stopping")
 	case err = <-failed:
 		err = fmt.Errorf("serving: %w", err)
+	case err = <-s.keeper.taken:
+		err = hint(err, "it was deleted or replaced while this server used it, and another server has it now; this one stops")
 	}
 	// Shutdown waits for the handlers; those that wait for a slot are woken
 	// by the keeper's end.

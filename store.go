@@ -10,6 +10,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -23,6 +24,8 @@ const bucket2019 = "environments"
 type store struct {
 	path       string // without symbolic links
 	db         *bbolt.DB
+	file       *os.File // the database; closed by db
+	mark       fileMark
 	header     header
 	reserved   bool // the reserve is in the file
 	saveFailed bool // a save has failed: what the system shows of the file cannot be trusted
@@ -105,6 +108,10 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	if s.panicked || s.saveFailed {
 		return errDamaged
 	}
+	if err := s.checkIntact(); err != nil {
+		s.saveFailed = true
+		return fmt.Errorf("saving: %w", err)
+	}
 	s.panicked = true // stays so when bbolt panics
 	err := guardBolt(func() error {
 		err := s.db.Update(f)
@@ -113,12 +120,15 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	})
 	switch {
 	case err == nil:
-		return nil
+		err = s.remember()
 	case isDiskFull(err):
 		return fmt.Errorf("%w: %v", errNoSpace, err)
 	}
-	s.saveFailed = true
-	return fmt.Errorf("saving: %w", err)
+	if err != nil {
+		s.saveFailed = true
+		return fmt.Errorf("saving: %w", err)
+	}
+	return nil
 }
 
 // guard turns a panic of bbolt, or a fault in the memory that it maps, into

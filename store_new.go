@@ -46,7 +46,7 @@ func (s *store) create(link func(from, to string) error) error {
 // lock on the file. A power failure within bbolt's first write may leave a file
 // that is refused; it holds no records yet.
 func (s *store) createInPlace() error {
-	db, _, err := openBolt(s.path, os.O_CREATE)
+	db, file, err := openBolt(s.path, os.O_CREATE)
 	if err != nil {
 		return err
 	}
@@ -66,8 +66,8 @@ func (s *store) createInPlace() error {
 		db.Close()
 		return err
 	}
-	s.db, s.header, s.reserved = db, h, true
-	return nil
+	s.header, s.reserved = h, true
+	return s.hold(db, file)
 }
 
 // isBlank reports whether there is nothing at all in the file.
@@ -98,10 +98,16 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	if err := fillFile(aside.Name(), &h, records); err != nil {
 		return err
 	}
-	db, _, err := openBolt(aside.Name(), 0)
+	db, file, err := openBolt(aside.Name(), 0)
 	if err != nil {
 		return err
 	}
+	release, err := s.claimPath()
+	if err != nil {
+		db.Close()
+		return err
+	}
+	defer release()
 	if err := publish(aside.Name(), s.path); err != nil {
 		db.Close()
 		return err
@@ -109,9 +115,9 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	if s.db != nil && !s.panicked {
 		s.db.Close()
 	}
-	s.db, s.header = db, h
+	s.header = h
 	s.reserved, s.saveFailed, s.panicked = true, false, false
-	return syncFolder(s.path)
+	return errors.Join(s.hold(db, file), syncFolder(s.path))
 }
 
 // writeCopy fills the empty file at path with a database of exactly these

@@ -53,7 +53,10 @@ func openStore(path string) (s *store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.db = db
+	if err := s.hold(db, file); err != nil {
+		db.Close()
+		return nil, err
+	}
 	err = guardBolt(func() error { return s.readExisting(file) })
 	if err != nil {
 		db.Close()

@@ -1,0 +1,131 @@
+package tests
+
+// The database file is deleted, cut off, written to or replaced while a server uses
+// it. The server notices within a second, and makes the file good from what it has in
+// memory. Only when another server has taken the path it stops.
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAFileThatIsHarmedUnderTheServerIsMadeGood(t *testing.T) {
+	t.Parallel()
+	for name, harm := range map[string]func(path string) error{
+		"deleted": os.Remove,
+		"cut off": func(path string) error { return os.Truncate(path, 5000) },
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+		"renamed": func(path string) error { return os.Rename(path, path+".old") },
+		"replaced": func(path string) error {
+			return errors.Join(copyFile(path+".copy", path+".new"), os.Rename(path+".new", path))
+		},
+		"copied over": func(path string) error { return copyFile(path+".copy", path) },
+		"replaced by text": func(path string) error {
+			return errors.Join(os.Remove(path), os.WriteFile(path, []byte("not a database"), 0o600))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDaemon(t)
+			path := d.file()
+			d.want(201, "POST", "/maybe?environment=before&id=before-1")
+			if code, copied := d.call("GET", "/backup"); code != 200 || os.WriteFile(path+".copy", []byte(copied), 0o600) != nil {
+				t.Fatal("no copy")
+			}
+			d.want(201, "POST", "/maybe?environment=uat&id=holder-1&holder=ann&ttl=1h")
+			d.want(403, "POST", "/maybe?environment=uat&id=waiter-1&wait=0s")
+			if err := harm(path); err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			eventually(t, "it is noticed", func() bool { return strings.Contains(d.log.String(), "storing works again") })
+			if took := time.Since(start); took > 3*time.Second {
+				t.Errorf("after %v", took)
+			}
+			d.want(200, "GET", "/healthz")
+			d.want(201, "POST", "/maybe?environment=after&id=after-12") // 503 first would be right too, had it come earlier
+			d.kill()
+			if out, err := exec.Command(binaryPath(), "check", path).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+			d.start()
+			for _, id := range []string{"before&id=before-1", "uat&id=holder-1", "after&id=after-12"} {
+				d.want(200, "PUT", "/maybe?environment="+id)
+			}
+			d.want(403, "POST", "/maybe?environment=uat&id=other-12")
+		})
+	}
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// A call that comes before the server looks by itself finds the harm too: nothing is
+// granted on a file that is not there.
+func TestNothingIsGrantedOnAFileThatIsGone(t *testing.T) {
+	t.Parallel()
+	d := newDaemon(t)
+	if err := os.Remove(d.file()); err != nil {
+		t.Fatal(err)
+	}
+	code, body := d.call("POST", "/maybe?environment=uat&id=holder-1")
+	if _, err := os.Stat(d.file()); code == 201 && err != nil {
+		t.Errorf("granted without a file: %s", body)
+	}
+	eventually(t, "the repeated call is granted", func() bool {
+		code, _ := d.call("POST", "/maybe?environment=uat&id=holder-1")
+		return code == 201
+	})
+	d.kill()
+	d.start()
+	d.want(200, "PUT", "/maybe?environment=uat&id=holder-1")
+}
+
+func TestAServerWhosePathAnotherServerHasTakenStops(t *testing.T) {
+	t.Parallel()
+	first := newDaemon(t)
+	first.want(201, "POST", "/maybe?environment=uat&id=holder-1&ttl=1h")
+	second := makeDaemon(t, "CALL_ME_DB="+first.file())
+	served := func() bool { // unless the first server is faster, and makes its file anew
+		if err := os.Remove(first.file()); err != nil {
+			t.Fatal(err)
+		}
+		second.cmd = exec.Command(binaryPath(), "serve")
+		second.cmd.Env, second.cmd.Stderr = second.env, second.stderr
+		if err := second.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if waitForServer(second.http, second.base) == nil {
+			return true
+		}
+		second.kill()
+		return false
+	}
+	eventually(t, "the second server has the path", served)
+	for i := 0; i < 50; i++ {
+		if code, body := first.call("POST", "/maybe?environment=other&id=holder-3"); code == 201 {
+			t.Fatalf("the first server grants: %s", body)
+		}
+	}
+	err := first.cmd.Wait()
+	log := first.log.String()
+	if err == nil || !strings.Contains(log, "in use by another server") || !strings.Contains(log, "hint: ") {
+		t.Errorf("it ended with %v and says\n%s", err, log)
+	}
+}
