@@ -1,7 +1,10 @@
 package main
 
-// The HTTP API: routes, the key check, and one short handler for each call.
-// server_run.go starts and stops it.
+// The HTTP API: the table of routes, the wrapper around every handler, and the
+// handlers of /maybe, /environments and /healthz. The other handlers are in
+// server_history.go, server_events.go, server_backup.go, server_metrics.go and
+// server_page.go. server_auth.go checks keys, server_params.go reads parameters,
+// server_reply.go writes responses, server_run.go starts and stops the server.
 
 import (
 	"cmp"
@@ -19,30 +22,34 @@ import (
 	"time"
 )
 
-// answerTime is how long a caller may take to read an answer.
+// answerTime is the write deadline of a response, or of one part of a long one: how
+// long a client may take to read it.
 const answerTime = 10 * time.Second
 
-// A server answers HTTP calls from a keeper.
+// A server answers HTTP calls from the state of one keeper. Its methods are safe for
+// concurrent use. The caller closes the keeper.
 type server struct {
 	keeper     *keeper
 	declared   declaredEnvironments
-	defaultTTL time.Duration
+	defaultTTL time.Duration // of requests without a ttl; zero if their leases do not expire
 	log        *slog.Logger
 	metrics    *metrics
 	keys       keyring
 	wrong      wrongKeyLimit
-	trusted    proxies
-	database   string     // copies of the file are made beside it
-	copying    sync.Mutex // one copy of the file at a time
+	trusted    proxies    // proxies whose X-Forwarded-For is used
+	database   string     // path of the database file; copies are written beside it
+	copying    sync.Mutex // held while a copy is made and sent: one at a time
 }
 
-// routes is the whole API. A handler's error is answered as JSON.
+// routes returns the handler of the whole API. Every route but GET /healthz requires
+// a key. An unknown path is errNotFound, an unknown method of a known path is
+// errMethod. A cross-origin call of a browser that may change state is errMalformed.
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	route := func(path string, methods map[string]handler) {
 		name := strings.TrimSuffix(path, "{$}")
 		for method, h := range methods {
-			mux.Handle(method+" "+path, s.handle(name, h)) // GET serves HEAD too
+			mux.Handle(method+" "+path, s.handle(name, h)) // a GET pattern matches HEAD too
 		}
 		mux.Handle(path, s.handle(name, s.withKey(notAllowed(methods))))
 	}
@@ -64,7 +71,9 @@ func (s *server) routes() http.Handler {
 	get("/events.js", s.withKey(serveAsset("events.js", "text/javascript; charset=utf-8")))
 	get("/openapi.yaml", s.withKey(serveAsset("openapi.yaml", "application/yaml")))
 	get("/metrics", s.withKey(s.metricsHandler()))
-	notFound := s.handle("other", s.withKey(func(http.ResponseWriter, *http.Request) error { return errNotFound }))
+	notFound := s.handle("other", s.withKey(func(http.ResponseWriter, *http.Request) error {
+		return errNotFound
+	}))
 	mux.Handle("/", notFound)
 
 	guard := http.NewCrossOriginProtection()
@@ -74,13 +83,13 @@ func (s *server) routes() http.Handler {
 	return guard.Handler(withoutRedirects(mux, notFound))
 }
 
-// withoutRedirects keeps paths that a ServeMux would redirect, with a page for
-// people, from it.
+// withoutRedirects passes calls to mux, except for paths that a ServeMux would
+// redirect with an HTML page, such as //maybe and /a/../b. Those go to notFound.
 func withoutRedirects(mux, notFound http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked := r.URL.EscapedPath()
-		clean := path.Clean("/" + asked)
-		if asked != clean && (clean == "/" || asked != clean+"/") {
+		escaped := r.URL.EscapedPath()
+		clean := path.Clean("/" + escaped)
+		if escaped != clean && (clean == "/" || escaped != clean+"/") {
 			notFound.ServeHTTP(w, r)
 			return
 		}
@@ -88,17 +97,25 @@ func withoutRedirects(mux, notFound http.Handler) http.Handler {
 	})
 }
 
-// A handler answers a call, or returns the error that is the answer.
+// A handler answers a call. If it returns an error, it has written neither a status nor
+// a body, and respondError sends the error.
 type handler func(http.ResponseWriter, *http.Request) error
 
-// answering turns a handler's error into its answer, and counts it under the
-// route's name.
+// handle returns an http.Handler that calls h, sends its error with respondError, and
+// counts the response in the metrics under the name of the route. A panic of h is
+// logged with its place in the source, and sent as errInternal. The body of a request
+// must arrive within bodyTime.
 func (s *server) handle(route string, h handler) http.Handler {
 	return http.HandlerFunc(func(to http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 { // also where nobody reads the body: net/http does, in the end
+		// The deadline is set also for handlers that do not read the body: net/http
+		// reads the rest of it after the handler.
+		if r.ContentLength != 0 {
 			http.NewResponseController(to).SetReadDeadline(time.Now().Add(bodyTime))
 		}
-		if len(r.TransferEncoding) > 0 { // a length beside it cannot be seen here, and is how calls are smuggled past proxies
+		// net/http removes a Content-Length beside Transfer-Encoding, so that it cannot
+		// be rejected here. Both together are used to smuggle requests past proxies:
+		// the connection is not used again.
+		if len(r.TransferEncoding) > 0 {
 			to.Header().Set("Connection", "close")
 		}
 		w := &codeWriter{to, http.StatusOK}
@@ -114,28 +131,36 @@ func (s *server) handle(route string, h handler) http.Handler {
 	})
 }
 
-// whereabouts names the lines of call-me that were being run, innermost first.
+// stackLines returns the source lines of package main on the stack of the calling
+// goroutine, innermost first, as "file.go:12 other.go:34". It returns 10 lines at most,
+// of the 50 innermost frames. In a deferred function that recovers, the frames of the
+// panic are still on the stack.
 func stackLines() string {
 	pcs := make([]uintptr, 50)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
 	var lines []string
-	for more := true; more && len(lines) < 10; {
-		var f runtime.Frame
-		if f, more = frames.Next(); strings.HasPrefix(f.Function, "main.") {
+	for len(lines) < 10 {
+		f, more := frames.Next()
+		if strings.HasPrefix(f.Function, "main.") {
 			lines = append(lines, fmt.Sprintf("%s:%d", filepath.Base(f.File), f.Line))
+		}
+		if !more {
+			break
 		}
 	}
 	return strings.Join(lines, " ")
 }
 
-// caller is who the call is made as, unless it says otherwise: the user name
-// of HTTP Basic; empty: nobody.
+// basicUser returns the user name of HTTP Basic, empty if there is none. It is the
+// holder of a call that names no holder.
 func basicUser(r *http.Request) string {
 	user, _, _ := r.BasicAuth()
 	return user
 }
 
-// check answers whether a POST would be granted now.
+// check answers GET /maybe: whether a POST without wait would be granted now. The 2019
+// call gets 200 or 403 without a body. Any other call gets 200 with the environment as
+// JSON, or errNoSlot with the current leases. It changes nothing.
 func (s *server) check(w http.ResponseWriter, r *http.Request) error {
 	q, name, err := s.readCall(w, r)
 	if err != nil {
@@ -158,52 +183,60 @@ func (s *server) check(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, viewToJSON(v, time.Now()))
 }
 
-// request asks for a slot, and with wait stays in the queue for it.
+// request answers POST /maybe: it requests a slot, and with the parameter wait it waits
+// in the queue for one. The wait ends with errKey when the caller's key is removed, and
+// with errGone when the connection is closed. A lease that was granted to a caller
+// without an id whose connection is closed is taken back.
 func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	q, name, err := s.readCall(w, r)
 	if err != nil {
 		return err
 	}
-	asked, errRequest := q.request(basicUser(r), s.defaultTTL)
+	req, errRequest := q.request(basicUser(r), s.defaultTTL)
 	wait, waits, errWait := q.wait()
 	claim, _, errClaim := q.ttl("claim")
 	if err := cmp.Or(errRequest, errWait, errClaim); err != nil {
 		return err
 	}
-	c := &call{kind: callRequest, environment: name, request: asked, wait: waits, claim: claim}
+	c := &call{kind: callRequest, environment: name, request: req, wait: waits, claim: claim}
 	if !waits {
 		return s.answerRequest(w, q, c, s.keeper.ask(c))
 	}
 	ctx, end := s.keys.watch(r.Context(), keySumOf(r))
 	defer end()
-	a := s.keeper.requestSlot(ctx, c, wait)
+	rep := s.keeper.requestSlot(ctx, c, wait)
 	switch {
-	case a.lease != nil && asked.id == "" && connectionFor(r).hasLeft():
-		a = s.keeper.callerGone(c)
-	case errors.Is(a.err, errGone) && errors.Is(context.Cause(ctx), errKey):
-		a.err = errKey
+	case rep.lease != nil && req.id == "" && connectionFor(r).hasLeft():
+		rep = s.keeper.callerGone(c)
+	case errors.Is(rep.err, errGone) && errors.Is(context.Cause(ctx), errKey):
+		rep.err = errKey
 	}
-	return s.answerRequest(w, q, c, a)
+	return s.answerRequest(w, q, c, rep)
 }
 
-func (s *server) answerRequest(w http.ResponseWriter, q query, c *call, a reply) error {
+// answerRequest writes the keeper's reply to a POST: 201 with the lease, 201 or 403
+// without a body for the 2019 call, or it returns the error. While no environments are
+// declared, the lease names an older environment with a similar name, if there is one.
+func (s *server) answerRequest(w http.ResponseWriter, q query, c *call, rep reply) error {
 	switch {
-	case errors.Is(a.err, errKey):
-		return errKey // it says nothing else
-	case q.plain() && (a.err == nil || errors.Is(a.err, errNoSlot)):
-		return writeEmpty(w, status2019(a.err == nil, http.StatusCreated))
+	case errors.Is(rep.err, errKey):
+		return errKey // without the environment and its leases: the key is not valid
+	case q.plain() && (rep.err == nil || errors.Is(rep.err, errNoSlot)):
+		return writeEmpty(w, status2019(rep.err == nil, http.StatusCreated))
 	}
-	if a.err != nil {
-		return replyError{name: c.environment, reply: a}
+	if rep.err != nil {
+		return replyError{name: c.environment, reply: rep}
 	}
-	lease := leaseToJSON(c.environment, a.lease, time.Now())
+	lease := leaseToJSON(c.environment, rep.lease, time.Now())
 	if len(s.declared.names) == 0 {
 		lease.Similar = untrusted(s.keeper.similar(c.environment))
 	}
 	return writeJSON(w, http.StatusCreated, lease)
 }
 
-// renew extends a lease.
+// renew answers PUT /maybe: it extends the one lease that id or holder selects, counted
+// from the arrival of the call, and may set another ttl. The response is 200 with the
+// lease. Without id and holder it is errParameter.
 func (s *server) renew(w http.ResponseWriter, r *http.Request) error {
 	arrived := time.Now()
 	q, name, err := s.readCall(w, r)
@@ -218,14 +251,17 @@ func (s *server) renew(w http.ResponseWriter, r *http.Request) error {
 	if selected.id == "" && selected.holder == "" {
 		return fmt.Errorf("%w: id or holder is required", errParameter)
 	}
-	a := s.keeper.ask(&call{kind: callRenew, environment: name, renewal: renewal{selector: selected, ttl: ttl, hasTTL: hasTTL, at: arrived}})
-	if a.err != nil {
-		return replyError{name: name, reply: a}
+	extend := renewal{selector: selected, ttl: ttl, hasTTL: hasTTL, at: arrived}
+	rep := s.keeper.ask(&call{kind: callRenew, environment: name, renewal: extend})
+	if rep.err != nil {
+		return replyError{name: name, reply: rep}
 	}
-	return writeJSON(w, http.StatusOK, leaseToJSON(name, a.lease, time.Now()))
+	return writeJSON(w, http.StatusOK, leaseToJSON(name, rep.lease, time.Now()))
 }
 
-// release ends a lease or a place in the queue.
+// release answers DELETE /maybe: it ends a lease, or removes a waiter from the queue.
+// The response is 204. Without id, holder and force it is errParameter, unless it is the
+// 2019 call. With force, holder names the caller, and does not select a lease.
 func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	q, name, err := s.readCall(w, r)
 	if err != nil {
@@ -236,34 +272,36 @@ func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	if err := cmp.Or(errSelector, errForce); err != nil {
 		return err
 	}
-	d := releaseRequest{selector: selected, is2019: q.plain(), force: force}
+	req := releaseRequest{selector: selected, is2019: q.plain(), force: force}
 	switch {
 	case force && selected.id != "":
 		return fmt.Errorf("%w: id and force exclude each other: an id ends its own lease", errParameter)
 	case force:
-		d.by, d.from, d.holder = selected.holder, callerAddress(r, s.trusted).String(), ""
-	case !d.is2019 && selected.id == "" && selected.holder == "":
+		req.by, req.from, req.holder = selected.holder, callerAddress(r, s.trusted).String(), ""
+	case !req.is2019 && selected.id == "" && selected.holder == "":
 		return fmt.Errorf("%w: id, holder or force is required", errParameter)
 	}
-	if err := s.checkForced(name, d); err != nil {
+	if err := s.checkForced(name, req); err != nil {
 		return err
 	}
-	a := s.keeper.ask(&call{kind: callRelease, environment: name, release: d})
-	if a.err != nil {
-		return replyError{name: name, reply: a}
+	rep := s.keeper.ask(&call{kind: callRelease, environment: name, release: req})
+	if rep.err != nil {
+		return replyError{name: name, reply: rep}
 	}
 	return writeEmpty(w, http.StatusNoContent)
 }
 
-// checkForced refuses a forced release of a slot that there is not: that it is
-// free would be true, and not what the caller wants to hear.
-func (s *server) checkForced(name string, d releaseRequest) error {
-	if !d.force || d.slot == "" {
+// checkForced returns errParameter, with the first five slots of the environment, for a
+// forced release of a slot that does not exist. Without this check the response would be
+// that of a free slot, which hides the misspelt name. An environment without slots and
+// leases is not checked here.
+func (s *server) checkForced(name string, req releaseRequest) error {
+	if !req.force || req.slot == "" {
 		return nil
 	}
 	v, err := s.keeper.view(name)
 	if err != nil {
-		return nil // the release says why
+		return nil // the release itself returns the error
 	}
 	slots := slices.Clone(v.slots)
 	for _, l := range v.leases {
@@ -271,13 +309,16 @@ func (s *server) checkForced(name string, d releaseRequest) error {
 			slots = append(slots, l.slot)
 		}
 	}
-	if len(slots) == 0 || slices.Contains(slots, d.slot) {
+	if len(slots) == 0 || slices.Contains(slots, req.slot) {
 		return nil
 	}
-	return fmt.Errorf("%w: %q is no slot of %q; it has %s", errParameter, d.slot, name, strings.Join(slots[:min(len(slots), 5)], ", "))
+	some := strings.Join(slots[:min(len(slots), 5)], ", ")
+	return fmt.Errorf("%w: %q is no slot of %q; it has %s", errParameter, req.slot, name, some)
 }
 
-// environments shows who has what, and who waits.
+// environments answers GET /environments: the slots, leases and queue of the named
+// environment, or without a name of all that are declared or have a lease or a waiter,
+// ordered by name. A named environment that is not declared is errUndeclared.
 func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(w, r)
 	if err != nil {
@@ -305,16 +346,18 @@ func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, all)
 }
 
-// health answers 200 while the disk takes what is stored.
+// health answers GET /healthz: 200 while commits succeed, else errUnavailable. It needs
+// no key, and closes the connection, so that clients without a key do not keep one.
 func (s *server) health(w http.ResponseWriter, r *http.Request) error {
-	w.Header().Set("Connection", "close") // it needs no key, and must not keep a connection
+	w.Header().Set("Connection", "close")
 	if !s.keeper.isHealthy.Load() {
 		return fmt.Errorf("%w: storing fails", errUnavailable)
 	}
 	return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// read returns what the call has sent and the environment that it names.
+// readCall returns the parameters of the call, and its environment. Its errors are those
+// of readQuery and query.environment.
 func (s *server) readCall(w http.ResponseWriter, r *http.Request) (query, string, error) {
 	q, err := readQuery(w, r)
 	if err != nil {
@@ -324,15 +367,19 @@ func (s *server) readCall(w http.ResponseWriter, r *http.Request) (query, string
 	return q, name, err
 }
 
+// undeclared returns errUndeclared for a name, with a similar declared name if there is
+// one.
 func (s *server) undeclared(name string) error {
 	return fmt.Errorf("%w: %q is not declared%s", errUndeclared, name, didYouMean(name, s.declared.names))
 }
 
-// notAllowed answers the methods that a path does not have.
+// notAllowed returns the handler for the methods that a path does not have: errMethod,
+// and the methods that it has in Allow.
 func notAllowed(methods map[string]handler) handler {
 	var allow []string
 	for method := range methods {
-		if allow = append(allow, method); method == http.MethodGet {
+		allow = append(allow, method)
+		if method == http.MethodGet {
 			allow = append(allow, http.MethodHead)
 		}
 	}

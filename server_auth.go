@@ -1,7 +1,7 @@
 package main
 
-// Who is let in: the keys, those who wait while their key is taken away, and
-// a limit on wrong ones. Reading the keys is config.go's.
+// Authentication: the accepted keys, the calls that wait while their key is removed, the
+// limit on calls with a wrong key, and the address of a client. config.go reads the keys.
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"crypto/subtle"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,35 +19,37 @@ import (
 )
 
 const (
-	shortKey  = 16 // characters; serve warns about keys that have fewer
-	wrongKeys = 50 // that may come at once: a fleet of jobs that all have the old key
-	wrongRate = 1  // further ones a second
+	shortKey  = 16 // characters; the server logs a warning about keys with fewer
+	wrongKeys = 50 // wrong keys that are allowed at once: many jobs may have the old key
+	wrongRate = 1  // wrong keys a second that are allowed after that
 )
 
-// A keySum stands for a key.
+// A keySum is the SHA-256 sum of a key.
 type keySum [sha256.Size]byte
 
-// keySumOf is that of the key which the call shows, if it shows one.
+// keySumOf returns the sum of the key that the call sends, and the sum of the empty
+// string if it sends none.
 func keySumOf(r *http.Request) keySum {
 	sent, _ := sentKey(r)
 	return sha256.Sum256([]byte(sent))
 }
 
-// A keyring holds the keys that are let in.
+// A keyring holds the sums of the accepted keys. It is safe for concurrent use once set
+// has been called. No key itself is kept.
 type keyring struct {
 	sums atomic.Pointer[[]keySum]
 
 	mu   sync.Mutex
-	uses map[*keyUse]bool // who waits
+	uses map[*keyUse]bool // the calls that watch their key
 }
 
-// A bearer is a call that waits, and must not outlive its key.
+// A keyUse is a call that waits or sends events, and ends when its key is removed.
 type keyUse struct {
 	sum    keySum
 	refuse context.CancelCauseFunc
 }
 
-// set replaces the keys. Calls that wait with one that has gone end at once.
+// set replaces the keys. Contexts of watch end with errKey if their key is removed.
 func (k *keyring) set(keys []string) {
 	sums := make([]keySum, len(keys))
 	for i, key := range keys {
@@ -55,15 +58,15 @@ func (k *keyring) set(keys []string) {
 	k.sums.Store(&sums)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for b := range k.uses {
-		if !k.has(b.sum) {
-			b.refuse(errKey)
+	for u := range k.uses {
+		if !k.has(u.sum) {
+			u.refuse(errKey)
 		}
 	}
 }
 
-// has compares sums, so that neither the time nor the length of the
-// comparison tells anything of a key.
+// has reports whether a key with this sum is accepted. It compares sums in constant time,
+// so that its duration depends neither on the text nor on the length of a key.
 func (k *keyring) has(sum keySum) bool {
 	found := 0
 	for _, key := range *k.sums.Load() {
@@ -72,41 +75,44 @@ func (k *keyring) has(sum keySum) bool {
 	return found == 1
 }
 
-// lets reports whether the call shows a key.
+// accepts reports whether the call sends exactly one key, and that key is accepted.
 func (k *keyring) accepts(r *http.Request) bool {
 	sent, err := sentKey(r)
 	return k.has(sha256.Sum256([]byte(sent))) && err == nil
 }
 
-// while returns a context that ends with parent, and with the cause errKey
-// as soon as the key is taken away. Call end when it is over.
+// watch returns a context that ends with parent, and with the cause errKey when set
+// removes the key. A key that is already removed ends it at once. The caller calls end
+// when the context is no longer used.
 func (k *keyring) watch(parent context.Context, key keySum) (ctx context.Context, end func()) {
 	ctx, refuse := context.WithCancelCause(parent)
-	b := &keyUse{key, refuse}
+	u := &keyUse{key, refuse}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.uses == nil {
 		k.uses = map[*keyUse]bool{}
 	}
-	if k.uses[b] = true; !k.has(b.sum) { // it went since the call came in
+	k.uses[u] = true
+	if !k.has(u.sum) { // removed since withKey accepted it
 		refuse(errKey)
 	}
 	return ctx, func() {
 		refuse(nil)
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		delete(k.uses, b)
+		delete(k.uses, u)
 	}
 }
 
-// keyHeader is X-API-KEY as net/http spells it.
+// keyHeader is X-API-KEY in the canonical form of net/http, for direct use of the map.
 const keyHeader = "X-Api-Key"
 
-// sentKey returns the one key of the call: in X-API-KEY, or the password of
-// HTTP Basic. With none or several it is errKey.
+// sentKey returns the one key of the call: the value of X-API-KEY, or the password of
+// HTTP Basic. It returns errKey if there is none, or more than one. An Authorization
+// header of another scheme is ignored beside X-API-KEY.
 func sentKey(r *http.Request) (string, error) {
 	headers := r.Header[keyHeader]
-	others := r.Header["Authorization"]
+	others := r.Header["Authorization"] // r.BasicAuth reads only the first one
 	if len(headers) == 1 && len(others) == 0 {
 		return headers[0], nil
 	}
@@ -122,14 +128,15 @@ func sentKey(r *http.Request) (string, error) {
 	return "", errKey
 }
 
-// showsNoKey tells who has yet to show one, as a browser does first, from
-// those who try.
+// sendsNoKey reports whether the call has no header that may hold a key, as the first
+// call of a browser. Such a call does not count as a wrong key.
 func sendsNoKey(r *http.Request) bool {
 	return r.Header[keyHeader] == nil && r.Header["Authorization"] == nil
 }
 
-// keyed rejects calls that do not show a key, and URLs that are too long. Calls
-// with a wrong key are limited; a right one is never held up.
+// withKey returns a handler that calls h if the call has an accepted key. Other calls get
+// errKey, and errTooMany once there are too many wrong keys; their connection is closed.
+// An accepted key is never limited. A URL of more than maxURL bytes is errLongURL.
 func (s *server) withKey(h handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if s.keys.accepts(r) {
@@ -151,21 +158,23 @@ func (s *server) withKey(h handler) handler {
 		if first {
 			s.log.Warn("too many wrong keys", "from", callerAddress(r, s.trusted).String())
 		}
-		w.Header().Set("Retry-After", "1") // as wrongRate
+		w.Header().Set("Retry-After", "1") // in seconds, as wrongRate
 		return errTooMany
 	}
 }
 
-// A wrongKeyLimit limits the calls with a wrong key, of all addresses together.
-// The zero value is ready to use.
+// A wrongKeyLimit limits the calls with a wrong key, from all addresses together:
+// wrongKeys at once, and wrongRate a second. The zero value is ready to use. It is safe
+// for concurrent use.
 type wrongKeyLimit struct {
 	mu      sync.Mutex
 	limiter *rate.Limiter
-	logged  bool // that too many have come; until the whole allowance is back
+	logged  bool // a call was rejected since the limit was last unused
 }
 
-// allow takes one call from the allowance. Of calls that are not allowed, first
-// is true for one only until the whole allowance is back.
+// allow reports whether a call at this time is within the limit, and counts it. first is
+// true for the first call that is not allowed, and then not again until wrongKeys calls
+// are allowed at once again: the caller logs once.
 func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -183,8 +192,10 @@ func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
 	return false, first
 }
 
-// callerAddress returns the address that a call comes from: the other end of the
-// connection or, where that is a trusted proxy, the last address in X-Forwarded-For
+// callerAddress returns the address that a call comes from, without a port. That is the
+// other end of the connection. If it is a trusted proxy, it is the last address in
+// X-Forwarded-For that is not a trusted proxy. An address that cannot be parsed ends the
+// search, and the one after it is returned. The zero Addr stands for a remote address
 // that is none.
 func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 	at, _ := netip.ParseAddrPort(r.RemoteAddr)
@@ -192,9 +203,12 @@ func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 	if len(trusted) == 0 {
 		return from
 	}
-	told := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(told) - 1; i >= 0 && trusted.has(from); i-- {
-		next, err := parseAddress(strings.TrimSpace(told[i]))
+	forwarded := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, text := range slices.Backward(forwarded) {
+		if !trusted.has(from) {
+			break
+		}
+		next, err := parseAddress(strings.TrimSpace(text))
 		if err != nil {
 			break
 		}
@@ -203,7 +217,8 @@ func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 	return from
 }
 
-// parseAddress reads an address, with a port or without.
+// parseAddress parses an IP address with a port or without, and drops the port and the
+// zone. An IPv4 address in IPv6 form becomes IPv4.
 func parseAddress(text string) (netip.Addr, error) {
 	if at, err := netip.ParseAddrPort(text); err == nil {
 		return at.Addr().Unmap(), nil

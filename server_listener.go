@@ -1,7 +1,8 @@
 package main
 
-// The listener: how many connections there may be, and which one is closed to
-// make room for another.
+// The listener: a limit on the number of connections, and the choice of the connection
+// that is closed to make room for a new one. The limits on what is sent over a
+// connection are in server_run.go and limits.go.
 
 import (
 	"container/list"
@@ -13,51 +14,59 @@ import (
 	"time"
 )
 
-// How long a connection without a key is left alone at least: its request may
-// be on its way, from a crowd of callers that arrive at once. For so long Accept
-// waits, so the time is shorter where fewer connections are allowed: some 1,000
-// a second are accepted at least, whatever strangers do.
+// A connection without a key is not closed before it has been quiet for this long: its
+// request may be under way, when many clients connect at once. The time is
+// keylessQuietEach for every connection that may be without a key, and maxKeylessQuiet
+// at most. Accept blocks for up to this time, so it is shorter where fewer connections
+// are allowed: at least 1,000 connections a second are accepted, even if no client sends
+// a key.
 const (
 	maxKeylessQuiet  = 2 * time.Second
 	keylessQuietEach = time.Millisecond
-	keylessFactor    = 8 // one of so many connections may be without a key
+	keylessFactor    = 8 // one connection in keylessFactor may be without a key
 )
 
-// A limitedListener accepts a limited number of connections. An eighth of them
-// at most may be without a key: that have not sent a request with a valid key.
-// When there are too many, the one without a key that has been quiet longest is
-// closed, and if there is none the one with a key that has been idle longest.
-// While every connection has a request under way, Accept waits.
+// A limitedListener accepts a limited number of connections. At most one eighth of the
+// limit may be without a key. A connection is without a key until a request with a valid
+// key has arrived on it. At the limit, Accept closes the connection without a key that
+// has been quiet for the longest time. If there is none, it closes the connection with a
+// key that has been idle for the longest time. While every connection has a key and a
+// request under way, Accept blocks.
 type limitedListener struct {
 	net.Listener
-	most int
+	most int // connections that may be open at once
 
 	mu      sync.Mutex
-	changed sync.Cond // there may be room, or something to close
-	open    int
-	keyless list.List // of *connection, the longest quiet first
-	idle    list.List // of *connection with a key and without a request
+	changed sync.Cond // broadcast when a connection may be accepted or closed
+	open    int       // connections that are open
+	keyless list.List // of *connection without a key, the longest quiet first
+	idle    list.List // of *connection with a key and without a request, the longest idle first
 	closed  bool
 }
 
+// newLimitedListener returns a listener that accepts the connections of l, and keeps at
+// most the given number of them open. Closing it closes l.
 func newLimitedListener(l net.Listener, most int) *limitedListener {
 	limited := &limitedListener{Listener: l, most: most}
 	limited.changed.L = &limited.mu
 	return limited
 }
 
-// A connection is one of a limitedListener. The listener's mu guards its
-// fields.
+// A connection is an accepted connection of a limitedListener. The listener's mu guards
+// its fields. A nil *connection stands for one of another listener.
 type connection struct {
 	net.Conn
 	listener *limitedListener
-	isKeyed  bool // a request on it has shown a valid key
-	since    time.Time
-	in       *list.List // that it is in; nil: it has a key and a request
-	element  *list.Element
+	isKeyed  bool          // a request with a valid key has arrived on it
+	since    time.Time     // when it was last moved to a list or out of one
+	in       *list.List    // the list that it is in; nil while it has a key and a request
+	element  *list.Element // its element of in
 	isClosed bool
 }
 
+// Accept returns the next connection. At the limit it first closes another one, or
+// blocks until another one is closed. It returns net.ErrClosed after Close, and the
+// errors of the inner listener.
 func (l *limitedListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -78,14 +87,17 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 	return accepted, nil
 }
 
+// isFull reports whether a further connection would exceed a limit. The caller holds mu.
 func (l *limitedListener) isFull() bool {
 	return l.open >= l.most || l.keyless.Len() >= l.mostKeyless()
 }
 
+// mostKeyless returns how many connections may be without a key: at least one.
 func (l *limitedListener) mostKeyless() int { return max(1, l.most/keylessFactor) }
 
-// makeRoom closes a connection, or waits until there may be room without that.
-// The caller holds mu.
+// makeRoom closes one connection, or blocks until something has changed. The caller holds
+// mu and checks isFull again. A connection without a key that has unread bytes counts as
+// active now, because its request has arrived and the server has not read it yet.
 func (l *limitedListener) makeRoom() {
 	first := l.keyless.Front()
 	if first == nil {
@@ -96,11 +108,11 @@ func (l *limitedListener) makeRoom() {
 		return
 	}
 	c := first.Value.(*connection)
-	if !c.isKeyed && c.hasUnread() { // the server is behind, not the caller
+	if !c.isKeyed && c.hasUnread() {
 		c.moveTo(&l.keyless)
 	}
-	peace := min(maxKeylessQuiet, time.Duration(l.mostKeyless())*keylessQuietEach)
-	if rest := peace - time.Since(c.since); rest > 0 && !c.isKeyed {
+	quiet := min(maxKeylessQuiet, time.Duration(l.mostKeyless())*keylessQuietEach)
+	if rest := quiet - time.Since(c.since); rest > 0 && !c.isKeyed {
 		defer time.AfterFunc(rest, l.wake).Stop()
 		l.changed.Wait()
 		return
@@ -109,13 +121,14 @@ func (l *limitedListener) makeRoom() {
 	c.Conn.Close()
 }
 
-// wake lets Accept look again.
+// wake unblocks makeRoom.
 func (l *limitedListener) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.changed.Broadcast()
 }
 
+// Close unblocks Accept and closes the inner listener. Accepted connections stay open.
 func (l *limitedListener) Close() error {
 	l.mu.Lock()
 	l.closed = true
@@ -124,8 +137,8 @@ func (l *limitedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// moveTo puts the connection at the end of one of the listener's lists; nil:
-// of none. The caller holds mu.
+// moveTo moves the connection to the end of one of the listener's lists, or out of all
+// lists if to is nil. Its quiet time begins anew. The caller holds mu.
 func (c *connection) moveTo(to *list.List) {
 	if c.in != nil {
 		c.in.Remove(c.element)
@@ -136,7 +149,8 @@ func (c *connection) moveTo(to *list.List) {
 	}
 }
 
-// remove takes the connection out of the count. The caller holds mu.
+// remove takes the connection out of its list and of the count of open connections. It
+// does not close the connection. A second call has no effect. The caller holds mu.
 func (c *connection) remove() {
 	if !c.isClosed {
 		c.isClosed = true
@@ -146,6 +160,7 @@ func (c *connection) remove() {
 	}
 }
 
+// Close closes the connection and makes room for another one.
 func (c *connection) Close() error {
 	c.listener.mu.Lock()
 	c.remove()
@@ -153,7 +168,8 @@ func (c *connection) Close() error {
 	return c.Conn.Close()
 }
 
-// showedKey notes that a request on the connection has a valid key.
+// showedKey records that a request with a valid key has arrived on the connection. It has
+// no effect on a nil connection and on a closed one.
 func (c *connection) showedKey() {
 	if c == nil {
 		return
@@ -167,9 +183,10 @@ func (c *connection) showedKey() {
 	}
 }
 
-// changeState notes what net/http says of a connection.
-func changeState(of net.Conn, state http.ConnState) {
-	c := connectionOf(of)
+// changeState is the ConnState function of the http.Server: it moves a connection between
+// the lists. Each change of state is activity of a connection without a key.
+func changeState(conn net.Conn, state http.ConnState) {
+	c := connectionOf(conn)
 	if c == nil {
 		return
 	}
@@ -187,24 +204,28 @@ func changeState(of net.Conn, state http.ConnState) {
 	}
 }
 
-// connectionKey finds the connection in the context of a request.
+// connectionKey is the context key of the connection of a request.
 type connectionKey struct{}
 
-func withConnection(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connectionKey{}, connectionOf(c))
+// withConnection is the ConnContext function of the http.Server: it adds the connection
+// to the context of its requests.
+func withConnection(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connectionKey{}, connectionOf(conn))
 }
 
-// connectionFor returns the connection of a request; nil if it came in by
-// another listener.
+// connectionFor returns the connection of a request, nil if it was not accepted by a
+// limitedListener.
 func connectionFor(r *http.Request) *connection {
 	c, _ := r.Context().Value(connectionKey{}).(*connection)
 	return c
 }
 
-func connectionOf(of net.Conn) *connection {
-	if encrypted, isTLS := of.(*tls.Conn); isTLS {
-		of = encrypted.NetConn()
+// connectionOf returns the connection that conn is, or that is below it with TLS, and nil
+// for one of another listener.
+func connectionOf(conn net.Conn) *connection {
+	if encrypted, isTLS := conn.(*tls.Conn); isTLS {
+		conn = encrypted.NetConn()
 	}
-	c, _ := of.(*connection)
+	c, _ := conn.(*connection)
 	return c
 }

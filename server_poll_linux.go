@@ -1,24 +1,27 @@
 package main
 
+// What Linux reports of a connection without reading from it. server_poll_other.go is
+// the same for other systems.
+
 import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// hasLeft reports whether the caller has closed its end of the connection.
-// net/http notices that only of a caller who has sent nothing behind the
-// request.
+// hasLeft reports whether the client has closed its end of the connection. net/http
+// notices that only if the client has sent nothing after the request.
 func (c *connection) hasLeft() bool {
 	return c.polls(unix.POLLRDHUP, unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR)
 }
 
-// hasUnread reports whether something has arrived that nobody has read yet.
+// hasUnread reports whether bytes have arrived on the connection that the server has not
+// read yet. A connection that the client has closed also counts.
 func (c *connection) hasUnread() bool { return c.polls(unix.POLLIN, unix.POLLIN) }
 
-// polls asks the system for events of the connection, and reports whether one
-// of the wanted has happened. It does not wait, and is false for a nil
-// connection and for one that is no socket.
+// polls calls poll(2) with the given events, and reports whether one of the wanted events
+// has occurred. It does not block. It returns false for a nil connection, for a connection
+// that is no socket, and if the call fails.
 func (c *connection) polls(events, wanted int16) (happened bool) {
 	if c == nil {
 		return false

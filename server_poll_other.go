@@ -2,10 +2,13 @@
 
 package main
 
-// hasLeft cannot be told here: a caller who leaves without an id, and has sent
-// something behind its request, keeps its lease until it is released or forced.
+// What server_poll_linux.go does, on systems where it is not implemented.
+
+// hasLeft returns false. A client without an id that has sent bytes after its request and
+// closes its connection keeps the lease that it is granted, until the lease is released,
+// forced or expires.
 func (c *connection) hasLeft() bool { return false }
 
-// hasUnread cannot be told here either: at the limit of connections, one whose
-// request has arrived and has not been read for a while may be closed.
+// hasUnread returns false. At the limit of connections, one without a key may be closed
+// although its request has arrived and the server has not read it yet.
 func (c *connection) hasUnread() bool { return false }

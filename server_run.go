@@ -1,6 +1,8 @@
 package main
 
-// Starting and stopping the server.
+// Starting and stopping the server: serve opens the port and the database file, run
+// serves until it is stopped. The routes are in server.go, the limit of connections is
+// in server_listener.go.
 
 import (
 	"context"
@@ -22,12 +24,15 @@ import (
 )
 
 const (
-	idleTime = 3 * time.Minute // for the next request on a connection
-	stopTime = 4 * time.Second // for what is under way to be answered
+	idleTime = 3 * time.Minute // how long a connection is kept open without a request
+	stopTime = 4 * time.Second // how long run waits for calls under way when it stops
 )
 
-// serve runs a server until ctx ends, then answers everyone, closes the file
-// and returns nil. Whatever prevents the start is the error.
+// serve runs a server until ctx ends. Then it answers the calls under way, closes the
+// database file and returns nil. It returns an error, with a hint where the cure is known,
+// if the keys, the certificate, the port or the file cannot be used, and the error of the
+// listener if accepting connections fails. The port is opened before the file, so that a
+// second server on the same port does not touch the file.
 func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	keys, err := c.keys()
 	if err != nil {
@@ -52,11 +57,20 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err != nil {
 		return storeError(err, c.DB)
 	}
-	s := &server{keeper: k, database: store.path, declared: c.Environments, defaultTTL: time.Duration(c.TTL), metrics: m, trusted: c.TrustedProxies, log: log}
+	s := &server{
+		keeper:     k,
+		declared:   c.Environments,
+		defaultTTL: time.Duration(c.TTL),
+		log:        log,
+		metrics:    m,
+		trusted:    c.TrustedProxies,
+		database:   store.path,
+	}
 	s.useKeys(keys)
 	stopReloading := s.reload(c, pair)
 	defer stopReloading()
-	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB, "environments", strings.Join(c.Environments.names, ","))
+	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB,
+		"environments", strings.Join(c.Environments.names, ","))
 	var limited net.Listener = newLimitedListener(listener, maxConnections())
 	if pair != nil {
 		limited = tls.NewListener(limited, pair.config())
@@ -64,7 +78,10 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	return s.run(ctx, limited)
 }
 
-// run serves until ctx ends, and closes the keeper.
+// run serves until ctx ends or the listener fails, and closes the keeper, so that every
+// waiting call is answered with errStopping. It waits for calls under way for up to
+// stopTime, and then closes their connections. It returns nil after ctx has ended, and
+// else the error of the listener.
 func (s *server) run(ctx context.Context, listener net.Listener) error {
 	h := s.http()
 	failed := make(chan error, 1)
@@ -78,8 +95,8 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	case err = <-s.keeper.taken:
 		err = hint(err, "it was deleted or replaced while this server used it, and another server has it now; this one stops")
 	}
-	// Shutdown waits for the handlers; those that wait for a slot are woken
-	// by the keeper's end.
+	// Shutdown waits for the handlers. Those that wait for a slot or send events end
+	// when the keeper is closed, so Shutdown runs beside it.
 	limited, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	ended := make(chan struct{})
@@ -96,14 +113,16 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// http is the server's end of HTTP, with its limits.
+// http returns an http.Server for the routes, with the limits on time and size: headers
+// must arrive within headerTime and have up to maxHeader bytes. Bodies are limited by
+// handle and readBody.
 func (s *server) http() *http.Server {
 	return &http.Server{
 		Handler:                      s.routes(),
-		DisableGeneralOptionsHandler: true, // it answers without a key
+		DisableGeneralOptionsHandler: true, // net/http's handler of OPTIONS * needs no key
 		ReadHeaderTimeout:            headerTime,
 		IdleTimeout:                  idleTime,
-		MaxHeaderBytes:               maxHeader - 4<<10, // net/http adds 4 kB of its own
+		MaxHeaderBytes:               maxHeader - 4<<10, // net/http allows 4 KiB more than this
 		ErrorLog:                     log.New(newSlogWriter(s.log), "", 0),
 		Protocols:                    onlyHTTP1(),
 		ConnContext:                  withConnection,
@@ -111,17 +130,19 @@ func (s *server) http() *http.Server {
 	}
 }
 
-// useKeys lets these keys in from now on, and warns about short ones.
+// useKeys replaces the accepted keys, and logs a warning if one has fewer than shortKey
+// characters. Calls that wait with a removed key end with errKey.
 func (s *server) useKeys(keys []string) {
 	s.keys.set(keys)
-	short := slices.ContainsFunc(keys, func(key string) bool { return utf8.RuneCountInString(key) < shortKey })
-	if short {
+	isShort := func(key string) bool { return utf8.RuneCountInString(key) < shortKey }
+	if slices.ContainsFunc(keys, isShort) {
 		s.log.Warn("a key is short enough to be guessed", "hint", "openssl rand -hex 16 makes a good one")
 	}
 }
 
-// reload reads the keys and the certificate again at each SIGHUP, until stop
-// is called. What cannot be read stays as it was.
+// reload starts a goroutine that reads the keys and the certificate again at each SIGHUP,
+// until stop is called. If one of them cannot be read, the error is logged, and the
+// previous one stays in use. A nil pair is plain HTTP. stop is called once.
 func (s *server) reload(c serverConfig, pair *certificate) (stop func()) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -146,6 +167,8 @@ func (s *server) reload(c serverConfig, pair *certificate) (stop func()) {
 	}
 }
 
+// listenError returns the error of listening on port p, with a hint where the cure is
+// known.
 func listenError(err error, p portNumber) error {
 	err = fmt.Errorf("listening on port %d: %w", p, err)
 	switch {
@@ -157,14 +180,18 @@ func listenError(err error, p portNumber) error {
 	return err
 }
 
+// storeError returns an error of opening the database file, with a hint where the cure is
+// known. The error itself already names the file.
 func storeError(err error, path string) error {
 	switch {
 	case errors.Is(err, errInUse):
 		return hint(err, "stop the other call-me, or set CALL_ME_DB to another file")
 	case errors.Is(err, errDamaged):
-		return hint(err, "the file was left as it is; restore a copy, or move it away to begin without leases")
+		return hint(err, "the file was left as it is; "+
+			"restore a copy, or move it away to begin without leases")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return hint(err, "call-me must be able to write the file and its folder; set CALL_ME_DB to one that it can")
+		return hint(err, "call-me must be able to write the file and its folder; "+
+			"set CALL_ME_DB to one that it can")
 	case errors.Is(err, fs.ErrNotExist):
 		return hint(err, "make its folder first, or set CALL_ME_DB")
 	}
