@@ -194,9 +194,9 @@ func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
 
 // callerAddress returns the address that a call comes from, without a port. That is the
 // other end of the connection. If it is a trusted proxy, it is the last address in
-// X-Forwarded-For that is not a trusted proxy. An address that cannot be parsed ends the
-// search, and the one after it is returned. The zero Addr stands for a remote address
-// that is none.
+// X-Forwarded-For that is not a trusted proxy, or the first one if all of them are. An
+// address that cannot be parsed ends the search; the trusted proxy after it is returned.
+// The zero Addr is returned if the address of the other end cannot be parsed.
 func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 	at, _ := netip.ParseAddrPort(r.RemoteAddr)
 	from := at.Addr().Unmap()
@@ -217,8 +217,8 @@ func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 	return from
 }
 
-// parseAddress parses an IP address with a port or without, and drops the port and the
-// zone. An IPv4 address in IPv6 form becomes IPv4.
+// parseAddress parses an IP address with a port or without, and drops the port. An IPv4
+// address in IPv6 form becomes IPv4. The zone of an address without a port is dropped.
 func parseAddress(text string) (netip.Addr, error) {
 	if at, err := netip.ParseAddrPort(text); err == nil {
 		return at.Addr().Unmap(), nil

@@ -1,8 +1,8 @@
 package main
 
-// A copy of the file, for a backup: made by the server from what is committed,
-// fetched by the client, and checked before it takes its name. The file that
-// is being written is not read, so that a copy holds no commit up.
+// GET /backup: a copy of the database file. It is written from the committed state in
+// memory, and the database file is not read, so that a copy delays no commit. The client's
+// side is in client_backup.go.
 
 import (
 	"errors"
@@ -16,13 +16,16 @@ import (
 	"time"
 )
 
-// fenceGap is how far the numbers of a copy are ahead of those it was made
-// with: the fences that a restored server gives are larger than any that were
-// given after the copy, unless those were four billion. 2^53 is two million
-// restores away.
+// fenceGap is added to the counter in a copy. A server that is restored from the copy
+// gives larger fences than any that were given after the copy was made, unless those were
+// more than fenceGap, about four billion. The counter reaches 2^53 after two million
+// restores.
 const fenceGap = 1 << 32
 
-// backup answers a copy of the file.
+// backup answers GET /backup: a copy of the database file. It is errUnavailable while
+// another copy is made or sent, and if the disk has no space for a copy. A client must
+// read copyPart bytes within answerTime. If it does not, the response ends early, which
+// the client notices by Content-Length.
 func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(w, r); err != nil {
 		return err
@@ -51,9 +54,12 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	control := http.NewResponseController(w)
-	for err == nil {
+	for {
 		control.SetWriteDeadline(time.Now().Add(answerTime))
 		_, err = io.CopyN(w, file, copyPart)
+		if err != nil {
+			break
+		}
 	}
 	if !errors.Is(err, io.EOF) {
 		s.log.Warn("a copy was not taken to its end", "error", err)
@@ -61,9 +67,9 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// copyAside writes what is committed into a new file beside the database. The
-// caller closes and removes it; a server that is killed before that removes it
-// when it starts.
+// copyAside writes the committed state to a new database file beside the database, and
+// returns it open at its beginning. The caller closes and removes it. If the server is
+// killed before that, its next start removes the file. The error is that of copyError.
 func (s *server) copyAside() (*os.File, error) {
 	counter, records := s.keeper.snapshot()
 	file, err := os.CreateTemp(filepath.Dir(s.database), filepath.Base(s.database)+".*.tmp")
@@ -78,6 +84,7 @@ func (s *server) copyAside() (*os.File, error) {
 	return file, nil
 }
 
+// copyError returns errUnavailable if the disk is full, and else err with what was done.
 func copyError(err error) error {
 	if isDiskFull(err) || errors.Is(err, syscall.ENOSPC) {
 		return fmt.Errorf("%w: its disk has no space for a copy", errUnavailable)

@@ -1,6 +1,7 @@
 package main
 
-// GET /events: events as they happen, as server-sent events (SSE).
+// GET /events: new events as they happen, as server-sent events (SSE). The JSON of an
+// event and the past events are in server_history.go.
 
 import (
 	"bytes"
@@ -13,17 +14,22 @@ import (
 	"time"
 )
 
-// events sends events as they happen, and "change" when only the line has
-// changed; with an environment, the events of that one. A listener that comes
-// back with Last-Event-ID misses nothing that the history still has.
+// heartbeat is the time between two beats of GET /events. They keep proxies from closing a
+// silent connection, and let both ends notice a dead one.
+const heartbeat = 15 * time.Second
+
+// events answers GET /events: it sends the events of one environment, or of all, until the
+// client leaves, its key is removed, or the server stops. When only a queue or another
+// environment has changed, it sends a "change" without data. A client that connects again
+// with Last-Event-ID also gets the later events that are still in the history.
 func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(w, r)
 	if err != nil {
 		return err
 	}
-	of, one := q.find("environment")
-	if one {
-		if err := checkEnvironment(of); err != nil {
+	environment, found := q.find("environment")
+	if found {
+		if err := checkEnvironment(environment); err != nil {
 			return err
 		}
 	}
@@ -33,30 +39,37 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	defer stop()
 	_, last := s.keeper.eventsAfter(0)
 	if id, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {
-		last = min(last, id) // with a larger one nothing would ever be new
+		last = min(last, id) // after a larger number no event would be new
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would keep the events to itself
+	h.Set("X-Accel-Buffering", "no") // nginx would buffer the events
 	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead { // there is no end to wait for
+	if r.Method == http.MethodHead { // the body of a GET does not end by itself
 		return nil
 	}
-	s.stream(ctx, w, changed, last, of)
+	s.stream(ctx, w, changed, last, environment)
 	return nil
 }
 
-// stream writes until the reader leaves or the server stops. Of: the
-// environment; empty: all.
-func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64, of string) {
+// stream writes the events after number last at each value of changed, and a beat each
+// heartbeat. It sends the events of one environment, of all if it is empty. It returns
+// when ctx ends, when the keeper has stopped, or when a write fails or takes longer than
+// answerTime.
+func (s *server) stream(
+	ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64, environment string,
+) {
 	control := http.NewResponseController(w)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	text := ": this is call-me\n\n"
 	for {
 		control.SetWriteDeadline(time.Now().Add(answerTime))
-		if _, err := w.Write([]byte(text)); err != nil || control.Flush() != nil {
+		if _, err := w.Write([]byte(text)); err != nil {
+			return
+		}
+		if err := control.Flush(); err != nil {
 			return
 		}
 		select {
@@ -69,16 +82,17 @@ func (s *server) stream(ctx context.Context, w http.ResponseWriter, changed <-ch
 		case <-changed:
 			var found []*event
 			found, last = s.keeper.eventsAfter(last)
-			text = eventText(found, of)
+			text = eventText(found, environment)
 		}
 	}
 }
 
-// eventText tells of the events of one environment; of the others only that
-// something has changed.
-func eventText(events []*event, of string) string {
-	if of != "" {
-		events = slices.DeleteFunc(events, func(e *event) bool { return e.environment != of })
+// eventText returns the events of one environment, of all if it is empty, in the format of
+// server-sent events. Without such an event it returns one "change", without data. It
+// overwrites the slice.
+func eventText(events []*event, environment string) string {
+	if environment != "" {
+		events = slices.DeleteFunc(events, func(e *event) bool { return e.environment != environment })
 	}
 	if len(events) == 0 {
 		return "event: change\ndata: {}\n\n"

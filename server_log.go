@@ -1,8 +1,8 @@
 package main
 
-// The server's log: one line for each change of state, as text or as JSON, by
-// log/slog's own handlers. Logging never blocks: the lines gather in memory, and
-// a goroutine writes them.
+// The server's log: one line for each change of state, as text or as JSON, by the handlers
+// of log/slog. Logging never blocks: the lines are collected in memory, and one goroutine
+// writes them. The keeper's observer and the log of net/http are here too.
 
 import (
 	"bytes"
@@ -20,13 +20,14 @@ import (
 )
 
 const (
-	maxField  = 256             // bytes of one field; longer ones are cut
-	maxLines  = 20_000          // that wait to be written; further ones are dropped
-	flushTime = 2 * time.Second // for the last lines to be written, when nobody may be reading them
+	maxField  = 256             // bytes of one field; a longer one is cut
+	maxLines  = 20_000          // lines in memory that are not written yet; further ones are dropped
+	flushTime = 2 * time.Second // how long flush waits, in case w is a pipe without a reader
 )
 
-// newLog makes a log that writes to w and never blocks. Call flush at the end:
-// it returns when everything is written, or after flushTime.
+// newLog returns a log that writes to w and never blocks. The caller calls flush at the
+// end. It returns when every line is written, or after flushTime. Lines that are logged
+// after flush are dropped.
 func newLog(w io.Writer, form logForm) (log *slog.Logger, flush func()) {
 	lines := &lineWriter{out: w, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	lines.notices = slog.New(newLogHandler(form, &lines.pending))
@@ -34,7 +35,8 @@ func newLog(w io.Writer, form logForm) (log *slog.Logger, flush func()) {
 	return slog.New(newLogHandler(form, lines)), lines.flush
 }
 
-// newLogHandler returns slog's own handler for a form. Every text in a queue is tidied.
+// newLogHandler returns slog's handler for a form. Every text in a line is passed through
+// tidyText or tidyJSON.
 func newLogHandler(form logForm, w io.Writer) slog.Handler {
 	if form == logJSON {
 		return slog.NewJSONHandler(w, &slog.HandlerOptions{ReplaceAttr: tidyJSON.attr})
@@ -42,22 +44,23 @@ func newLogHandler(form logForm, w io.Writer) slog.Handler {
 	return slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: tidyText.attr})
 }
 
-// A lineWriter takes one line with each Write, and writes the lines in a
-// goroutine of its own. Write never blocks and never fails: while maxLines wait
-// to be written, further ones are dropped, and counted.
+// A lineWriter takes one line with each Write, and writes the lines to out in a goroutine
+// of its own. While maxLines are not written yet, further lines are dropped and counted.
+// After them one line with their number is written. Errors of out are ignored.
 type lineWriter struct {
 	out     io.Writer
-	notices *slog.Logger // writes to pending
-	wake    chan struct{}
-	ended   chan struct{}
+	notices *slog.Logger  // writes to pending
+	wake    chan struct{} // has a value when there may be something to write
+	ended   chan struct{} // closed when writeAll has returned
 
 	mu      sync.Mutex
 	pending bytes.Buffer
-	lines   int // in pending
-	dropped int // after those in pending
-	closed  bool
+	lines   int  // in pending
+	dropped int  // after those in pending
+	closed  bool // no further line is taken
 }
 
+// Write adds a line. It never blocks, and its error is always nil.
 func (w *lineWriter) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -71,6 +74,7 @@ func (w *lineWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// rouse wakes writeAll, which takes the lines at once or after its current write.
 func (w *lineWriter) rouse() {
 	select {
 	case w.wake <- struct{}{}:
@@ -78,7 +82,8 @@ func (w *lineWriter) rouse() {
 	}
 }
 
-// writeAll writes lines as they come, until flush.
+// writeAll writes the pending lines whenever there are some, and returns after those that
+// are pending at flush.
 func (w *lineWriter) writeAll() {
 	defer close(w.ended)
 	for range w.wake {
@@ -90,7 +95,8 @@ func (w *lineWriter) writeAll() {
 	}
 }
 
-// take returns the lines that have gathered; last: there will be no more.
+// take removes the pending lines and returns them, with a notice about dropped ones. last
+// reports whether there will be no more.
 func (w *lineWriter) take() (lines []byte, last bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -102,6 +108,8 @@ func (w *lineWriter) take() (lines []byte, last bool) {
 	return lines, w.closed
 }
 
+// flush ends the lineWriter: it returns when the pending lines are written, or after
+// flushTime.
 func (w *lineWriter) flush() {
 	w.mu.Lock()
 	w.closed = true
@@ -113,11 +121,11 @@ func (w *lineWriter) flush() {
 	}
 }
 
-// A tidier returns a text as it may stand in the log.
+// A tidier returns a text in the form in which the log may show it.
 type tidier func(text string) string
 
-// attr is a ReplaceAttr of slog: it tidies texts and errors, the message
-// included, and leaves everything else.
+// attr is a ReplaceAttr function of slog. It tidies texts and the texts of errors, the
+// message included, and returns any other value unchanged.
 func (tidy tidier) attr(_ []string, a slog.Attr) slog.Attr {
 	if err, isError := a.Value.Any().(error); isError {
 		a.Value = slog.StringValue(err.Error())
@@ -128,30 +136,31 @@ func (tidy tidier) attr(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// tidyText cuts a long text and breaks commands of CI systems in it. The text
-// handler itself quotes what is not printable.
+// tidyText breaks commands of CI systems in a text, and cuts the text to maxField bytes.
+// slog's text handler itself quotes what is not printable.
 var tidyText tidier = func(text string) string { return shorten(breakCommands(text), maxField) }
 
-// tidyJSON does the same, and spells out what is not printable: JSON leaves
-// characters as they are that end a line, or turn it around, for some readers.
+// tidyJSON is tidyText for slog's JSON handler. It also spells out what is not printable:
+// the handler does not escape all characters that some readers show as the end of a line,
+// or that reverse its direction.
 var tidyJSON tidier = func(text string) string {
 	return shorten(spellOut(breakCommands(text)), maxField)
 }
 
-// A keeperLog is the keeper's observer: it counts in metrics, and writes a line for
+// A keeperLog is the observer of the keeper: it updates the metrics, and logs one line for
 // each change of state.
 type keeperLog struct {
 	*metrics
 	log *slog.Logger
 }
 
-// failed logs that saving has begun to fail.
+// failed logs that saving begins to fail.
 func (l keeperLog) failed(err error) { l.log.Error("storing failed", "error", err) }
 
 // recovered logs that saving works again.
 func (l keeperLog) recovered() { l.log.Info("storing works again") }
 
-// answered logs the changes of a batch and the renewals that it refused.
+// answered logs the changes of a batch and its refused renewals, with the time at.
 func (l keeperLog) answered(at time.Time, changes []change, refused []refusedRenewal) {
 	for _, c := range changes {
 		l.change(at, c)
@@ -162,6 +171,9 @@ func (l keeperLog) answered(at time.Time, changes []change, refused []refusedRen
 	}
 }
 
+// change logs one change: an event, a waiter that has entered the queue, a waiter without
+// an id that has left it, or a lease whose ttl was changed. It logs nothing for other
+// changes: an event of the same batch stands for them.
 func (l keeperLog) change(at time.Time, c change) {
 	switch {
 	case c.event != nil:
@@ -169,7 +181,7 @@ func (l keeperLog) change(at time.Time, c change) {
 	case c.newWaiter != nil && c.oldWaiter == nil:
 		w := c.newWaiter
 		l.event(at, "in the queue", &event{environment: c.environment.name, id: w.id, holder: w.holder})
-	case c.oldWaiter != nil && c.newWaiter == nil && !c.oldWaiter.isStored(): // it leaves no event
+	case c.oldWaiter != nil && c.newWaiter == nil && !c.oldWaiter.isStored(): // it makes no event
 		l.event(at, "left the queue", &event{environment: c.environment.name, holder: c.oldWaiter.holder})
 	case c.newLease != nil && c.oldLease != nil:
 		n := c.newLease
@@ -178,8 +190,8 @@ func (l keeperLog) change(at time.Time, c change) {
 	}
 }
 
-// event writes one line: what has happened, then what the log may say of the event,
-// which never includes its id.
+// event logs one line at level Info with the time at: what has happened, the fields of e
+// that are not empty, and more. The id of the request is replaced by its requestTag.
 func (l keeperLog) event(at time.Time, what string, e *event, more ...slog.Attr) {
 	h := l.log.Handler()
 	if !h.Enabled(context.Background(), slog.LevelInfo) {
@@ -201,9 +213,10 @@ func (l keeperLog) event(at time.Time, what string, e *event, more ...slog.Attr)
 	h.Handle(context.Background(), r)
 }
 
-// requestTag tells requests apart in the log without giving their ids away. It is
-// another one after each start: whoever reads the log cannot try out ids that
-// are easy to guess.
+// requestTag returns 8 hexadecimal digits that distinguish requests in the log without
+// their ids, which are secret. It returns an empty text for an empty id. The tag of an id
+// is another one after each start of the server, so that a reader of the log cannot find
+// an id that is easy to guess by trying.
 func requestTag(id string) string {
 	if id == "" {
 		return ""
@@ -211,17 +224,21 @@ func requestTag(id string) string {
 	return fmt.Sprintf("%x", sha256.Sum256([]byte(requestTagSalt+id)))[:8]
 }
 
+// requestTagSalt is the random part of what requestTag hashes.
 var requestTagSalt = rand.Text()
 
-// A slogWriter takes what net/http logs: broken connections and panics. Of
-// what strangers can cause it lets only so much through.
+// A slogWriter writes the lines that net/http logs, about broken connections and panics,
+// to the log. Clients without a key can cause such lines, so it writes at most 20 lines at
+// once and one a second, and drops the others.
 type slogWriter struct {
 	log   *slog.Logger
 	often *rate.Limiter
 }
 
+// newSlogWriter returns a slogWriter with a limit of its own.
 func newSlogWriter(log *slog.Logger) slogWriter { return slogWriter{log, rate.NewLimiter(1, 20)} }
 
+// Write logs one line at level Warn, or drops it. Its error is always nil.
 func (w slogWriter) Write(line []byte) (int, error) {
 	if w.often.Allow() {
 		w.log.Warn("http", "message", strings.TrimSpace(string(line)))

@@ -1,7 +1,8 @@
 package main
 
-// GET /metrics, for Prometheus. Labels are bounded: never a holder, and only
-// so many environments.
+// GET /metrics for Prometheus: the counters and histograms, which the keeper and the
+// handlers update, and the gauges, which are computed at each scrape. The number of labels
+// is limited: no label is a holder, and at most labelledEnvironments are environments.
 
 import (
 	"log"
@@ -16,31 +17,33 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// labelledEnvironments is how many environments have a label of their own;
-// the rest are summed up as otherEnvironments.
+// labelledEnvironments is how many environments have a label of their own. All others
+// share the label otherEnvironments.
 const (
 	labelledEnvironments = 500
 	otherEnvironments    = "(others)"
 )
 
-// Buckets for how long people wait for a slot and hold it, and for commits, in
-// seconds.
+// The upper bounds of the histograms' buckets, in seconds: durationBuckets for waiting and
+// holding, commitBuckets for commits.
 var (
 	durationBuckets = []float64{1, 5, 15, 60, 180, 600, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600}
 	commitBuckets   = prometheus.ExponentialBuckets(0.0001, 2.5, 12)
 )
 
-// metrics are what the server counts. The keeper counts from its one
-// goroutine, the handlers from theirs.
+// metrics are the counters and histograms of the server. badKeys and responded are used by
+// the handlers and are safe for concurrent use. saved and published are called by the
+// keeper, from one goroutine.
 type metrics struct {
 	commit                                      prometheus.Histogram
 	failed, badKeys                             prometheus.Counter
 	waited, held                                *prometheus.HistogramVec
 	granted, leasesEnded, waitsEnded, responses *prometheus.CounterVec
 
-	labels labelSet // the keeper's
+	labels labelSet // used by the keeper's goroutine only
 }
 
+// newMetrics returns metrics that are not registered yet.
 func newMetrics() *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
@@ -63,22 +66,26 @@ func newMetrics() *metrics {
 			"Leases ended, by how: released, expired or forced.", "environment", "how"),
 		waitsEnded: counter("callme_waits_ended_total",
 			"Requests that ended without a slot, by how: left or abandoned.", "environment", "how"),
-		responses: counter("callme_http_requests_total", "HTTP requests answered.", "code", "method", "route"),
-		labels:    labelSet{},
+		responses: counter("callme_http_requests_total",
+			"HTTP requests answered.", "code", "method", "route"),
+		labels: labelSet{},
 	}
 }
 
+// collectors returns all metrics, to be registered.
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.commit, m.failed, m.badKeys, m.waited, m.held,
 		m.granted, m.leasesEnded, m.waitsEnded, m.responses}
 }
 
-// A labelSet has the environments that have a label of their own.
+// A labelSet is the set of environments that have a label of their own. It is not safe for
+// concurrent use.
 type labelSet map[string]bool
 
-// label returns the value of the label for an environment: its name, which is
-// added while there is room, or otherEnvironments. A name that is not UTF-8, as
-// a file of 2019 may have, is made so: the library panics otherwise.
+// label returns the label of an environment. That is its name, which is added to the set
+// while the set has fewer than labelledEnvironments, and else otherEnvironments. Bytes
+// that are not UTF-8, which a file of 2019 may contain, are replaced: the library panics
+// on them.
 func (s labelSet) label(environment string) string {
 	environment = strings.ToValidUTF8(environment, "\ufffd")
 	switch {
@@ -91,8 +98,8 @@ func (s labelSet) label(environment string) string {
 	return otherEnvironments
 }
 
-// label returns the label of an environment. With a new one all metrics of an
-// environment begin at zero.
+// label returns the label of an environment. For a new label it adds all metrics of an
+// environment, so that each begins at zero. The keeper's goroutine calls it.
 func (m *metrics) label(environment string) string {
 	if m.labels[environment] {
 		return environment
@@ -110,13 +117,14 @@ func (m *metrics) label(environment string) string {
 	return label
 }
 
-// published counts events that have been committed.
+// published counts committed events.
 func (m *metrics) published(events []*event) {
 	for _, e := range events {
 		m.count(e)
 	}
 }
 
+// count counts one event. eventClosed is not counted.
 func (m *metrics) count(e *event) {
 	label := m.label(e.environment)
 	switch e.kind {
@@ -131,7 +139,8 @@ func (m *metrics) count(e *event) {
 	}
 }
 
-// saved counts a commit: how long it took, and whether it failed.
+// saved counts a commit, its duration and its error. Failed commits are in the histogram of
+// durations too.
 func (m *metrics) saved(took time.Duration, err error) {
 	m.commit.Observe(took.Seconds())
 	if err != nil {
@@ -139,7 +148,8 @@ func (m *metrics) saved(took time.Duration, err error) {
 	}
 }
 
-// answered counts an HTTP answer.
+// responded counts a response. A method that is not used by the API is counted as "other",
+// because the client chooses its name.
 func (m *metrics) responded(route, method string, code int) {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete:
@@ -149,8 +159,8 @@ func (m *metrics) responded(route, method string, code int) {
 	m.responses.WithLabelValues(strconv.Itoa(code), method, route).Inc()
 }
 
-// environmentCollector reads the state of the environments from the keeper at
-// each scrape.
+// An environmentCollector is a prometheus.Collector of the gauges of environments. It reads
+// the published state of the keeper at each scrape. It is safe for concurrent use.
 type environmentCollector struct {
 	keeper   *keeper
 	declared declaredEnvironments
@@ -166,71 +176,77 @@ var (
 		"Time that the first in the queue has waited so far; 0: nobody waits.")
 )
 
+// environmentDesc describes a gauge with the label environment and more labels.
 func environmentDesc(name, help string, more ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, append([]string{"environment"}, more...), nil)
 }
 
-// Describe is for prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (c *environmentCollector) Describe(to chan<- *prometheus.Desc) {
 	to <- slotsDesc
 	to <- waitingDesc
 	to <- longestDesc
 }
 
-// Collect is for prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (c *environmentCollector) Collect(to chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
-	for label, s := range c.states() {
-		gauge(slotsDesc, s.free, label, "free")
-		gauge(slotsDesc, s.held, label, "held")
-		gauge(waitingDesc, s.waiting, label)
-		gauge(longestDesc, s.oldest, label)
+	for label, g := range c.states() {
+		gauge(slotsDesc, g.free, label, "free")
+		gauge(slotsDesc, g.held, label, "held")
+		gauge(waitingDesc, g.waiting, label)
+		gauge(longestDesc, g.oldest, label)
 	}
 }
 
-// A state is what the gauges show of an environment, or of many.
+// gaugeValues are the gauges of one label, the sums of its environments: free slots, held
+// slots, waiters, and the longest wait in seconds.
 type gaugeValues struct{ free, held, waiting, oldest float64 }
 
-func (s *gaugeValues) add(slots, leases int, line []*waiter, now time.Time) {
-	s.free += float64(max(0, slots-leases))
-	s.held += float64(leases)
-	s.waiting += float64(len(line))
-	if len(line) > 0 {
-		s.oldest = max(s.oldest, now.Sub(line[0].since).Seconds())
+// add adds an environment with this many slots and leases, and with this queue.
+func (g *gaugeValues) add(slots, leases int, queue []*waiter, now time.Time) {
+	g.free += float64(max(0, slots-leases))
+	g.held += float64(leases)
+	g.waiting += float64(len(queue))
+	if len(queue) > 0 {
+		g.oldest = max(g.oldest, now.Sub(queue[0].since).Seconds())
 	}
 }
 
-// states returns the state of each label. It copies no environment: with very
-// many that would hold the keeper up.
+// states returns the gauges of each label. It copies no environment: with very many of
+// them, that would delay the keeper.
 func (c *environmentCollector) states() map[string]*gaugeValues {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, states := time.Now(), map[string]*gaugeValues{}
-	of := func(environment string) *gaugeValues {
+	now, values := time.Now(), map[string]*gaugeValues{}
+	valuesOf := func(environment string) *gaugeValues {
 		label := c.labels.label(environment)
-		if states[label] == nil {
-			states[label] = &gaugeValues{}
+		if values[label] == nil {
+			values[label] = &gaugeValues{}
 		}
-		return states[label]
+		return values[label]
 	}
-	for _, name := range c.declared.names { // some may have neither lease nor queue
-		of(name).add(len(c.declared.slotsOf(name)), 0, nil, now)
+	// Declared environments are added as free: the keeper knows only those with a lease
+	// or a waiter.
+	for _, name := range c.declared.names {
+		valuesOf(name).add(len(c.declared.slotsOf(name)), 0, nil, now)
 	}
 	c.keeper.each(func(e *environment) {
 		declared := 0
-		if len(c.declared.names) > 0 { // counted above
+		if len(c.declared.names) > 0 { // its slots were added above
 			declared = len(e.slots)
 		}
-		s := of(e.name)
-		s.add(len(e.slots), len(e.leases), e.queue, now)
-		s.free -= float64(declared)
+		g := valuesOf(e.name)
+		g.add(len(e.slots), len(e.leases), e.queue, now)
+		g.free -= float64(declared)
 	})
-	return states
+	return values
 }
 
-// registry has everything that /metrics answers.
+// registry returns a new registry of everything that GET /metrics shows: the metrics, the
+// gauges, and those of the Go runtime and of the process.
 func (s *server) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(s.metrics.collectors()...)
@@ -244,6 +260,7 @@ func (s *server) registry() *prometheus.Registry {
 	return r
 }
 
+// healthGauge returns 1 while commits succeed, else 0.
 func (s *server) healthGauge() float64 {
 	if s.keeper.isHealthy.Load() {
 		return 1
@@ -251,7 +268,8 @@ func (s *server) healthGauge() float64 {
 	return 0
 }
 
-// metricsHandler answers the scrape.
+// metricsHandler returns the handler of GET /metrics. It is called once, because it makes
+// the registry. A metric that cannot be collected is logged and left out.
 func (s *server) metricsHandler() handler {
 	scrape := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{
 		ErrorLog:           log.New(newSlogWriter(s.log), "", 0),
@@ -266,16 +284,17 @@ func (s *server) metricsHandler() handler {
 	}
 }
 
-// A codeWriter remembers the status of an answer.
+// A codeWriter is a ResponseWriter that keeps the status of the response.
 type codeWriter struct {
 	http.ResponseWriter
 	code int
 }
 
+// WriteHeader implements http.ResponseWriter.
 func (w *codeWriter) WriteHeader(code int) {
 	w.code = code
 	w.ResponseWriter.WriteHeader(code)
 }
 
-// Unwrap is for http.ResponseController.
+// Unwrap returns the inner ResponseWriter, for http.ResponseController.
 func (w *codeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,7 +1,8 @@
 package main
 
-// What a caller may send: parameters in the query or in a form, their names,
-// their forms and their limits.
+// The parameters of a call: reading them from the URL and from a form in the body, and
+// the checks of each. The limits are in limits.go, the parameters of GET /history in
+// server_history.go.
 
 import (
 	"bytes"
@@ -20,21 +21,26 @@ import (
 	"time"
 )
 
-// parameters are the names that the API knows; each call reads those that
-// mean something to it.
-var parameters = []string{"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force", "since", "limit", "before"}
+// parameters are the names that the API knows. Each route reads some of them and ignores
+// the others; any other name is errParameter.
+var parameters = []string{
+	"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force",
+	"since", "limit", "before",
+}
 
-// A query is what one call has sent, in no order.
+// A query is the parameters of one call, from the URL and the body. After check they are
+// sorted by name, and no name is repeated.
 type query []parameter
 
 type parameter struct{ name, value string }
 
-// get returns what was sent under a name; empty: nothing.
+// get returns the value of a parameter, empty if it was not sent.
 func (q query) get(name string) string {
 	value, _ := q.find(name)
 	return value
 }
 
+// find returns the value of a parameter, and whether it was sent.
 func (q query) find(name string) (value string, found bool) {
 	for _, p := range q {
 		if p.name == name {
@@ -44,14 +50,16 @@ func (q query) find(name string) (value string, found bool) {
 	return "", false
 }
 
-// plain reports whether the call sends what the call-me of 2019 knew: it is
-// answered as in 2019.
+// plain reports whether environment is the only parameter, as in the 2019 API. Such a
+// call gets the 2019 response: a status without a body.
 func (q query) plain() bool { return len(q) == 1 && q[0].name == "environment" }
 
-// readQuery reads the URL's query and a form in the body, up to its end: only
-// then does the server notice a caller who leaves. A body that is no form is
-// passed over, as in 2019. Its errors are errMalformed, errTooLarge, and
-// errParameter for unknown names.
+// readQuery returns the parameters of the URL and of a form in the body. It reads the body
+// to its end, because net/http notices a closed connection only after that. A body that is
+// no form is ignored, as in 2019, and so is the body of a GET or HEAD. It returns
+// errMalformed for what cannot be parsed, for a repeated name and for a parameter that
+// contains the key, errTooLarge for more than maxBody bytes, and errParameter for an
+// unknown name.
 func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 	if len(r.Header["Content-Type"]) > 1 {
 		return nil, fmt.Errorf("%w: Content-Type is repeated", errMalformed)
@@ -71,14 +79,16 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 		}
 		q = append(q, form...)
 	}
-	if key, _ := sentKey(r); q.tells(key) || becomesHolder(r) && (query{{"", basicUser(r)}}).tells(key) {
+	key, _ := sentKey(r)
+	if q.tells(key) || becomesHolder(r) && (query{{"", basicUser(r)}}).tells(key) {
 		return nil, fmt.Errorf("%w: the key is sent in its header, and nowhere else", errMalformed)
 	}
 	return q, q.check()
 }
 
-// tells reports whether a key is part of what is sent: it would be shown to
-// everyone. A key of less than minTold bytes may be a word that is meant.
+// tells reports whether a name or a value contains the key. Parameters are shown to
+// everyone, so such a call is rejected. A key of less than minTold bytes is not looked
+// for, because it may be a word that is meant.
 func (q query) tells(key string) bool {
 	if len(key) < minTold {
 		return false
@@ -88,13 +98,17 @@ func (q query) tells(key string) bool {
 	})
 }
 
+// minTold is the length in bytes of the shortest key that tells looks for.
 const minTold = 8
 
-// becomesHolder reports whether the caller's user name may be stored.
+// becomesHolder reports whether the user name of HTTP Basic may be stored as a holder.
 func becomesHolder(r *http.Request) bool {
 	return r.Method == http.MethodPost || r.Method == http.MethodDelete
 }
 
+// readBody returns the body of a request, nil if there is none. It returns errTooLarge for
+// more than maxBody bytes, and errMalformed for a body that has not arrived within
+// bodyTime or cannot be read. After a body has arrived, the connection has no read deadline.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength == 0 {
 		return nil, nil
@@ -113,11 +127,12 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: reading the body: %s", errMalformed, shorten(err.Error(), maxField))
 	}
-	http.NewResponseController(w).SetReadDeadline(time.Time{}) // answering has set one
+	http.NewResponseController(w).SetReadDeadline(time.Time{}) // set by server.handle
 	return body, nil
 }
 
-// parseQuery reads parameters. Its error is errMalformed.
+// parseQuery parses URL-encoded parameters, and returns them in no order. Its error is
+// errMalformed.
 func parseQuery(encoded string) (query, error) {
 	values, err := url.ParseQuery(encoded)
 	if err != nil {
@@ -132,6 +147,8 @@ func parseQuery(encoded string) (query, error) {
 	return q, nil
 }
 
+// parseForm parses a form in the body, URL-encoded or multipart. It returns nil for any
+// other type of content. Its error is errMalformed.
 func parseForm(body []byte, contentType string) (query, error) {
 	switch kind, details, _ := mime.ParseMediaType(contentType); kind {
 	case "application/x-www-form-urlencoded":
@@ -142,16 +159,19 @@ func parseForm(body []byte, contentType string) (query, error) {
 	return nil, nil
 }
 
+// parseMultipart parses a multipart form. A file, a part without a name and a body that is
+// not in this form are errMalformed.
 func parseMultipart(body []byte, boundary string) (query, error) {
 	q := query{}
-	for parts := multipart.NewReader(bytes.NewReader(body), boundary); ; {
+	parts := multipart.NewReader(bytes.NewReader(body), boundary)
+	for {
 		part, err := parts.NextPart()
 		if err == io.EOF {
 			return q, nil
 		}
 		var value []byte
 		if err == nil {
-			value, err = io.ReadAll(part) // no more than body
+			value, err = io.ReadAll(part) // at most len(body)
 		}
 		switch {
 		case err != nil:
@@ -165,7 +185,8 @@ func parseMultipart(body []byte, boundary string) (query, error) {
 	}
 }
 
-// check sorts the parameters, and reports names that are repeated or unknown.
+// check sorts the parameters by name. It returns errMalformed for a repeated name, and
+// errParameter for an unknown one.
 func (q query) check() error {
 	slices.SortFunc(q, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(q); i++ {
@@ -175,14 +196,15 @@ func (q query) check() error {
 	}
 	for _, p := range q {
 		if !slices.Contains(parameters, p.name) {
-			return fmt.Errorf("%w: %q is unknown%s", errParameter, shorten(p.name, maxEnvironment), didYouMean(p.name, parameters))
+			name := shorten(p.name, maxEnvironment)
+			return fmt.Errorf("%w: %q is unknown%s", errParameter, name, didYouMean(p.name, parameters))
 		}
 	}
 	return nil
 }
 
-// environment returns the name of the environment; errParameter when it is
-// missing or none.
+// environment returns the name of the environment. It returns errParameter if it is
+// missing or not allowed as a name. It does not check whether it is declared.
 func (q query) environment() (string, error) {
 	name := q.get("environment")
 	if name == "" {
@@ -191,28 +213,36 @@ func (q query) environment() (string, error) {
 	return name, checkEnvironment(name)
 }
 
-// request returns who asks, and for what. What is missing takes the default;
-// so do empty values.
+// request returns the request that a POST makes. A missing or empty holder or ttl gets
+// the default. A url that is too long or contains a command of a CI system is dropped, and
+// a reason is changed so that it can be shown. Its error is errParameter.
 func (q query) request(defaultHolder string, defaultTTL time.Duration) (request, error) {
-	asked := request{id: q.get("id"), holder: q.get("holder"), url: tidyLink(q.get("url")), reason: tidyReason(q.get("reason")), ttl: defaultTTL}
-	if asked.holder == "" {
-		asked.holder = defaultHolder
+	req := request{
+		id:     q.get("id"),
+		holder: cmp.Or(q.get("holder"), defaultHolder),
+		url:    tidyLink(q.get("url")),
+		reason: tidyReason(q.get("reason")),
+		ttl:    defaultTTL,
 	}
-	if ttl, found, err := q.ttl("ttl"); err != nil {
+	ttl, found, err := q.ttl("ttl")
+	if err != nil {
 		return request{}, err
-	} else if found {
-		asked.ttl = ttl
 	}
-	return asked, cmp.Or(checkID(asked.id), checkHolder(asked.holder), checkLink(asked.url))
+	if found {
+		req.ttl = ttl
+	}
+	return req, cmp.Or(checkID(req.id), checkHolder(req.holder), checkLink(req.url))
 }
 
-// selector returns which leases are meant.
+// selector returns the selector of the leases that a PUT or DELETE names by id, holder,
+// fence and slot. The default holder is used if neither id nor holder is given. Its error
+// is errParameter; an empty fence or slot is one, because it would select any lease.
 func (q query) selector(defaultHolder string) (selector, error) {
 	s := selector{id: q.get("id"), holder: q.get("holder"), slot: q.get("slot")}
 	if s.id == "" && s.holder == "" {
 		s.holder = defaultHolder
 	}
-	if text, found := q.find("fence"); found { // an empty one would mean any lease
+	if text, found := q.find("fence"); found {
 		fence, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || fence == 0 {
 			return s, fmt.Errorf("%w: fence must be a number that a grant told", errParameter)
@@ -222,35 +252,43 @@ func (q query) selector(defaultHolder string) (selector, error) {
 	if _, found := q.find("slot"); found && s.slot == "" {
 		return s, fmt.Errorf("%w: slot is empty, and would mean any", errParameter)
 	}
-	return s, cmp.Or(checkID(s.id), checkHolder(s.holder), checkText("slot", s.slot, maxEnvironment+maxEnvironment))
+	errSlot := checkText("slot", s.slot, maxEnvironment+maxEnvironment)
+	return s, cmp.Or(checkID(s.id), checkHolder(s.holder), errSlot)
 }
 
-// ttl returns a duration of 1 s to 30 days, or 0: without end.
+// ttl returns the duration of the named parameter, ttl or claim: minTTL to maxTTL, or zero
+// for no limit. found is false if the parameter is missing or empty. Any other text is
+// errParameter.
 func (q query) ttl(name string) (d time.Duration, found bool, err error) {
 	text := q.get(name)
 	if text == "" {
 		return 0, false, nil
 	}
-	if d, err = parseTTL(text); err != nil {
-		return 0, true, fmt.Errorf("%w: %s must be a duration such as 90s or 2h, from %v to %v, or 0", errParameter, name, minTTL, maxTTL)
+	d, err = parseTTL(text)
+	if err != nil {
+		return 0, true, fmt.Errorf("%w: %s must be a duration such as 90s or 2h, from %v to %v, or 0",
+			errParameter, name, minTTL, maxTTL)
 	}
 	return d, true, nil
 }
 
-// wait returns how long the caller wants to be in the queue for now, at most
-// maxWait, and whether it wants to at all.
+// wait returns how long this call may wait in the queue, limited to maxWait. found is false
+// if the call does not wait: the parameter is missing or empty. A negative duration and
+// any other text are errParameter.
 func (q query) wait() (d time.Duration, found bool, err error) {
 	text := q.get("wait")
 	if text == "" {
 		return 0, false, nil
 	}
-	if d, err = time.ParseDuration(text); err != nil || d < 0 {
+	d, err = time.ParseDuration(text)
+	if err != nil || d < 0 {
 		return 0, true, fmt.Errorf("%w: wait must be a duration such as 25s", errParameter)
 	}
 	return min(d, maxWait), true, nil
 }
 
-// force reports whether the lease is to be ended whoever holds it.
+// force reports whether a release may end the lease of any holder. Text that is no bool of
+// strconv.ParseBool is errParameter.
 func (q query) force() (bool, error) {
 	text, found := q.find("force")
 	if !found {

@@ -1,7 +1,7 @@
 package main
 
-// serve --profile: where the server's time and memory go. It listens on the
-// loopback of this machine only, and only when it is asked to.
+// Profiles of the server's time and memory, for serve --profile. They are served on a
+// port of their own, of the loopback address only, and only with that flag.
 
 import (
 	"fmt"
@@ -12,12 +12,13 @@ import (
 	"runtime"
 )
 
-// profilesPath is where go tool pprof looks for profiles.
+// profilesPath is the path that go tool pprof uses.
 const profilesPath = "/debug/pprof/"
 
-// serveProfiles answers go tool pprof and go tool trace on a port of 127.0.0.1
-// until stop is called. Port 0: not at all, and then the runtime does not note
-// allocations for them either.
+// serveProfiles serves go tool pprof and go tool trace on port p of 127.0.0.1, without a
+// key, until stop is called. It returns the error of listening, with a hint. If p is
+// zero, it serves nothing, and turns off the runtime's sampling of allocations for the
+// whole process.
 func serveProfiles(p int, log *slog.Logger) (stop func() error, err error) {
 	if p == 0 {
 		runtime.MemProfileRate = 0

@@ -1,6 +1,8 @@
 package main
 
-// Answers: what goes out, whether it is a yes or a refusal with its reasons.
+// Responses: an error as a status and JSON, the 2019 response without a body, and the
+// conversion of leases, waiters and environments to JSON. The JSON types are in api.go,
+// the table of errors and statuses is in errors.go.
 
 import (
 	"bytes"
@@ -13,17 +15,18 @@ import (
 	"time"
 )
 
-// refuse answers an error. Those that the table does not know are ours, and
-// only the log may see them.
+// respondError sends an error as its status and an errorJSON. An error that has no status
+// in the table of errors is logged, and sent as errInternal without its text. 413 and a
+// stopping server close the connection.
 func (s *server) respondError(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusOf(err)
-	var told replyError
-	if errors.As(err, &told) && errors.Is(err, errUndeclared) {
-		err = s.undeclared(told.name)
+	var fromKeeper replyError
+	if errors.As(err, &fromKeeper) && errors.Is(err, errUndeclared) {
+		err = s.undeclared(fromKeeper.name)
 	}
 	body := errorJSON{Code: status, Message: untrusted(err.Error())}
-	if errors.As(err, &told) {
-		body = told.json(status, time.Now())
+	if errors.As(err, &fromKeeper) {
+		body = fromKeeper.json(status, time.Now())
 	}
 	switch status {
 	case http.StatusInternalServerError:
@@ -33,7 +36,7 @@ func (s *server) respondError(w http.ResponseWriter, r *http.Request, err error)
 		if !fromScript(r) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="call-me", charset="UTF-8"`)
 		}
-	case http.StatusRequestEntityTooLarge: // what is left of it is not read
+	case http.StatusRequestEntityTooLarge: // the rest of the body is not read
 		w.Header().Set("Connection", "close")
 	case http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")
@@ -44,16 +47,17 @@ func (s *server) respondError(w http.ResponseWriter, r *http.Request, err error)
 	writeJSON(w, status, body)
 }
 
-// fromScript reports whether the status page's script sends the call, or its
-// event stream. The script shows itself that the key is not accepted; with
-// WWW-Authenticate in the answer the browser would ask for a login first.
+// fromScript reports whether the script of the status page sends the call, or the browser
+// for its event stream. The script itself shows that the key is not accepted. With
+// WWW-Authenticate in the response, the browser would show its login dialog first.
 func fromScript(r *http.Request) bool {
 	return r.Header.Get("X-Requested-With") == "call-me" || r.Header.Get("Accept") == "text/event-stream"
 }
 
-// A refusal is an answer of the keeper that is an error.
+// A replyError is a reply of the keeper whose err is not nil, as an error. It wraps that
+// err.
 type replyError struct {
-	name string
+	name string // of the environment
 	reply
 }
 
@@ -61,12 +65,20 @@ func (r replyError) Error() string { return r.err.Error() }
 
 func (r replyError) Unwrap() error { return r.err }
 
+// json returns the body of the response. Durations in it are as of now.
 func (r replyError) json(status int, now time.Time) errorJSON {
-	return errorJSON{Code: status, Message: untrusted(r.message(now)), Environment: untrusted(r.name), Position: r.position,
-		HeldBy: leasesToJSON(r.name, r.held, now), Ended: endToJSON(r.ended)}
+	return errorJSON{
+		Code:        status,
+		Message:     untrusted(r.message(now)),
+		Environment: untrusted(r.name),
+		Position:    r.position,
+		HeldBy:      leasesToJSON(r.name, r.held, now),
+		Ended:       endToJSON(r.ended),
+	}
 }
 
-// message says what and why in one line.
+// message returns one line for people: the error, how and when the request ended if it
+// did, and the first three leases of the environment.
 func (r replyError) message(now time.Time) string {
 	var b strings.Builder
 	switch {
@@ -92,12 +104,18 @@ func (r replyError) message(now time.Time) string {
 			fmt.Fprintf(&b, ", and %d more", len(r.held)-i)
 			break
 		}
-		b.WriteString(map[bool]string{true: "; held by ", false: ", "}[i == 0])
-		fmt.Fprintf(&b, "%s since %s", cmp.Or(l.holder, "somebody who gave no name"), wireTime(l.since).Format(time.RFC3339))
+		before := ", "
+		if i == 0 {
+			before = "; held by "
+		}
+		holder, since := cmp.Or(l.holder, "somebody who gave no name"), wireTime(l.since)
+		fmt.Fprintf(&b, "%s%s since %s", before, holder, since.Format(time.RFC3339))
 	}
 	return b.String()
 }
 
+// endText returns the words of message for the end of a lease or request: a predicate
+// whose subject is it.
 func endText(e *event) string {
 	switch e.kind {
 	case eventReleased:
@@ -114,7 +132,8 @@ func endText(e *event) string {
 	return e.kind.String()
 }
 
-// allowed is the status of a call of 2019: this one, or no.
+// status2019 returns the status of a response to the 2019 call: the given one for yes, else
+// 403.
 func status2019(yes bool, status int) int {
 	if yes {
 		return status
@@ -122,13 +141,16 @@ func status2019(yes bool, status int) int {
 	return http.StatusForbidden
 }
 
-// writeEmpty answers as in 2019: a status and nothing else.
+// writeEmpty sends a status without a body, as in 2019. Its error is always nil.
 func writeEmpty(w http.ResponseWriter, status int) error {
 	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
 	w.WriteHeader(status)
 	return nil
 }
 
+// writeJSON sends a status and a body as JSON. It returns an error, and has sent nothing,
+// if the body cannot be encoded. An error of the connection is ignored: the client is
+// gone.
 func writeJSON(w http.ResponseWriter, status int, body any) error {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -145,9 +167,22 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	return nil
 }
 
+// leaseToJSON returns a lease as everyone may see it, without its id. The deadline of a
+// lease is a time of the monotonic clock. Until is computed from now, so that it is
+// right also after the wall clock was set.
 func leaseToJSON(environment string, l *lease, now time.Time) leaseJSON {
-	j := leaseJSON{Environment: untrusted(environment), Slot: untrusted(l.slot), Holder: untrusted(l.holder), URL: untrusted(l.url),
-		Reason: untrusted(l.reason), Fence: l.fence, Since: wireTime(l.since), TTLSeconds: l.ttl.Seconds(), WaitedSeconds: l.waited.Seconds(), HeldSeconds: max(0, now.Sub(l.since).Seconds())}
+	j := leaseJSON{
+		Environment:   untrusted(environment),
+		Slot:          untrusted(l.slot),
+		Holder:        untrusted(l.holder),
+		URL:           untrusted(l.url),
+		Reason:        untrusted(l.reason),
+		Fence:         l.fence,
+		Since:         wireTime(l.since),
+		TTLSeconds:    l.ttl.Seconds(),
+		WaitedSeconds: l.waited.Seconds(),
+		HeldSeconds:   max(0, now.Sub(l.since).Seconds()),
+	}
 	if !l.deadline.IsZero() {
 		until := wireTime(now.Add(l.deadline.Sub(now)))
 		j.Until = &until
@@ -155,6 +190,7 @@ func leaseToJSON(environment string, l *lease, now time.Time) leaseJSON {
 	return j
 }
 
+// leasesToJSON returns leases of one environment in their order.
 func leasesToJSON(environment string, leases []lease, now time.Time) []leaseJSON {
 	all := make([]leaseJSON, len(leases))
 	for i := range leases {
@@ -163,10 +199,16 @@ func leasesToJSON(environment string, leases []lease, now time.Time) []leaseJSON
 	return all
 }
 
-// viewToJSON lists the declared slots, and after them those that have a lease
-// though they are not declared.
+// viewToJSON returns an environment as everyone may see it: the declared slots, after them
+// the slots that have a lease although they are not declared, and the queue. Lists are
+// empty rather than null.
 func viewToJSON(v view, now time.Time) environmentJSON {
-	j := environmentJSON{Environment: untrusted(v.name), Free: max(0, len(v.slots)-len(v.leases)), Slots: []slotJSON{}, Queue: []waiterJSON{}}
+	j := environmentJSON{
+		Environment: untrusted(v.name),
+		Free:        max(0, len(v.slots)-len(v.leases)),
+		Slots:       []slotJSON{},
+		Queue:       []waiterJSON{},
+	}
 	bySlot := map[untrusted]*leaseJSON{}
 	for _, l := range leasesToJSON(v.name, v.leases, now) {
 		bySlot[l.Slot] = &l
@@ -180,13 +222,21 @@ func viewToJSON(v view, now time.Time) environmentJSON {
 			j.Slots = append(j.Slots, slotJSON{untrusted(l.slot), other})
 		}
 	}
-	for i, p := range v.queue {
-		j.Queue = append(j.Queue, waiterJSON{Position: i + 1, Holder: untrusted(p.holder), URL: untrusted(p.url), Reason: untrusted(p.reason),
-			Since: wireTime(p.since), WaitedSeconds: max(0, now.Sub(p.since).Seconds()), Connected: p.connected})
+	for i, w := range v.queue {
+		j.Queue = append(j.Queue, waiterJSON{
+			Position:      i + 1,
+			Holder:        untrusted(w.holder),
+			URL:           untrusted(w.url),
+			Reason:        untrusted(w.reason),
+			Since:         wireTime(w.since),
+			WaitedSeconds: max(0, now.Sub(w.since).Seconds()),
+			Connected:     w.connected,
+		})
 	}
 	return j
 }
 
+// endToJSON returns the end of a lease or request, nil for a nil event.
 func endToJSON(e *event) *endJSON {
 	if e == nil {
 		return nil
@@ -194,4 +244,5 @@ func endToJSON(e *event) *endJSON {
 	return &endJSON{How: untrusted(e.kind.String()), At: wireTime(e.at), Slot: untrusted(e.slot), By: untrusted(e.by)}
 }
 
+// wireTime returns a time as it is sent: in UTC, cut to milliseconds.
 func wireTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -31,8 +31,7 @@ const (
 // serve runs a server until ctx ends. Then it answers the calls under way, closes the
 // database file and returns nil. It returns an error, with a hint where the cure is known,
 // if the keys, the certificate, the port or the file cannot be used, and the error of the
-// listener if accepting connections fails. The port is opened before the file, so that a
-// second server on the same port does not touch the file.
+// listener if accepting connections fails.
 func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	keys, err := c.keys()
 	if err != nil {
@@ -181,7 +180,7 @@ func listenError(err error, p portNumber) error {
 }
 
 // storeError returns an error of opening the database file, with a hint where the cure is
-// known. The error itself already names the file.
+// known.
 func storeError(err error, path string) error {
 	switch {
 	case errors.Is(err, errInUse):
