@@ -186,7 +186,7 @@ func (s *server) check(w http.ResponseWriter, r *http.Request) error {
 // request answers POST /maybe: it requests a slot, and with the parameter wait it waits
 // in the queue for one. The wait ends with errKey when the caller's key is removed, and
 // with errGone when the connection is closed. A lease that was granted to a caller
-// without an id whose connection is closed is taken back.
+// without an id is taken back if the connection is closed by then.
 func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	q, name, err := s.readCall(w, r)
 	if err != nil {

@@ -172,7 +172,7 @@ func (l keeperLog) answered(at time.Time, changes []change, refused []refusedRen
 }
 
 // change logs one change: an event, a waiter that has entered the queue, a waiter without
-// an id that has left it, or a lease whose ttl was changed. It logs nothing for other
+// an id that has left it, or a lease with a new ttl. It logs nothing for other
 // changes: an event of the same batch stands for them.
 func (l keeperLog) change(at time.Time, c change) {
 	switch {

@@ -54,15 +54,16 @@ func fromScript(r *http.Request) bool {
 	return r.Header.Get("X-Requested-With") == "call-me" || r.Header.Get("Accept") == "text/event-stream"
 }
 
-// A replyError is a reply of the keeper whose err is not nil, as an error. It wraps that
-// err.
+// A replyError is a reply of the keeper with an error. It wraps that error.
 type replyError struct {
 	name string // of the environment
 	reply
 }
 
+// Error returns the text of the error alone; message adds the state of the environment.
 func (r replyError) Error() string { return r.err.Error() }
 
+// Unwrap returns the error of the reply.
 func (r replyError) Unwrap() error { return r.err }
 
 // json returns the body of the response. Durations in it are as of now.
@@ -114,8 +115,7 @@ func (r replyError) message(now time.Time) string {
 	return b.String()
 }
 
-// endText returns the words of message for the end of a lease or request: a predicate
-// whose subject is it.
+// endText returns how a lease or a request ended, as the words after "it" in message.
 func endText(e *event) string {
 	switch e.kind {
 	case eventReleased:
@@ -241,7 +241,12 @@ func endToJSON(e *event) *endJSON {
 	if e == nil {
 		return nil
 	}
-	return &endJSON{How: untrusted(e.kind.String()), At: wireTime(e.at), Slot: untrusted(e.slot), By: untrusted(e.by)}
+	return &endJSON{
+		How:  untrusted(e.kind.String()),
+		At:   wireTime(e.at),
+		Slot: untrusted(e.slot),
+		By:   untrusted(e.by),
+	}
 }
 
 // wireTime returns a time as it is sent: in UTC, cut to milliseconds.
