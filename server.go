@@ -43,7 +43,8 @@ type server struct {
 
 // routes returns the handler of the whole API. Every route but GET /healthz requires
 // a key. An unknown path is errNotFound, an unknown method of a known path is
-// errMethod. A cross-origin call of a browser that may change state is errMalformed.
+// errMethod. A cross-origin call of a browser is errMalformed, unless its method is GET,
+// HEAD or OPTIONS.
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	route := func(path string, methods map[string]handler) {

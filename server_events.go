@@ -53,10 +53,10 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// stream writes the events after number last at each value of changed, and a beat each
-// heartbeat. It sends the events of one environment, of all if it is empty. It returns
-// when ctx ends, when the keeper has stopped, or when a write fails or takes longer than
-// answerTime.
+// stream writes the new events, those after number last, whenever changed has a value, and
+// a beat every heartbeat. It writes the events of one environment, of all if it is empty.
+// It returns when ctx ends, when the keeper has stopped, or when a write fails or takes
+// longer than answerTime.
 func (s *server) stream(
 	ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64, environment string,
 ) {
@@ -99,8 +99,8 @@ func eventText(events []*event, environment string) string {
 	}
 	var b bytes.Buffer
 	for _, e := range events {
-		line, _ := json.Marshal(eventToJSON(e))
-		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: %s\n\n", e.number, e.kind, line)
+		data, _ := json.Marshal(eventToJSON(e))
+		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: %s\n\n", e.number, e.kind, data)
 	}
 	return b.String()
 }

@@ -144,8 +144,9 @@ func mergeBars(bars []bar, grain float64) []bar {
 }
 
 // newStats returns the figures of the time from..to. slots is how many slots the
-// environment has; with none it is not busy. Events before from are not counted. Leases
-// are counted as busy time from the time from on, of all slots in bars, up to 100 %.
+// environment has now; without slots, Busy is zero. Events before from are not counted, and
+// the time of a lease before from is not busy time. Busy time includes slots that are no
+// longer declared; Busy is 100 at most.
 func newStats(events []*event, bars map[string][]bar, slots int, from, to time.Time) pageStats {
 	var st pageStats
 	var waits []time.Duration

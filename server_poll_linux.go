@@ -1,7 +1,7 @@
 package main
 
-// What Linux reports of a connection without reading from it. server_poll_other.go is
-// the same for other systems.
+// The state of a connection, read from the system by poll(2) without reading from the
+// connection. server_poll_other.go has the same functions for other systems.
 
 import (
 	"syscall"

@@ -2,7 +2,7 @@
 
 package main
 
-// What server_poll_linux.go does, on systems where it is not implemented.
+// The functions of server_poll_linux.go for other systems, where they report nothing.
 
 // hasLeft returns false. A client without an id that has sent bytes after its request and
 // closes its connection keeps the lease that it is granted, until the lease is released,
