@@ -199,7 +199,7 @@ func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
 // The zero Addr is returned if the address of the other end cannot be parsed.
 func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 	at, _ := netip.ParseAddrPort(r.RemoteAddr)
-	from := at.Addr().Unmap()
+	from := at.Addr().Unmap().WithZone("")
 	if len(trusted) == 0 {
 		return from
 	}
@@ -218,10 +218,10 @@ func callerAddress(r *http.Request, trusted proxies) netip.Addr {
 }
 
 // parseAddress parses an IP address with a port or without, and drops the port. An IPv4
-// address in IPv6 form becomes IPv4. The zone of an address without a port is dropped.
+// address in IPv6 form becomes IPv4. A zone is dropped: it may be any text.
 func parseAddress(text string) (netip.Addr, error) {
 	if at, err := netip.ParseAddrPort(text); err == nil {
-		return at.Addr().Unmap(), nil
+		return at.Addr().Unmap().WithZone(""), nil
 	}
 	a, err := netip.ParseAddr(text)
 	return a.Unmap().WithZone(""), err

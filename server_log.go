@@ -162,8 +162,11 @@ func (l keeperLog) recovered() { l.log.Info("storing works again") }
 
 // answered logs the changes of a batch and its refused renewals, with the time at.
 func (l keeperLog) answered(at time.Time, changes []change, refused []refusedRenewal) {
-	for _, c := range changes {
-		l.change(at, c)
+	for i, c := range changes {
+		isGranted := c.oldWaiter != nil && i+1 < len(changes) && changes[i+1].newLease != nil
+		if !isGranted { // the event of the grant is logged
+			l.change(at, c)
+		}
 	}
 	for _, r := range refused {
 		e := &event{environment: r.environment, id: r.renewal.id, holder: r.renewal.holder}

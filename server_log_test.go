@@ -191,6 +191,28 @@ msg=forced environment=uat slot=uat holder=ann request=` + requestTag("12345678"
 	}
 }
 
+// A waiter without an id that gets the slot has not left the queue.
+func TestAGrantToAWaiterWithoutAnIDIsOneLine(t *testing.T) {
+	var out lockedBuffer
+	l := keeperLog{log: slog.New(slog.NewTextHandler(&out, nil))}
+	l.metrics = newMetrics()
+	now := time.Now()
+	e := newEnvironment("uat", []string{"uat"})
+	number := uint64(0)
+	next := func() uint64 { number++; return number }
+	held := &batch{now: now, next: next, history: newHistory()}
+	e.request(held, request{id: "12345678"}, false, 0)
+	e.request(held, request{holder: "without"}, true, 0)
+	ended := &batch{now: now, next: next, history: held.history}
+	e.release(ended, releaseRequest{selector: selector{id: "12345678"}})
+	e.serveQueue(ended)
+	l.answered(now, ended.changes, nil)
+	log := out.String()
+	if strings.Contains(log, "left") || strings.Count(log, "msg=") != 2 || !strings.Contains(log, "msg=granted") {
+		t.Errorf("the log is\n%s", log)
+	}
+}
+
 // A handler that blocks shows that the keeper logs after it has answered, and
 // does not hold its lock meanwhile.
 type blockedHandler struct {

@@ -175,7 +175,7 @@ func newStats(events []*event, bars map[string][]bar, slots int, from, to time.T
 		}
 	}
 	if slots > 0 {
-		st.Busy = min(100, int(100*busy/(to.Sub(from)*time.Duration(slots))))
+		st.Busy = min(100, int(100*busy.Seconds()/(to.Sub(from).Seconds()*float64(slots))))
 	}
 	return st
 }

@@ -171,3 +171,15 @@ func TestPictures(t *testing.T) {
 	os.Remove(file)
 	busyDay(t, file, 8, 40, 7, 12)
 }
+
+func TestManySlotsThatAreHeldForAWeekAreBusy(t *testing.T) {
+	now := time.Now()
+	from := now.Add(-7 * 24 * time.Hour)
+	bars := map[string][]bar{}
+	for i := range maxSlots {
+		bars[fmt.Sprint("slot-", i)] = []bar{{from: from.Add(-time.Hour), to: now}}
+	}
+	if st := newStats(nil, bars, maxSlots, from, now); st.Busy != 100 {
+		t.Errorf("busy for %d per cent of the time", st.Busy)
+	}
+}

@@ -48,13 +48,13 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	defer listener.Close()
 	store, err := openStore(c.DB)
 	if err != nil {
-		return storeError(err, c.DB)
+		return storeError(err)
 	}
 	defer store.close()
 	m := newMetrics()
 	k, err := newKeeper(store, c.Environments.slotsOf, maxWaiters(), keeperLog{m, log})
 	if err != nil {
-		return storeError(err, c.DB)
+		return storeError(err)
 	}
 	s := &server{
 		keeper:     k,
@@ -181,7 +181,7 @@ func listenError(err error, p portNumber) error {
 
 // storeError returns an error of opening the database file, with a hint where the cure is
 // known.
-func storeError(err error, path string) error {
+func storeError(err error) error {
 	switch {
 	case errors.Is(err, errInUse):
 		return hint(err, "stop the other call-me, or set CALL_ME_DB to another file")
