@@ -1,8 +1,9 @@
 package main
 
-// The commands that change something: serve, request, release, renew and run.
-// cli_view.go has the commands that read, cli_flags.go reads flags. Only the cli
-// files import the command-line library.
+// The command-line application, its version, and the commands that change a lock or
+// run the server: serve, request, release, run and renew. The other commands are in
+// cli_view.go, flags and help are in cli_flags.go, completion is in cli_completion.go.
+// Only the cli files import the command-line library.
 
 import (
 	"cmp"
@@ -19,6 +20,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+// newApp returns the application with all its commands. They print on t. An error of
+// a command is returned by Run and never ends the process.
 func newApp(t *terminal) *cli.App {
 	app := &cli.App{
 		Name:                 "call-me",
@@ -28,7 +31,7 @@ func newApp(t *terminal) *cli.App {
 		ErrWriter:            t.err,
 		HideHelpCommand:      true,
 		EnableBashCompletion: true,
-		ExitErrHandler:       func(*cli.Context, error) {}, // the library would exit from the depths
+		ExitErrHandler:       func(*cli.Context, error) {}, // the library's own calls os.Exit
 		OnUsageError:         usageProblem,
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
@@ -37,17 +40,21 @@ func newApp(t *terminal) *cli.App {
 			cli.ShowAppHelp(c)
 			return exitError(exitUsage)
 		},
-		Commands: []*cli.Command{serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
-			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t), completionCommand(t), watchdogHidden()},
+		Commands: []*cli.Command{
+			serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
+			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t),
+			completionCommand(t), watchdogHidden(),
+		},
 	}
-	ofClient := variables(&clientConfig{})
+	clientVariables := variables(&clientConfig{})
 	for _, command := range app.Commands {
 		command.OnUsageError = usageProblem
 		command.HideHelpCommand = true
 		command.CustomHelpTemplate = helpTemplate
 		command.BashComplete = complete
+		command.Description = strings.TrimPrefix(command.Description, "\n")
 		if strings.Contains(command.ArgsUsage, "ENV") {
-			command.UsageText = ofClient
+			command.UsageText = clientVariables
 		}
 	}
 	return app
@@ -57,19 +64,24 @@ func serveCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "run the server",
-		Description: `   Serves until SIGINT or SIGTERM. SIGHUP reads the key file and the certificate again.
+		Description: `
+   Serves until SIGINT or SIGTERM. SIGHUP reads the key file and the certificate again.
 
    API_KEY=crj call-me serve
    API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,
 		UsageText: variables(&serverConfig{}),
-		Flags:     []cli.Flag{&cli.StringFlag{Name: "profile", Usage: "answer go tool pprof on this port of 127.0.0.1", DefaultText: "not at all"}},
+		Flags: []cli.Flag{&cli.StringFlag{
+			Name:        "profile",
+			Usage:       "answer go tool pprof on this port of 127.0.0.1",
+			DefaultText: "not at all",
+		}},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return usagef("serve takes no argument, but got %q", c.Args().First())
 			}
-			var profiles portNumber
+			var profilePort portNumber
 			if text := c.String("profile"); text != "" {
-				if err := profiles.Decode(text); err != nil {
+				if err := profilePort.Decode(text); err != nil {
 					return usagef("--profile: %q is %v", text, err)
 				}
 			}
@@ -79,7 +91,7 @@ func serveCommand(t *terminal) *cli.Command {
 			}
 			log, flush := newLog(t.err, config.Log)
 			defer flush()
-			stop, err := serveProfiles(int(profiles), log)
+			stop, err := serveProfiles(int(profilePort), log)
 			if err != nil {
 				return err
 			}
@@ -94,7 +106,8 @@ func requestCommand(t *terminal) *cli.Command {
 		Name:      "request",
 		Usage:     "wait in the queue for a slot, and take it",
 		ArgsUsage: "ENV",
-		Description: `   Prints "acquired slot for environment: ENV" once the slot is yours. Interrupted, it leaves the queue.
+		Description: `
+   Prints "acquired slot for environment: ENV" once the slot is yours. Interrupted, it leaves the queue.
 
    call-me request uat
    call-me request uat --timeout 30m --reason "release 1.4"
@@ -110,7 +123,7 @@ func requestCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			asked := s.acquireOptions()
+			options := s.acquireOptions()
 			form := plainForm
 			switch {
 			case c.Bool("quiet") && c.Bool("json"):
@@ -122,35 +135,41 @@ func requestCommand(t *terminal) *cli.Command {
 			case c.Bool("json"):
 				form = jsonForm
 			}
-			asked.noWait = c.Bool("no-wait")
-			return acquireSlot(c.Context, t, s, asked, form, c.Bool("again"))
+			options.noWait = c.Bool("no-wait")
+			return acquireSlot(c.Context, t, s, options, form, c.Bool("again"))
 		},
 	}
 }
 
-// takeSlot requests a slot, with again the one that the holder has.
-func acquireSlot(ctx context.Context, t *terminal, s *session, asked acquireOptions, form resultForm, again bool) error {
-	w := t.newWaitDisplay(asked, form)
+// acquireSlot waits for a slot and prints its lease in the given form. With again it
+// renews the lease that the holder has on the environment, with the whole ttl of the
+// options, and waits for a slot only if the holder has none. It returns the errors of
+// session.renew and of client.acquire, the latter with a hint, and an error if stdout
+// did not accept the result: the slot is held all the same.
+func acquireSlot(
+	ctx context.Context, t *terminal, s *session, options acquireOptions, form resultForm, again bool,
+) error {
+	w := t.newWaitDisplay(options, form)
 	defer w.done()
 	if again {
-		lease, err := s.renew(ctx, leaseSelector{environment: asked.environment, holder: asked.holder}, &asked.ttl, w.retrying)
+		held := leaseSelector{environment: options.environment, holder: options.holder}
+		lease, err := s.renew(ctx, held, &options.ttl, w.retrying)
 		if err == nil {
 			w.acquired(lease, time.Since(w.started))
-			err = w.outputErr
-			return err
+			return w.outputErr
 		}
 		if !errors.Is(err, errNotHeld) {
 			return err
 		}
 	}
-	_, err := s.client.acquire(ctx, asked, w)
+	_, err := s.client.acquire(ctx, options, w)
 	if ctx.Err() != nil {
 		w.interrupted()
 	}
 	if err == nil && w.outputErr != nil {
 		return fmt.Errorf("the slot is yours, but stdout takes no word: %w", w.outputErr)
 	}
-	return explainNoSlot(err, asked)
+	return explainNoSlot(err, options)
 }
 
 func releaseCommand(t *terminal) *cli.Command {
@@ -158,7 +177,8 @@ func releaseCommand(t *terminal) *cli.Command {
 		Name:      "release",
 		Usage:     "give a slot back",
 		ArgsUsage: "ENV",
-		Description: `   Ends the lease of this holder, and of nobody else. To do it twice is harmless.
+		Description: `
+   Ends the lease of this holder, and of nobody else. To do it twice is harmless.
 
    call-me release uat
    CALL_ME_HOLDER=nightly-42 call-me release uat
@@ -187,14 +207,18 @@ func runCommand(t *terminal) *cli.Command {
 		Name:      "run",
 		Usage:     "hold a slot for exactly as long as a command runs",
 		ArgsUsage: "ENV -- COMMAND [ARGUMENT...]",
-		Description: `   Waits in the queue, runs the command, renews the lease while it lives, and gives the slot back
+		Description: `
+   Waits in the queue, runs the command, renews the lease while it lives, and gives the slot back
    whatever happens. Exits as the command did; 75: no slot in time; 76: the slot was lost;
    125, 126, 127: the command was not run; 128+n: ended by signal n.
 
    call-me run uat -- ./acceptance-tests.sh --suite checkout
    call-me run uat --timeout 30m --ttl 5m -- make deploy test`,
 		Flags: append(configFlags("timeout", "ttl=2m", "reason", "holder"),
-			&cli.StringFlag{Name: "grace", Usage: "between the signal that ends the command and SIGKILL (default: 5s)"},
+			&cli.StringFlag{
+				Name:  "grace",
+				Usage: "between the signal that ends the command and SIGKILL (default: 5s)",
+			},
 			boolFlag("leave-running", "do not end what the command leaves running in the background"),
 		),
 		Action: func(c *cli.Context) error {
@@ -211,13 +235,22 @@ func runCommand(t *terminal) *cli.Command {
 	}
 }
 
-// newRunner reads what run is told.
+// newRunner returns a runner for argv with the session and the flags of c. Without
+// a ttl in flags and variables the lease lasts runTTL. Its errors are usage errors and
+// those of newSession.
 func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 	s, err := newSession(c, t, true)
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{session: s, terminal: t, options: s.acquireOptions(), grace: defaultGrace, leaveRunning: c.Bool("leave-running"), argv: argv}
+	r := &runner{
+		session:      s,
+		terminal:     t,
+		options:      s.acquireOptions(),
+		grace:        defaultGrace,
+		leaveRunning: c.Bool("leave-running"),
+		argv:         argv,
+	}
 	if s.config.TTL.chosen == nil {
 		r.options.ttl = runTTL
 	}
@@ -227,12 +260,15 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 		}
 	}
 	if r.options.ttl < minRunTTL {
-		return nil, usagef("run needs a ttl of %s at least: the lease ends with the command, whatever the ttl", durationText(minRunTTL))
+		return nil, usagef("run needs a ttl of %s at least: the lease ends with the command, whatever the ttl",
+			durationText(minRunTTL))
 	}
 	return r, nil
 }
 
-// watchdogHidden is what run starts beside its command.
+// watchdogHidden returns the hidden command that run starts beside the user's command.
+// It reads its messages from stdin until its work is done. It ignores the signals that
+// end other commands.
 func watchdogHidden() *cli.Command {
 	return &cli.Command{Name: watchdogCommand, Hidden: true, Action: func(*cli.Context) error {
 		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
@@ -246,7 +282,8 @@ func renewCommand(t *terminal) *cli.Command {
 		Name:      "renew",
 		Usage:     "keep a slot for longer",
 		ArgsUsage: "ENV",
-		Description: `   The lease begins its time anew, with the ttl that it has or another one.
+		Description: `
+   The lease begins its time anew, with the ttl that it has or another one.
 
    call-me renew uat
    call-me renew uat --ttl 4h`,
@@ -273,17 +310,19 @@ func renewCommand(t *terminal) *cli.Command {
 	}
 }
 
-// release is the tag of a build that knows none by itself, as an image's;
-// the linker sets it.
+// release is the tag of the release. The linker sets it in builds whose build info has
+// no version, as those of images. It is empty in other builds.
 var release string
 
-// version tells what was built, from what, and with which Go.
+// version returns the release, the commit with its time, and the version of Go, as
+// "v1.0.0 (commit 0123456789ab, 2025-01-01T00:00:00Z, go1.26.0)". It is "unknown" if
+// the binary has no build info.
 func version() string {
 	info, found := debug.ReadBuildInfo()
 	if !found {
 		return "unknown"
 	}
-	text, details := cmp.Or(release, info.Main.Version), []string{}
+	var details []string
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
@@ -294,9 +333,11 @@ func version() string {
 			details = append(details, "modified")
 		}
 	}
-	return fmt.Sprintf("%s (%s)", text, strings.Join(append(details, info.GoVersion), ", "))
+	details = append(details, info.GoVersion)
+	return fmt.Sprintf("%s (%s)", cmp.Or(release, info.Main.Version), strings.Join(details, ", "))
 }
 
+// commandNames returns the names of the commands that are not hidden.
 func commandNames(app *cli.App) []string {
 	var names []string
 	for _, command := range app.VisibleCommands() {
@@ -305,6 +346,8 @@ func commandNames(app *cli.App) []string {
 	return names
 }
 
+// usageProblem makes an error of the command-line library a usage error, with the
+// command's help as its hint.
 func usageProblem(c *cli.Context, err error, _ bool) error {
 	return hint(usagef("%v", err), "call-me "+c.Command.Name+" --help")
 }

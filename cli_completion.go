@@ -1,7 +1,8 @@
 package main
 
-// Completion of commands, flags and environments, and the scripts that connect
-// it to a shell.
+// Completion of flags and environments in a shell: what call-me proposes, and the
+// scripts that connect it to bash, zsh, fish and PowerShell. The command-line library
+// completes the names of the commands.
 
 import (
 	"context"
@@ -13,27 +14,47 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-const completionFlag = "--generate-bash-completion" // the library's
+// completionFlag is the last argument of a call that asks for completion. The name is
+// the command-line library's.
+const completionFlag = "--generate-bash-completion"
 
-// complete lists what may stand next: nothing after a flag that takes a value,
-// flags after a dash, else environments that the server knows. It never fails,
-// and is quick.
+// complete prints the words that may stand next, one a line: nothing after a flag that
+// takes a value, the flags of the command after a dash, and otherwise the names of the
+// environments of the server, for a command that takes one and has none yet. Without a
+// configuration, and when the server does not answer within a second, it prints
+// nothing. It returns no error.
 func complete(c *cli.Context) {
-	last := ""
+	last := "" // the word before completionFlag
 	if len(os.Args) > 2 {
 		last = os.Args[len(os.Args)-2]
 	}
 	if strings.HasPrefix(last, "-") {
-		if flag, err := lookUpFlag(c.Command, last); err == nil && takesValue(flag) {
-			return
-		}
-		for _, flag := range c.Command.Flags {
-			fmt.Fprintln(c.App.Writer, "--"+flag.Names()[0])
-		}
+		completeFlag(c, last)
 		return
 	}
+	usage := c.Command.ArgsUsage
+	takesEnvironment := strings.HasPrefix(usage, "ENV") || strings.HasPrefix(usage, "[ENV]")
+	if takesEnvironment && !c.Args().Present() {
+		completeEnvironment(c)
+	}
+}
+
+// completeFlag prints the flags of the command, unless word is a flag that takes a
+// value: the next word is that value.
+func completeFlag(c *cli.Context, word string) {
+	if flag, err := lookUpFlag(c.Command, word); err == nil && takesValue(flag) {
+		return
+	}
+	for _, flag := range c.Command.Flags {
+		fmt.Fprintln(c.App.Writer, "--"+flag.Names()[0])
+	}
+}
+
+// completeEnvironment prints the environments that the server knows. It gives up after
+// a second.
+func completeEnvironment(c *cli.Context) {
 	var config clientConfig
-	if !strings.HasPrefix(c.Command.ArgsUsage, "ENV") && !strings.HasPrefix(c.Command.ArgsUsage, "[ENV]") || c.Args().Present() || readConfig(&config) != nil {
+	if readConfig(&config) != nil {
 		return
 	}
 	client, err := newClient(config)
@@ -48,8 +69,9 @@ func complete(c *cli.Context) {
 	}
 }
 
-// completions are the scripts of the shells. Each asks call-me itself for the
-// words that may stand next.
+// completions are the scripts by the names of their shells. A script calls call-me with
+// the words before the cursor, with the word at the cursor too if it begins with a
+// dash, and with completionFlag. It proposes the lines that call-me prints.
 var completions = map[string]string{
 	"bash": `_call_me() {
   local IFS=$'\n' words=("${COMP_WORDS[@]:1:COMP_CWORD-1}") cur="${COMP_WORDS[COMP_CWORD]}"
@@ -93,7 +115,8 @@ func completionCommand(t *terminal) *cli.Command {
 		Name:      "completion",
 		Usage:     "print the completion script of a shell: " + strings.Join(shells, ", "),
 		ArgsUsage: "SHELL",
-		Description: `   source <(call-me completion bash)
+		Description: `
+   source <(call-me completion bash)
    source <(call-me completion zsh)
    call-me completion fish >~/.config/fish/completions/call-me.fish
    call-me completion powershell | Out-String | Invoke-Expression`,

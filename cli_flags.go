@@ -1,6 +1,8 @@
 package main
 
-// Flags, help and completion: what the command-line library leaves to do.
+// Flags and help: which flags stand for a setting of config.go, how a session is made
+// from flags and variables, and how arguments are brought into the order that the
+// command-line library reads. Completion is in cli_completion.go.
 
 import (
 	"cmp"
@@ -14,8 +16,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// configFlags makes the flags that stand for settings of the client; name=text
-// adds what it is by default.
+// configFlags returns the flags that stand for settings of the client, in the order of
+// the names. A name "ttl=2h" adds "(default: 2h)" to the flag's help; it does not set a
+// default. A name that is no flag of clientConfig is left out.
 func configFlags(names ...string) []cli.Flag {
 	var flags []cli.Flag
 	all := settings(&clientConfig{})
@@ -34,15 +37,17 @@ func configFlags(names ...string) []cli.Flag {
 	return flags
 }
 
-// boolFlag makes a flag that is on or off.
+// boolFlag returns a flag without a value, which is off by default.
 func boolFlag(name, usage string, aliases ...string) cli.Flag {
 	return &cli.BoolFlag{Name: name, Usage: usage, Aliases: aliases, DisableDefaultText: true}
 }
 
+// slotFlag selects one of several leases of a holder.
 var slotFlag = &cli.StringFlag{Name: "slot", Usage: "the lease on this slot, where the holder has several"}
 
-// variables lists what a command reads from its environment and has no flag
-// for.
+// variables returns a table of the settings that have no flag, for the help of a
+// command: the variable, what it is for, and its default, one setting a line. Config is
+// a pointer to a configuration.
 func variables(config any) string {
 	var b strings.Builder
 	for _, s := range settings(config) {
@@ -58,7 +63,8 @@ func variables(config any) string {
 	return b.String()
 }
 
-// helpTemplate is that of one command. UsageText has its variables.
+// helpTemplate is the help of a command, as a text/template that the command-line
+// library fills. UsageText has the table of the command's variables.
 const helpTemplate = `{{.HelpName}} - {{.Usage}}
 
 USAGE:
@@ -72,12 +78,17 @@ FLAGS:
 VARIABLES:
 {{.UsageText}}{{end}}`
 
-// newSession puts flags over variables over defaults.
+// newSession returns a session for the first argument of c, the environment. With
+// needsName a missing environment is an error. A flag has precedence over its variable.
+// Within run, CALL_ME_FENCE is the fence of CALL_ME_ENVIRONMENT and is ignored for
+// another environment. The holder is the CI job or user@host unless one is configured.
+// Its errors are usage errors, and those of reading the keys and the certificates.
 func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	s := &session{name: c.Args().First(), report: t.say}
 	switch {
 	case needsName && s.name == "":
-		return nil, hint(usagef("%s needs the name of an environment", c.Command.Name), "call-me "+c.Command.Name+" uat")
+		return nil, hint(usagef("%s needs the name of an environment", c.Command.Name),
+			"call-me "+c.Command.Name+" uat")
 	case c.Args().Len() > 1 && c.Command.Name != "run":
 		return nil, usagef("%s takes one environment, but got %q too", c.Command.Name, c.Args().Get(1))
 	}
@@ -89,8 +100,8 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	if err := readConfig(&s.config); err != nil {
 		return nil, err
 	}
-	if of := os.Getenv("CALL_ME_ENVIRONMENT"); of != "" && of != s.name {
-		s.config.Fence = 0 // within run it is that of another environment
+	if held := os.Getenv("CALL_ME_ENVIRONMENT"); held != "" && held != s.name {
+		s.config.Fence = 0
 	}
 	for _, field := range settings(&s.config) {
 		if field.flag != "" && c.IsSet(field.flag) {
@@ -108,20 +119,20 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	return s, err
 }
 
+// helpFlags are the spellings of the help flag that the command-line library knows.
 var helpFlags = []string{"--help", "-help", "-h", "--h"}
 
-// flagsFirst moves the flags of a command before its arguments: the library
-// stops reading flags at the first argument. Nothing after -- is touched, nor,
-// for run, anything from its second argument on: that is the command. An
-// unknown flag is a usage error, with a proposal, and so is a flag without the
-// value that it takes: the library would take the next flag for the value.
+// flagsFirst returns the arguments with the flags of the command before its other
+// arguments: the command-line library stops reading flags at the first argument. The
+// flags are followed by "--". Words after a "--" in args keep their place, and so do,
+// for run, the second argument and what follows it: they are the command that run
+// starts. The call "help COMMAND" and a help flag anywhere before these words become
+// "COMMAND --help". An unknown flag is a usage error with a proposal. A flag without its
+// value is a usage error too: the library would take the next flag for the value.
 func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	last := len(args) - 1
 	if last > 0 && args[last] == completionFlag {
-		if args[last-1] == "--" { // is being typed; the library would take it for the end of the flags
-			return slices.Concat(args[:last-1], []string{"-", completionFlag}), nil
-		}
-		return args, nil
+		return completionArgs(args), nil
 	}
 	if last > 0 && args[1] == "help" {
 		args = slices.Concat(args[:1], args[2:min(3, last+1)], []string{"--help"})
@@ -134,39 +145,67 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	if command == nil {
 		return args, nil
 	}
-	var flags, rest []string
-	words := args[at+1:]
-	for ; len(words) > 0 && words[0] != "--"; words = words[1:] {
-		word := words[0]
-		if !strings.HasPrefix(word, "-") || word == "-" {
-			if command.Name == "run" && len(rest) == 1 {
-				break
-			}
-			rest = append(rest, word)
-			continue
-		}
-		if slices.Contains(helpFlags, word) {
-			return append(args[:at+1:at+1], "--help"), nil // of the command; the library has topics, too
-		}
-		used, err := flagAndValue(command, words)
-		if err != nil {
-			return nil, err
-		}
-		flags = append(flags, used...)
-		words = words[len(used)-1:]
+	flags, rest, err := splitFlags(command, args[at+1:])
+	if err != nil {
+		return nil, err
 	}
-	if len(words) > 0 && words[0] == "--" {
-		words = words[1:]
-		if command.Name == "run" && len(rest) == 0 {
-			return nil, hint(usagef("run needs the name of an environment before the --"), "call-me run uat -- ./test.sh")
-		}
+	if slices.Equal(flags, []string{"--help"}) {
+		return slices.Concat(args[:at+1], flags), nil
 	}
-	rest = append(rest, words...)
 	return slices.Concat(args[:at+1], flags, []string{"--"}, rest), nil
 }
 
-// lookUpFlag finds the flag of a command that a word such as --ttl or
-// --ttl=2h names.
+// completionArgs returns the arguments of a call that asks for completion. A "--" that
+// is being typed becomes "-": the command-line library would take it for the end of the
+// flags.
+func completionArgs(args []string) []string {
+	last := len(args) - 1
+	if args[last-1] != "--" {
+		return args
+	}
+	return slices.Concat(args[:last-1], []string{"-", completionFlag})
+}
+
+// splitFlags splits the words after the name of a command into its flags with their
+// values and the other arguments, as flagsFirst describes it. With a help flag the
+// flags are "--help" alone: the library's own help flag would take an argument for the
+// name of a topic.
+func splitFlags(command *cli.Command, words []string) (flags, rest []string, err error) {
+	isRun := command.Name == "run"
+	for len(words) > 0 && words[0] != "--" {
+		word := words[0]
+		isFlag := strings.HasPrefix(word, "-") && word != "-"
+		if !isFlag && isRun && len(rest) == 1 {
+			break
+		}
+		if !isFlag {
+			rest = append(rest, word)
+			words = words[1:]
+			continue
+		}
+		if slices.Contains(helpFlags, word) {
+			return []string{"--help"}, nil, nil
+		}
+		used, err := flagAndValue(command, words)
+		if err != nil {
+			return nil, nil, err
+		}
+		flags = append(flags, used...)
+		words = words[len(used):]
+	}
+	if len(words) > 0 && words[0] == "--" {
+		words = words[1:]
+		if isRun && len(rest) == 0 {
+			return nil, nil, hint(usagef("run needs the name of an environment before the --"),
+				"call-me run uat -- ./test.sh")
+		}
+	}
+	return flags, append(rest, words...), nil
+}
+
+// lookUpFlag returns the flag of the command that a word such as "--ttl" or "--ttl=2h"
+// names. An unknown flag is a usage error, with the most similar flag of the command if
+// there is one.
 func lookUpFlag(command *cli.Command, word string) (cli.Flag, error) {
 	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
 	known := []string{"help"}
@@ -180,18 +219,21 @@ func lookUpFlag(command *cli.Command, word string) (cli.Flag, error) {
 	if near := nearest(name, known); near != "" {
 		proposal = "; did you mean --" + near + "?"
 	}
-	return nil, hint(usagef("%s has no flag %s%s", command.Name, word, proposal), "call-me "+command.Name+" --help")
+	return nil, hint(usagef("%s has no flag %s%s", command.Name, word, proposal),
+		"call-me "+command.Name+" --help")
 }
 
+// takesValue reports whether the flag needs a value.
 func takesValue(flag cli.Flag) bool {
 	_, isBool := flag.(*cli.BoolFlag)
 	return !isBool
 }
 
-// flagAndValue returns the flag that words begin with, and the word after it
-// where that is its value. The value is missing without a word, before -- and
-// before what looks like a flag: a variable that is unset leaves no word where
-// its value should be. An empty word is a value of --reason only.
+// flagAndValue returns the first of the words, a flag, and the second one too if it is
+// the flag's value. The value is missing at the end of the words, before "--", and
+// before a word that looks like a flag: a shell variable that is unset leaves no word in
+// the place of the value. An empty value is missing too, except that of --reason. An
+// unknown flag and a missing value are usage errors.
 func flagAndValue(command *cli.Command, words []string) ([]string, error) {
 	flag, err := lookUpFlag(command, words[0])
 	if err != nil || !takesValue(flag) {
@@ -216,13 +258,14 @@ func flagAndValue(command *cli.Command, words []string) ([]string, error) {
 	return used, nil
 }
 
+// missingValue returns the usage error for a flag without its value.
 func missingValue(command *cli.Command, flag cli.Flag) error {
 	return hint(usagef("--%s needs a value", flag.Names()[0]),
 		"a variable that is unset or empty gives none; what the flag takes: call-me "+command.Name+" --help")
 }
 
-// looksLikeFlag reports whether a dash and a letter, or two dashes, begin a
-// word. -5m and -1 are values.
+// looksLikeFlag reports whether a word begins with two dashes, or with a dash and a
+// letter. "-5m" and "-1" are values.
 func looksLikeFlag(word string) bool {
 	rest, found := strings.CutPrefix(word, "-")
 	first, _ := utf8.DecodeRuneInString(rest)

@@ -1,9 +1,11 @@
 package main
 
-// The commands that change no lock: those that look, and those of whoever
-// runs the server.
+// The commands that change no lock: status and history for users, and backup, check
+// and health for the operator of the server. The commands that change a lock are in
+// cli.go.
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +20,8 @@ func statusCommand(t *terminal) *cli.Command {
 		Name:      "status",
 		Usage:     "show who has what, since when, and who is in the queue",
 		ArgsUsage: "[ENV]",
-		Description: `   call-me status
+		Description: `
+   call-me status
    call-me status uat --json
    call-me status --watch`,
 		Flags: []cli.Flag{
@@ -30,11 +33,11 @@ func statusCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			look := func() (environmentsJSON, error) { return s.client.environments(c.Context, s.name) }
+			get := func() (environmentsJSON, error) { return s.client.environments(c.Context, s.name) }
 			if c.Bool("watch") {
-				return t.watch(c.Context, look, s.client.follow)
+				return t.watch(c.Context, get, s.client.follow)
 			}
-			all, err := look()
+			all, err := get()
 			switch {
 			case err != nil:
 				return err
@@ -52,7 +55,8 @@ func historyCommand(t *terminal) *cli.Command {
 		Name:      "history",
 		Usage:     "show what has happened, newest first",
 		ArgsUsage: "[ENV]",
-		Description: `   call-me history
+		Description: `
+   call-me history
    call-me history uat --since 7d
    call-me history uat --json`,
 		Flags: []cli.Flag{
@@ -85,7 +89,8 @@ func backupCommand(t *terminal) *cli.Command {
 		Name:      "backup",
 		Usage:     "write a consistent copy of the server's file",
 		ArgsUsage: "FILE",
-		Description: `   The server goes on serving. FILE is replaced once the copy is complete and has been checked.
+		Description: `
+   The server goes on serving. FILE is replaced once the copy is complete and has been checked.
    To restore: stop the server, put the copy in the place of its file, start it.
 
    call-me backup /backups/call-me.db`,
@@ -96,33 +101,41 @@ func backupCommand(t *terminal) *cli.Command {
 				return hint(usagef("backup takes the name of one file"), "call-me backup call-me-copy.db")
 			}
 			if info, err := os.Stat(file); err == nil && info.IsDir() {
-				return hint(usagef("%q is a folder", file), "call-me backup "+quote(filepath.Join(file, "call-me.db")))
+				proposal := quote(filepath.Join(file, "call-me.db"))
+				return hint(usagef("%q is a folder", file), "call-me backup "+proposal)
 			}
-			var config clientConfig
-			if err := readConfig(&config); err != nil {
-				return err
-			}
-			client, err := newClient(config)
-			if err != nil {
-				return err
-			}
-			var copied recordCount
-			publish := func(temporary string) (err error) {
-				copied, err = publishCopy(temporary, file)
-				return err
-			}
-			err = client.backup(c.Context, file, publish, func(err error) { t.say("%s; trying again", printable(err.Error())) })
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(t.out, "%s: %d leases, %d waiting, %d events\n", file, copied.leases, copied.waiters, copied.events)
-			return nil
+			return downloadBackup(c.Context, t, file)
 		},
 	}
 }
 
-// publishCopy checks a downloaded copy and gives it its name. A file that had the
-// name is replaced. The error is errDamaged, or of the file system.
+// downloadBackup downloads a copy of the server's file to path, checks it, and prints
+// the numbers of its records. Its errors are those of client.backup and usage errors.
+func downloadBackup(ctx context.Context, t *terminal, path string) error {
+	var config clientConfig
+	if err := readConfig(&config); err != nil {
+		return err
+	}
+	client, err := newClient(config)
+	if err != nil {
+		return err
+	}
+	var copied recordCount
+	publish := func(temporary string) (err error) {
+		copied, err = publishCopy(temporary, path)
+		return err
+	}
+	onRetry := func(err error) { t.say("%s; trying again", printable(err.Error())) }
+	if err := client.backup(ctx, path, publish, onRetry); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.out, "%s: %d leases, %d waiting, %d events\n", path, copied.leases, copied.waiters, copied.events)
+	return nil
+}
+
+// publishCopy checks the downloaded copy at temporary and renames it to path. A file
+// at path is replaced. It returns the numbers of records in the copy. The error is
+// errDamaged if the copy is not sound, or one of the file system.
 func publishCopy(temporary, path string) (recordCount, error) {
 	copied, err := checkFile(temporary)
 	if err != nil {
@@ -139,7 +152,8 @@ func checkCommand(t *terminal) *cli.Command {
 		Name:      "check",
 		Usage:     "read a file of the server's, and say whether it is sound",
 		ArgsUsage: "FILE",
-		Description: `   Reads all of FILE, as a server does when it starts, and changes nothing. No server may use FILE.
+		Description: `
+   Reads all of FILE, as a server does when it starts, and changes nothing. No server may use FILE.
    Exits with 1 if the file is damaged.
 
    call-me check /backups/call-me.db`,
@@ -152,7 +166,8 @@ func checkCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return checkError(err, file)
 			}
-			fmt.Fprintf(t.out, "%s: sound, %d leases, %d waiting, %d events\n", file, n.leases, n.waiters, n.events)
+			fmt.Fprintf(t.out, "%s: sound, %d leases, %d waiting, %d events\n",
+				file, n.leases, n.waiters, n.events)
 			return nil
 		},
 	}
@@ -162,7 +177,8 @@ func healthCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:  "health",
 		Usage: "ask the server on this machine whether it works; for a container's health check",
-		Description: `   With the server's own variables: where it speaks TLS, CALL_ME_TLS_CERTIFICATE too.
+		Description: `
+   With the server's own variables: where it speaks TLS, CALL_ME_TLS_CERTIFICATE too.
 
    PORT=8001 call-me health`,
 		UsageText: variables(&healthConfig{}),
@@ -180,14 +196,16 @@ func healthCommand(t *terminal) *cli.Command {
 	}
 }
 
-// checkError says what can be done about an error of checkFile.
+// checkError wraps an error of checkFile with the path of the file, and adds a hint
+// where the cause is known.
 func checkError(err error, path string) error {
 	err = fmt.Errorf("checking %q: %w", path, err)
 	switch {
 	case errors.Is(err, errInUse):
 		return hint(err, "stop the server, or check a copy: call-me backup call-me-copy.db")
 	case errors.Is(err, errDamaged):
-		return hint(err, "the file was left as it is; restore a copy, or move it away to begin without leases")
+		return hint(err,
+			"the file was left as it is; restore a copy, or move it away to begin without leases")
 	case errors.Is(err, fs.ErrPermission):
 		return hint(err, "call-me must be able to read the file")
 	}

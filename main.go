@@ -1,9 +1,32 @@
-// Call-me lets many pipelines share a few test environments: one binary that
-// is the server and the client.
+// Call-me is a lock server and its client for shared test environments: a pipeline
+// waits in a queue for a slot of an environment, holds a lease on the slot while it
+// tests, and gives the slot back.
+//
+// The package is flat. A file's wing is its name before the first underscore. The
+// wings, in the order in which a newcomer should read them:
+//
+//   - api.go and errors.go: what goes over the wire, and the table of errors, HTTP
+//     statuses and exit codes that server and client share.
+//   - limits.go and text.go: sizes and checks of what is sent, and how text of others
+//     is made harmless before it is printed.
+//   - lock.go: the rules and the invariants, without I/O, clock and goroutine.
+//   - record.go: how leases, waiters and events are encoded for the store.
+//   - keeper.go: the one goroutine that applies the rules and saves what they change.
+//   - store.go: the file, a bbolt database.
+//   - server.go: the HTTP API, the status page, the metrics and the log.
+//   - client.go: the calls to the server, and how they are repeated.
+//   - run.go: a command that runs while its lease is renewed.
+//   - terminal.go: what is printed for people.
+//   - cli.go: the commands, their flags and the completion of shells.
+//   - config.go: the variables that configure server and client.
+//   - ci.go: the holder's name: the CI job with its link, or the user and the host.
+//
+// The test in house_test.go holds the arrows between the wings: it fails when a wing
+// names something of a wing to which it has no arrow.
 package main
 
-// The commands: what they are called, what they do, and the exit code.
-// cli_flags.go reads their flags; nothing else imports the command-line library.
+// The process: its arguments, its signals and its exit code. What the commands do
+// is in cli.go.
 
 import (
 	"context"
@@ -17,39 +40,51 @@ import (
 
 func main() {
 	t := newTerminal()
-	log.SetFlags(0) // net/http's client logs there what a server sends unasked
+	log.SetFlags(0) // net/http's client logs unsolicited responses of a server there
 	log.SetOutput(t.err)
 	os.Exit(execute(os.Args, t))
 }
 
-// execute is the program: it returns the exit code.
+// execute runs the command that args name and returns the exit code. args[0] is the
+// name of the program. An error is printed on t, except an exitError. A command that
+// fails after signal n has arrived returns 128+n, and its error is not printed.
 func execute(args []string, t *terminal) int {
 	if len(args) > 3 && args[1] == gateCommand {
 		return gate(args[2], args[3:])
 	}
-	if last := len(args) - 1; last > 0 && args[last] == completionFlag && slices.Contains(args[:last-1], "--") {
-		return 0 // after -- nothing is ours, and the library would run the command
+	if completesForeignCommand(args) {
+		return 0
 	}
-	ctx, stopped := signalContext(commandSignals(args)...)
+	ctx, endedBy := signalContext(commandSignals(args)...)
 	app := newApp(t)
 	args, err := flagsFirst(app, args)
 	if err == nil {
 		err = app.RunContext(ctx, args)
 	}
 	var silent exitError
-	switch s := stopped(); {
-	case err == nil || errors.As(err, &silent):
-	case s != 0:
-		return 128 + int(s)
-	default:
-		t.fail(err)
+	if err == nil || errors.As(err, &silent) {
+		return exitCode(err)
 	}
+	if s := endedBy(); s != 0 {
+		return 128 + int(s)
+	}
+	t.fail(err)
 	return exitCode(err)
 }
 
-// ends are the signals that end a command in order: the place in the queue is
-// given up. For the server SIGHUP means something else, and SIGQUIT shows what
-// it does; after nohup SIGHUP means nothing.
+// completesForeignCommand reports whether a shell asks for the completion of a word
+// after "--". Such a word belongs to the command that run starts: call-me has nothing
+// to propose, and the command-line library would start the command.
+func completesForeignCommand(args []string) bool {
+	last := len(args) - 1
+	return last > 0 && args[last] == completionFlag && slices.Contains(args[:last-1], "--")
+}
+
+// commandSignals returns the signals that end the context of the command in args. A
+// command whose context has ended leaves the queue and returns. For serve these are
+// SIGINT and SIGTERM: SIGHUP reloads its keys, and SIGQUIT keeps Go's meaning,
+// which prints the stacks of the goroutines and exits. For other commands they are the endSignals of
+// the system. SIGHUP is left out while it is ignored, as after nohup.
 func commandSignals(args []string) []os.Signal {
 	signals := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 	if len(args) > 1 && args[1] == "serve" {
@@ -63,15 +98,16 @@ func commandSignals(args []string) []os.Signal {
 	return signals
 }
 
-// signalContext returns a context that the first of these signals ends, and
-// a function that tells which one it was, 0 for none. The second one kills.
-func signalContext(ends ...os.Signal) (context.Context, func() syscall.Signal) {
+// signalContext returns a context that is cancelled by the first of the signals, and
+// a function that returns this signal; zero if none has arrived. The second signal
+// has its default effect again and kills the process.
+func signalContext(signals ...os.Signal) (context.Context, func() syscall.Signal) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, ends...)
+	arrived := make(chan os.Signal, 1)
+	signal.Notify(arrived, signals...)
 	go func() {
-		s := <-signals
-		signal.Stop(signals)
+		s := <-arrived
+		signal.Stop(arrived)
 		cancel(signalError{s.(syscall.Signal)})
 	}()
 	return ctx, func() syscall.Signal {
@@ -81,6 +117,7 @@ func signalContext(ends ...os.Signal) (context.Context, func() syscall.Signal) {
 	}
 }
 
+// A signalError is the cause of a context that a signal has cancelled.
 type signalError struct{ syscall.Signal }
 
 func (s signalError) Error() string { return "stopped by " + s.Signal.String() }
