@@ -260,7 +260,8 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 		}
 	}
 	if r.options.ttl < minRunTTL {
-		return nil, usagef("run needs a ttl of %s at least: the lease ends with the command, whatever the ttl",
+		return nil, usagef(
+			"run needs a ttl of %s at least: the lease ends with the command, whatever the ttl",
 			durationText(minRunTTL))
 	}
 	return r, nil

@@ -129,7 +129,8 @@ func downloadBackup(ctx context.Context, t *terminal, path string) error {
 	if err := client.backup(ctx, path, publish, onRetry); err != nil {
 		return err
 	}
-	fmt.Fprintf(t.out, "%s: %d leases, %d waiting, %d events\n", path, copied.leases, copied.waiters, copied.events)
+	fmt.Fprintf(t.out, "%s: %d leases, %d waiting, %d events\n",
+		path, copied.leases, copied.waiters, copied.events)
 	return nil
 }
 

@@ -1,9 +1,9 @@
 package main
 
-// What stands between call-me and stdout or stderr: whatever is printed, by
-// whichever command, goes through an output. So no line can be taken for a
-// command by a CI system, not even one that is composed of harmless parts, or
-// that shows what the user has typed.
+// The filter between call-me and the streams stdout and stderr. Everything that any
+// command prints goes through an output. So a CI system finds no command in a line, even
+// if the line is composed of harmless parts or repeats what the user has typed. The
+// rules for commands are in text_commands.go.
 
 import (
 	"bytes"
@@ -14,33 +14,37 @@ import (
 	"unicode/utf8"
 )
 
-// An output writes lines to a log or a terminal. It breaks commands of CI
-// systems by a backslash, and replaces control characters by "?". It may be
-// used by several goroutines.
+// An output writes text to a log or a terminal. It breaks commands of CI systems with a
+// backslash, and replaces white space other than newline and tab by a space and
+// invisible characters by "?". Several goroutines may use it.
 type output struct {
 	to         io.Writer
-	isTerminal bool // lets the sequences by which call-me itself draws pass
+	isTerminal bool // ownSequences are written unchanged
 
 	mu      sync.Mutex
 	scan    commandScanner
-	partial []byte // the beginning of a character that the last Write ended with
+	partial []byte // the incomplete character at the end of the last Write
 }
 
+// newOutput returns an output that writes to w.
 func newOutput(w io.Writer) *output {
 	return &output{to: w, isTerminal: isTerminal(w)}
 }
 
-// drawing is what call-me sends to a terminal besides text: colours, and the
-// ways to draw one line or the whole screen anew. They take no place on a line.
+// ownSequences are the control sequences that call-me sends to a terminal: colours, and
+// those that clear a line or the screen. They take no column.
 var ownSequences = []string{"\x1b[0m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[36m", clearLine, clearScreen}
 
+// The sequences that clear the line with the cursor, and the screen. After either the
+// cursor is at the beginning of what was cleared.
 const (
 	clearLine   = "\r\x1b[K"
 	clearScreen = "\x1b[H\x1b[2J"
 )
 
-// Write writes all of p, or nothing of it is known to be written. A sequence of
-// drawing must not be split over two calls; a character may be.
+// Write writes all of p, filtered. On an error it returns zero, although a part may have
+// been written. A character may be split over two calls: its first bytes are written
+// with the rest. A sequence of ownSequences must not be split.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -69,7 +73,8 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// drawingAt returns the sequence that the text begins with; empty if none.
+// drawingAt returns the one of ownSequences that the text begins with; empty if there is
+// none, or if the output is not a terminal. The text is not empty.
 func (o *output) drawingAt(text []byte) string {
 	if !o.isTerminal || text[0] != '\r' && text[0] != '\x1b' {
 		return ""
@@ -82,6 +87,8 @@ func (o *output) drawingAt(text []byte) string {
 	return ""
 }
 
+// writeRune writes a character to b, or what replaces it, with a backslash before the one
+// that would complete a command.
 func (o *output) writeRune(b *bytes.Buffer, r rune) {
 	switch {
 	case r == '\n' || r == '\t' || isVisible(r):
@@ -96,7 +103,8 @@ func (o *output) writeRune(b *bytes.Buffer, r rune) {
 	b.WriteRune(r)
 }
 
-// fileOf returns the file that a writer writes to; nil if none.
+// fileOf returns the file that w, or the output w, writes to; nil if it does not write to
+// a file.
 func fileOf(w io.Writer) *os.File {
 	if o, isOutput := w.(*output); isOutput {
 		w = o.to

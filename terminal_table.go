@@ -1,6 +1,6 @@
 package main
 
-// The table of status: who has what, who is in the queue.
+// The tables of status and history, and status --watch.
 
 import (
 	"cmp"
@@ -12,25 +12,23 @@ import (
 	"time"
 )
 
-// lookPeriod is how often status --watch looks, also when nothing has
-// happened: durations grow, and a proxy may keep the events to itself.
+// watchPeriod is how often status --watch gets the state without an event: durations
+// grow, and a proxy may hold the events back.
 const watchPeriod = 5 * time.Second
 
-// A cell is a text with its colour.
+// A cell is the text of a row in one column, with its colour.
 type cell struct {
 	text   string
 	colour int
 }
 
-// table prints the environments, within the terminal's width.
+// table prints the slots and the waiters of the environments, no wider than columns. The
+// width is not limited if columns is zero. With colours it prints colour sequences.
 func (t *terminal) table(w io.Writer, all environmentsJSON, columns int, colours bool) {
-	rows := [][]cell{}
-	for _, title := range []string{"ENVIRONMENT", "SLOT", "HOLDER", "SINCE", "UNTIL", "REASON"} {
-		if len(rows) == 0 {
-			rows = append(rows, nil)
-		}
-		rows[0] = append(rows[0], cell{title, bold})
-	}
+	rows := [][]cell{{
+		{"ENVIRONMENT", bold}, {"SLOT", bold}, {"HOLDER", bold}, {"SINCE", bold}, {"UNTIL", bold},
+		{"REASON", bold},
+	}}
 	for _, e := range all.Environments {
 		rows = append(rows, environmentRows(e)...)
 	}
@@ -41,34 +39,51 @@ func (t *terminal) table(w io.Writer, all environmentsJSON, columns int, colours
 	printRows(w, rows, columns, colours)
 }
 
+// environmentRows returns a row for each slot of an environment and for each of its
+// waiters. Only the first row has the name of the environment.
 func environmentRows(e environmentJSON) [][]cell {
 	name := e.Environment.String()
 	var rows [][]cell
 	for _, s := range e.Slots {
 		row := []cell{{name, 0}, {s.Slot.String(), 0}, {"free", green}, {}, {}, {}}
-		if l := s.Lease; l != nil {
-			row = []cell{{name, 0}, {l.Slot.String(), 0}, {holderName(*l), yellow},
-				{fmt.Sprintf("%s (%s)", shortClock(l.Since), secondsText(l.HeldSeconds)), 0}, {"released", 0}, {l.Reason.String(), 0}}
-			if l.Until != nil {
-				row[4].text = shortClock(*l.Until)
-			}
+		if s.Lease != nil {
+			row = leaseRow(name, *s.Lease)
 		}
 		rows = append(rows, row)
 		name = ""
 	}
-	for _, p := range e.Queue {
-		place := ordinal(p.Position)
-		if p.Position == 1 {
-			place = "next"
+	for _, w := range e.Queue {
+		position := ordinal(w.Position)
+		if w.Position == 1 {
+			position = "next"
 		}
-		rows = append(rows, []cell{{name, 0}, {place, cyan}, {cmp.Or(p.Holder.String(), "somebody who gave no name"), 0},
-			{fmt.Sprintf("%s (%s)", shortClock(p.Since), secondsText(p.WaitedSeconds)), 0}, {}, {p.Reason.String(), 0}})
+		since := fmt.Sprintf("%s (%s)", shortClock(w.Since), secondsText(w.WaitedSeconds))
+		holder := cmp.Or(w.Holder.String(), "somebody who gave no name")
+		rows = append(rows, []cell{
+			{name, 0}, {position, cyan}, {holder, 0}, {since, 0}, {}, {w.Reason.String(), 0},
+		})
 	}
 	return rows
 }
 
-// printRows aligns the cells. When they are too wide, the reasons are cut
-// first, then the holders.
+// leaseRow returns the row of a slot with a lease. Name is empty if an earlier row has
+// the name of the environment.
+func leaseRow(name string, l leaseJSON) []cell {
+	since := fmt.Sprintf("%s (%s)", shortClock(l.Since), secondsText(l.HeldSeconds))
+	until := "released"
+	if l.Until != nil {
+		until = shortClock(*l.Until)
+	}
+	return []cell{
+		{name, 0}, {l.Slot.String(), 0}, {holderName(l), yellow}, {since, 0}, {until, 0},
+		{l.Reason.String(), 0},
+	}
+}
+
+// printRows prints the rows with their cells aligned, two spaces between the columns.
+// Rows wider than columns are cut: first the last column, the reasons, then the third
+// one, the holders, to no less than 12 each. The width is not limited if columns is
+// zero. All rows have as many cells as the first one.
 func printRows(w io.Writer, rows [][]cell, columns int, colours bool) {
 	widths := make([]int, len(rows[0]))
 	total := -2
@@ -104,7 +119,8 @@ func printRows(w io.Writer, rows [][]cell, columns int, colours bool) {
 	}
 }
 
-// shortClock shows the minute, with the day unless it is today.
+// shortClock returns a time of day in the local zone, to the minute, with month and day
+// unless it is today.
 func shortClock(t time.Time) string {
 	local := t.Local()
 	if local.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
@@ -113,20 +129,28 @@ func shortClock(t time.Time) string {
 	return local.Format("Jan 2 15:04")
 }
 
-// watch prints the table again and again until ctx ends: in place on a
-// terminal, after each change in a log. follow tells of changes.
-func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, error), follow func(context.Context, chan<- struct{}) error) error {
+// watch prints the table of status again and again until ctx ends. On a terminal it
+// replaces the table each time, in a log it prints one after each change. get returns
+// the present state. follow sends to its channel when something has changed, until ctx
+// or its connection ends, and is then called again after maxBackOff. watch returns the
+// first error of get, or that of ctx. Later errors of get are printed on stderr.
+func (t *terminal) watch(
+	ctx context.Context,
+	get func() (environmentsJSON, error),
+	follow func(context.Context, chan<- struct{}) error,
+) error {
 	changed := make(chan struct{}, 1)
 	go func() {
-		for sleepy := time.Duration(0); sleep(ctx, sleepy) == nil; sleepy = maxBackOff {
+		for ctx.Err() == nil {
 			follow(ctx, changed)
+			sleep(ctx, maxBackOff)
 		}
 	}()
 	ticker := time.NewTicker(watchPeriod)
 	defer ticker.Stop()
 	var before environmentsJSON
 	for first := true; ; first = false {
-		all, err := look()
+		all, err := get()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -151,33 +175,51 @@ func (t *terminal) watch(ctx context.Context, look func() (environmentsJSON, err
 	}
 }
 
-// historyTable prints what has happened, newest first.
+// historyTable prints the events in their order, newest first, no wider than columns.
+// The width is not limited if columns is zero. With colours it prints colour sequences.
 func (t *terminal) historyTable(w io.Writer, all historyJSON, columns int, colours bool) {
 	if len(all.Events) == 0 {
 		fmt.Fprintln(w, "nothing has happened in this time")
 		return
 	}
-	rows := [][]cell{{{"WHEN", bold}, {"EVENT", bold}, {"HOLDER", bold}, {"SLOT", bold}, {"WAITED", bold}, {"HELD", bold}, {"REASON", bold}}}
+	rows := [][]cell{{
+		{"WHEN", bold}, {"EVENT", bold}, {"HOLDER", bold}, {"SLOT", bold}, {"WAITED", bold}, {"HELD", bold},
+		{"REASON", bold},
+	}}
 	for _, e := range all.Events {
-		slot := e.Environment.String()
-		if e.Slot != "" && e.Slot != e.Environment {
-			slot += " " + e.Slot.String()
-		}
-		held, why := "", e.Reason.String()
-		if e.Event == "released" || e.Event == "expired" || e.Event == "forced" {
-			held = secondsText(e.HeldSeconds)
-		}
-		if e.Event == "forced" {
-			why = "by " + cmp.Or(e.By.String(), "somebody who gave no name")
-		}
-		colour := map[untrusted]int{"granted": green, "expired": yellow, "forced": yellow}[e.Event]
-		rows = append(rows, []cell{{clockTime(e.At), 0}, {e.Event.String(), colour}, {cmp.Or(e.Holder.String(), "somebody who gave no name"), 0},
-			{slot, 0}, {secondsText(e.WaitedSeconds), 0}, {held, 0}, {why, 0}})
+		rows = append(rows, eventRow(e))
 	}
 	printRows(w, rows, columns, colours)
 }
 
-// timeless is what counts as a change: not that time passes.
+// eventRow returns the row of an event. The slot has the name of the environment before
+// its own, unless these are the same.
+func eventRow(e eventJSON) []cell {
+	slot := e.Environment.String()
+	if e.Slot != "" && e.Slot != e.Environment {
+		slot += " " + e.Slot.String()
+	}
+	holder := cmp.Or(e.Holder.String(), "somebody who gave no name")
+	held, reason, colour := "", e.Reason.String(), 0
+	switch e.Event {
+	case "granted":
+		colour = green
+	case "released":
+		held = secondsText(e.HeldSeconds)
+	case "expired":
+		held, colour = secondsText(e.HeldSeconds), yellow
+	case endedByForce:
+		held, colour = secondsText(e.HeldSeconds), yellow
+		reason = "by " + cmp.Or(e.By.String(), "somebody who gave no name")
+	}
+	return []cell{
+		{clockTime(e.At), 0}, {e.Event.String(), colour}, {holder, 0}, {slot, 0},
+		{secondsText(e.WaitedSeconds), 0}, {held, 0}, {reason, 0},
+	}
+}
+
+// comparableState returns what has to differ for a change: the slots with the fences of
+// their leases, and the waiters with their positions. Durations are left out.
 func comparableState(all environmentsJSON) []string {
 	var facts []string
 	for _, e := range all.Environments {
@@ -188,8 +230,8 @@ func comparableState(all environmentsJSON) []string {
 			}
 			facts = append(facts, fact)
 		}
-		for _, p := range e.Queue {
-			facts = append(facts, fmt.Sprint(p.Position, p.Holder, p.Since))
+		for _, w := range e.Queue {
+			facts = append(facts, fmt.Sprint(w.Position, w.Holder, w.Since))
 		}
 	}
 	return facts

@@ -1,8 +1,9 @@
 package main
 
-// What a waiting client says. In a log: who is in the way, what changes, and
-// something at least once a minute. On a terminal: the same once, and then one
-// line in place with a running clock.
+// What a client that waits for a slot prints: who holds the slots, the position in the
+// queue, and what changes. In a log it prints a line at least once a minute. On a
+// terminal it prints the same lines at the beginning, and then one line that it redraws
+// every second.
 
 import (
 	"fmt"
@@ -11,42 +12,50 @@ import (
 	"time"
 )
 
-// repeatTime is how often a log hears something: some CI systems stop a job
-// that is silent for ten minutes, and people sooner.
+// repeatTime is the longest time without a line in a log. Some CI systems stop a job
+// that prints nothing for ten minutes, and people stop it sooner.
 const repeatTime = time.Minute
 
-// How the result of a request is printed.
+// A resultForm is how the lease of a request is printed.
 type resultForm int
 
 const (
 	plainForm resultForm = iota // the two lines of 2019
 	quietForm                   // the slot's name
 	jsonForm                    // the lease
-	runForm                     // one line on stderr, for what is about to run
+	runForm                     // one line on stderr, before run starts its command
 )
 
-// A waiter is the listener of one request. Its methods may be called while
-// its clock runs on another goroutine.
+// A waitDisplay is the acquireListener of one request: it prints how the request goes.
+// Its methods may be called by several goroutines; its own redraws the line.
 type waitDisplay struct {
 	*terminal
 	options acquireOptions
 	form    resultForm
-	columns int // of the terminal; 0: a log
-	stop    chan struct{}
-	ended   chan struct{}
+	columns int // the width of the terminal; zero if stderr is a log
+	started time.Time
+	stop    chan struct{} // closed by done
+	ended   chan struct{} // closed when tick has returned
 
-	mu        sync.Mutex
-	started   time.Time
-	said      time.Time
-	lastReply *errorJSON // the line, as last heard; nil: the server has not said anything yet
-	trouble   bool       // the server has not answered since we said so
-	live      bool       // the live line is on the screen
-	outputErr error      // why stdout was not told of the slot
+	mu        sync.Mutex // guards the fields below
+	said      time.Time  // when the last line was printed; zero if none was
+	lastReply *errorJSON // the last answer of a poll; nil if the server has not answered yet
+	trouble   bool       // the server has not answered since retrying printed its error
+	live      bool       // the redrawn line is on the screen
+	outputErr error      // why the lease could not be printed on stdout
 }
 
-// waiter begins to listen. Call done at the end.
-func (t *terminal) newWaitDisplay(a acquireOptions, form resultForm) *waitDisplay {
-	w := &waitDisplay{terminal: t, options: a, form: form, started: t.now(), stop: make(chan struct{}), ended: make(chan struct{})}
+// newWaitDisplay returns a display for one request and starts its goroutine, which done
+// ends. In a CI job stderr counts as a log, also where it is a terminal.
+func (t *terminal) newWaitDisplay(options acquireOptions, form resultForm) *waitDisplay {
+	w := &waitDisplay{
+		terminal: t,
+		options:  options,
+		form:     form,
+		started:  t.now(),
+		stop:     make(chan struct{}),
+		ended:    make(chan struct{}),
+	}
 	if !inCI(t.getenv) {
 		w.columns = width(t.err)
 	}
@@ -54,7 +63,7 @@ func (t *terminal) newWaitDisplay(a acquireOptions, form resultForm) *waitDispla
 	return w
 }
 
-// done leaves the screen clean.
+// done ends the goroutine of the display and clears the redrawn line.
 func (w *waitDisplay) done() {
 	close(w.stop)
 	<-w.ended
@@ -63,7 +72,9 @@ func (w *waitDisplay) done() {
 	w.clear()
 }
 
-// tick keeps the clock running on a terminal, and a log alive.
+// tick redraws the line on a terminal every second. In a log it prints a line when
+// repeatTime has passed without one. It does nothing before the first line, and returns
+// when stop is closed.
 func (w *waitDisplay) tick() {
 	defer close(w.ended)
 	ticker := time.NewTicker(time.Second)
@@ -80,19 +91,24 @@ func (w *waitDisplay) tick() {
 		case w.columns > 0:
 			w.draw()
 		case w.now().Sub(w.said) >= repeatTime:
-			w.printLine("still waiting after %s, %s", durationText(w.now().Sub(w.started)), w.stateText())
+			w.printLine("still waiting after %s, %s", w.elapsed(), w.stateText())
 		}
 		w.mu.Unlock()
 	}
 }
 
-// line prints a line above the live one.
+// elapsed returns for how long the request has been waiting.
+func (w *waitDisplay) elapsed() string { return durationText(w.now().Sub(w.started)) }
+
+// printLine prints a line in the place of the redrawn one, which the next tick draws
+// again below it. The callers of printLine, clear and draw hold mu.
 func (w *waitDisplay) printLine(format string, args ...any) {
 	w.clear()
 	w.say(format, args...)
 	w.said = w.now()
 }
 
+// clear clears the redrawn line.
 func (w *waitDisplay) clear() {
 	if w.live {
 		fmt.Fprint(w.err, clearLine)
@@ -100,13 +116,14 @@ func (w *waitDisplay) clear() {
 	}
 }
 
+// draw draws the line with the time that has passed, cut to the width of the terminal.
 func (w *waitDisplay) draw() {
-	text := fmt.Sprintf("waiting %s for %s, %s", durationText(w.now().Sub(w.started)), w.options.environment, w.stateText())
+	text := fmt.Sprintf("waiting %s for %s, %s", w.elapsed(), w.options.environment, w.stateText())
 	fmt.Fprint(w.err, clearLine+fitColumns(printable(text), w.columns-1))
 	w.live = true
 }
 
-// state says what the server has told last.
+// stateText returns the position and the holders that the server has sent last.
 func (w *waitDisplay) stateText() string {
 	if w.lastReply == nil {
 		return "the server has not answered yet"
@@ -114,6 +131,7 @@ func (w *waitDisplay) stateText() string {
 	return fmt.Sprintf("%s; held by %s", queuePosition(w.lastReply.Position), w.holderNames())
 }
 
+// holderNames returns the first three of the holders that the server has sent last.
 func (w *waitDisplay) holderNames() string {
 	if len(w.lastReply.HeldBy) == 0 {
 		return "nobody, it is being handed on"
@@ -125,7 +143,8 @@ func (w *waitDisplay) holderNames() string {
 	return strings.Join(names, ", ")
 }
 
-// since says for how long the first holder has had its slot, and its link.
+// holderSince returns, after a space, since when the first holder has its slot, and the
+// link of its job; empty if nobody has a slot.
 func (w *waitDisplay) holderSince() string {
 	if len(w.lastReply.HeldBy) == 0 {
 		return ""
@@ -138,31 +157,41 @@ func (w *waitDisplay) holderSince() string {
 	return text
 }
 
-func (w *waitDisplay) queued(refused errorJSON) {
+// queued implements acquireListener. It prints the first answer, and each later one with
+// other holders than the answer before. A new position alone is printed in a log only:
+// on a terminal the redrawn line shows it. For run this is true of new holders too.
+func (w *waitDisplay) queued(reply errorJSON) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.lastReply
-	w.lastReply = &refused
+	w.lastReply = &reply
 	if w.trouble && before != nil {
 		w.printLine("the server answers again")
 	}
 	w.trouble = false
-	switch {
-	case before == nil:
+	if before == nil {
 		w.printBegin()
+		return
+	}
+	positionChanged := before.Position != reply.Position
+	holdersChanged := !sameLeases(before.HeldBy, reply.HeldBy)
+	isLog := w.columns == 0
+	switch {
 	case w.form == runForm:
-		if w.columns == 0 && (before.Position != refused.Position || !sameLeases(before.HeldBy, refused.HeldBy)) {
-			w.printLine("call-me: waiting for %s, %s; held by %s%s", printable(w.options.environment), queuePosition(refused.Position), w.holderNames(), w.holderSince())
+		if isLog && (positionChanged || holdersChanged) {
+			w.printForRun()
 		}
-	case !sameLeases(before.HeldBy, refused.HeldBy):
+	case holdersChanged:
 		w.clear()
-		w.holders(refused.HeldBy)
-		w.printLine("you are %s, after %s", queuePosition(refused.Position), durationText(w.now().Sub(w.started)))
-	case before.Position != refused.Position && w.columns == 0:
-		w.printLine("you are %s now, after %s", queuePosition(refused.Position), durationText(w.now().Sub(w.started)))
+		w.holders(reply.HeldBy)
+		w.printLine("you are %s, after %s", queuePosition(reply.Position), w.elapsed())
+	case positionChanged && isLog:
+		w.printLine("you are %s now, after %s", queuePosition(reply.Position), w.elapsed())
 	}
 }
 
+// sameLeases reports whether two lists have the same leases in the same order. A lease is
+// known by its fence.
 func sameLeases(a, b []leaseJSON) bool {
 	if len(a) != len(b) {
 		return false
@@ -175,10 +204,18 @@ func sameLeases(a, b []leaseJSON) bool {
 	return true
 }
 
-// begin says what the waiting is about.
+// printForRun prints the last answer of the server in one line.
+func (w *waitDisplay) printForRun() {
+	w.printLine("call-me: waiting for %s, %s; held by %s%s", printable(w.options.environment),
+		queuePosition(w.lastReply.Position), w.holderNames(), w.holderSince())
+}
+
+// printBegin prints the first answer of the server: the environment, the holders and the
+// position. It adds a hint if the caller is a holder itself. The first line goes to
+// stdout for plainForm, as in 2019, and everything else to stderr.
 func (w *waitDisplay) printBegin() {
 	if w.form == runForm {
-		w.printLine("call-me: waiting for %s, %s; held by %s%s", printable(w.options.environment), queuePosition(w.lastReply.Position), w.holderNames(), w.holderSince())
+		w.printForRun()
 		return
 	}
 	out := w.out
@@ -201,6 +238,7 @@ func (w *waitDisplay) printBegin() {
 	w.printLine("you are %s", queuePosition(w.lastReply.Position))
 }
 
+// retrying implements acquireListener. It prints why the client tries again.
 func (w *waitDisplay) retrying(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -208,6 +246,7 @@ func (w *waitDisplay) retrying(err error) {
 	w.trouble = true
 }
 
+// restarted implements acquireListener. It prints how the request ended at the server.
 func (w *waitDisplay) restarted(why errorJSON) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -218,13 +257,15 @@ func (w *waitDisplay) restarted(why errorJSON) {
 	w.printLine("%s before we heard of it; back to the end of the queue", what)
 }
 
-// leaves is said when the waiting is interrupted.
+// interrupted prints that the client has left the queue after a signal.
 func (w *waitDisplay) interrupted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.printLine("interrupted: left the queue of %s", w.options.environment)
 }
 
+// acquired implements acquireListener. It prints the lease in the form of the display and
+// sets outputErr if stdout does not accept it.
 func (w *waitDisplay) acquired(lease leaseJSON, waited time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -235,7 +276,8 @@ func (w *waitDisplay) acquired(lease leaseJSON, waited time.Duration) {
 	case jsonForm:
 		w.outputErr = w.json(lease)
 	case runForm:
-		w.say("call-me: acquired %s, waited %s; renewed while the command runs", lease.Slot, durationText(waited))
+		w.say("call-me: acquired %s, waited %s; renewed while the command runs",
+			lease.Slot, durationText(waited))
 		w.warnSimilar(lease)
 		return
 	default:
@@ -246,12 +288,14 @@ func (w *waitDisplay) acquired(lease leaseJSON, waited time.Duration) {
 	w.warnSimilar(lease)
 }
 
-// warnSimilar warns of a name that may be mistyped.
+// warnSimilar prints a warning if the server knows an older environment with nearly the
+// same name: the name may be mistyped.
 func (w *waitDisplay) warnSimilar(lease leaseJSON) {
 	if lease.Similar == "" {
 		return
 	}
-	w.say("call-me: warning: %q is not %q, which this server has known for longer", lease.Environment, lease.Similar)
+	w.say("call-me: warning: %q is not %q, which this server has known for longer",
+		lease.Environment, lease.Similar)
 	if w.form != runForm {
 		w.say("hint: if you meant %s: call-me release %s", lease.Similar, quote(lease.Environment.String()))
 	}
