@@ -1,7 +1,9 @@
 package main
 
-// The configuration: typed structs that envconfig fills, the only place that
-// reads variables of call-me's own. (ci.go reads those of CI systems.)
+// The configuration: typed structs that envconfig fills from the variables of call-me,
+// and the table of settings from which flags and help are made. The types of the fields
+// are in config_types.go. The variables of CI systems are in ci.go. Only this file
+// imports envconfig.
 
 import (
 	"cmp"
@@ -15,23 +17,26 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// prefix is that of every variable. The fields with an envconfig tag are read
-// without it too; with it they win.
+// prefix is the beginning of the name of every variable, before an underscore. A field
+// with an envconfig tag is also read from the variable without the prefix. The one with
+// the prefix has precedence.
 const prefix = "CALL_ME"
 
-// KeyConfig is what server and client share.
+// KeyConfig has the settings that server and client share. It is exported because
+// envconfig does not fill embedded structs of unexported types.
 type KeyConfig struct {
 	APIKey     string `envconfig:"API_KEY" desc:"the API key"`
 	APIKeyFile string `envconfig:"API_KEY_FILE" desc:"a file with API keys, one a line, instead of API_KEY"`
 }
 
-// ListenConfig is what serve and health share.
+// ListenConfig has the settings that serve and health share. It is exported for the same
+// reason as KeyConfig.
 type ListenConfig struct {
 	Port           portNumber `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
 	TLSCertificate string     `split_words:"true" desc:"the file of the server's certificate, with those that vouch for it (PEM); empty: plain HTTP"`
 }
 
-// serverConfig is what serve reads.
+// serverConfig has the settings of serve.
 type serverConfig struct {
 	KeyConfig
 	ListenConfig
@@ -44,13 +49,13 @@ type serverConfig struct {
 	TrustedProxies proxies `split_words:"true" desc:"proxies whose X-Forwarded-For is believed: 10.0.0.1,192.168.0.0/16"`
 }
 
-// healthConfig is what health reads.
+// healthConfig has the settings of health.
 type healthConfig struct {
 	ListenConfig
 }
 
-// clientConfig is what every other command reads. The fields with a flag tag
-// can be given on the command line too, where a command has that flag.
+// clientConfig has the settings of the commands that call the server. A field with a flag
+// tag can also be set by this flag, if the command has it.
 type clientConfig struct {
 	KeyConfig
 	Host    serverURL        `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; without a scheme http, without a port 8000"`
@@ -62,8 +67,10 @@ type clientConfig struct {
 	CAFile  string           `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
 }
 
-// readConfig fills a configuration from the variables and checks it. An error
-// names the variable that was read. An empty variable counts as unset.
+// readConfig fills a configuration, a pointer to a struct, from the variables and
+// validates it. An empty variable counts as unset and is removed from the environment of
+// the process. Its errors are usage errors. The error of a value that cannot be read
+// names the variable and the value.
 func readConfig(into interface{ validate() error }) error {
 	dropEmpty()
 	err := envconfig.Process(prefix, into)
@@ -77,20 +84,22 @@ func readConfig(into interface{ validate() error }) error {
 	return into.validate()
 }
 
-// A setting is one field of a configuration: what it is called, and what for.
+// A setting is one field of a configuration, with its names and its help.
 type setting struct {
-	flag     string // empty: it has none
-	variable string
-	short    string // the variable without the prefix, where that is read too
-	preset   string
-	usage    string
-	value    reflect.Value
+	flag     string        // the flag without dashes; empty if there is none
+	variable string        // the variable with the prefix
+	short    string        // the variable without the prefix; empty if it is not read
+	preset   string        // the default; empty if there is none
+	usage    string        // the help
+	value    reflect.Value // the field
 }
 
-// words finds where envconfig's split_words splits a name: TLSPrivateKey.
+// wordBoundary matches where envconfig's split_words puts an underscore: TLSPrivateKey
+// becomes TLS_PRIVATE_KEY.
 var wordBoundary = regexp.MustCompile(`([A-Z]+)([A-Z][a-z])|([a-z])([A-Z])`)
 
-// settings lists the fields of a configuration, a pointer to a struct.
+// settings returns the settings of a configuration, a pointer to a struct, in the order
+// of its fields.
 func settings(config any) []setting {
 	var all []setting
 	v := reflect.ValueOf(config).Elem()
@@ -98,15 +107,22 @@ func settings(config any) []setting {
 		if field.Anonymous {
 			continue
 		}
-		s := setting{flag: field.Tag.Get("flag"), short: field.Tag.Get("envconfig"), preset: field.Tag.Get("default"),
-			usage: field.Tag.Get("desc"), value: v.FieldByIndex(field.Index)}
-		s.variable = prefix + "_" + cmp.Or(s.short, strings.ToUpper(wordBoundary.ReplaceAllString(field.Name, "$1${3}_$2$4")))
+		s := setting{
+			flag:   field.Tag.Get("flag"),
+			short:  field.Tag.Get("envconfig"),
+			preset: field.Tag.Get("default"),
+			usage:  field.Tag.Get("desc"),
+			value:  v.FieldByIndex(field.Index),
+		}
+		long := strings.ToUpper(wordBoundary.ReplaceAllString(field.Name, "$1${3}_$2$4"))
+		s.variable = prefix + "_" + cmp.Or(s.short, long)
 		all = append(all, s)
 	}
 	return all
 }
 
-// set reads a flag's value as the variable's would be read.
+// set sets the field to the value of a flag, which is read as that of the variable is. A
+// value that cannot be read is a usage error.
 func (s setting) set(text string) error {
 	target := s.value
 	if d, ok := target.Addr().Interface().(envconfig.Decoder); ok {
@@ -119,8 +135,8 @@ func (s setting) set(text string) error {
 	return nil
 }
 
-// dropEmpty unsets our variables that are set to nothing. envconfig would
-// take them for values: an empty key, a port that is no number.
+// dropEmpty unsets the variables of call-me that are empty. envconfig would use them as
+// values: an empty key, a port that is not a number.
 func dropEmpty() {
 	short := []string{"PORT", "API_KEY", "API_KEY_FILE", "HOST"}
 	for _, entry := range os.Environ() {
@@ -131,18 +147,20 @@ func dropEmpty() {
 	}
 }
 
-// setName returns the name under which a variable is set: with the prefix,
-// unless only the short one is.
+// setName returns the name by which a variable is set: the given one with the prefix, or
+// the one without it if only that is set.
 func setName(name string) string {
 	short := strings.TrimPrefix(name, prefix+"_")
-	if _, set := os.LookupEnv(name); !set {
-		if _, set := os.LookupEnv(short); set {
-			return short
-		}
+	_, isSet := os.LookupEnv(name)
+	_, isShortSet := os.LookupEnv(short)
+	if !isSet && isShortSet {
+		return short
 	}
 	return name
 }
 
+// validate returns a usage error if only one of certificate and private key is set, or
+// if there is no API key. It reads the file of the keys.
 func (c *serverConfig) validate() error {
 	if (c.TLSCertificate == "") != (c.TLSPrivateKey == "") {
 		return usagef("%[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY belong together", prefix)
@@ -151,23 +169,30 @@ func (c *serverConfig) validate() error {
 	return err
 }
 
+// validate returns nil: the fields have been checked when they were read.
 func (c *healthConfig) validate() error { return nil }
 
+// validate returns a usage error if no server is set, or if there is no API key. It reads
+// the file of the keys.
 func (c *clientConfig) validate() error {
 	if c.Host == "" {
-		return hint(usagef("HOST must be set"), "HOST=localhost:8000, the machine on which `call-me serve` runs")
+		return hint(usagef("HOST must be set"),
+			"HOST=localhost:8000, the machine on which `call-me serve` runs")
 	}
 	_, err := c.keys()
 	return err
 }
 
-// keys returns the API keys: of the file, when one is named, else the one in
-// the variable. There is at least one, and none is empty.
+// keys returns the API keys, without white space around them: those of the file, one a
+// line, if a file is set, otherwise the one of API_KEY. Empty lines are skipped. There is
+// at least one key, and none is empty. A missing key and a file that cannot be read are
+// usage errors.
 func (c KeyConfig) keys() ([]string, error) {
 	if c.APIKeyFile == "" {
 		key := strings.TrimSpace(c.APIKey)
 		if key == "" {
-			return nil, hint(usagef("API_KEY must be set"), "API_KEY=..., the key that the server and its clients share, or API_KEY_FILE=...")
+			return nil, hint(usagef("API_KEY must be set"),
+				"API_KEY=..., the key that the server and its clients share, or API_KEY_FILE=...")
 		}
 		return []string{key}, nil
 	}
@@ -175,9 +200,12 @@ func (c KeyConfig) keys() ([]string, error) {
 	if err != nil {
 		return nil, usagef("reading %s: %v", setName(prefix+"_API_KEY_FILE"), err)
 	}
-	keys := slices.DeleteFunc(strings.Split(string(text), "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
-	for i := range keys {
-		keys[i] = strings.TrimSpace(keys[i])
+	var keys []string
+	for line := range strings.SplitSeq(string(text), "\n") {
+		key := strings.TrimSpace(line)
+		if key != "" {
+			keys = append(keys, key)
+		}
 	}
 	if len(keys) == 0 {
 		return nil, usagef("reading %s: %q has no key", setName(prefix+"_API_KEY_FILE"), c.APIKeyFile)

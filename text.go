@@ -1,10 +1,10 @@
 package main
 
-// Text of others: what somebody else has written and call-me shows, in a job's
-// log, in JSON, on the page. CI systems read commands out of logs, and
-// terminals out of control characters; here is the one place that knows what
-// must not reach them. terminal_output.go applies it to everything that is
-// printed.
+// Text: how text of others is shown in the log of a job, in JSON and on the page, and
+// how durations, times, positions and words for a shell are written. CI systems find
+// commands in logs, and terminals find them in control characters: this file and
+// text_commands.go decide what must not reach them. terminal_output.go applies the rules
+// to everything that is printed.
 
 import (
 	"encoding/json"
@@ -18,24 +18,26 @@ import (
 	"github.com/xrash/smetrics"
 )
 
-// foreign is text of somebody else: a holder, a reason, a link, a name, a
-// message of the server. It cannot be printed raw by accident: every verb of
-// fmt, html/template and encoding/json shows it in its harmless form.
-// Comparisons and conversions to string use the text as it was sent.
+// An untrusted text was written by others: a holder, a reason, a link, a name, a message
+// of the server. The verbs of fmt for text, html/template and encoding/json show it in its
+// harmless form, so it is not printed raw by accident. Comparisons and conversions to
+// string use the text as it was sent.
 type untrusted string
 
 // String returns the text on one line, without anything that a terminal or a
 // CI system takes for a command: white space becomes a space, invisible
 // characters become "?", and a command is broken by a backslash.
-func (f untrusted) String() string { return breakCommands(visible(string(f))) }
+func (u untrusted) String() string { return breakCommands(visible(string(u))) }
 
-// MarshalJSON returns the text unchanged in meaning: what String replaces or
-// breaks is escaped by \u.
-func (f untrusted) MarshalJSON() ([]byte, error) {
-	b := append(make([]byte, 0, len(f)+2), '"')
+// MarshalJSON returns a JSON string with the same text. Characters that String would
+// replace, or precede with a backslash, are escaped by \u. Bytes that are not UTF-8
+// become U+FFFD. It returns no error.
+func (u untrusted) MarshalJSON() ([]byte, error) {
+	b := append(make([]byte, 0, len(u)+2), '"')
 	var scan commandScanner
-	for _, r := range string(f) {
-		switch breaks := scan.next(r); {
+	for _, r := range string(u) {
+		breaks := scan.next(r)
+		switch {
 		case r == '"' || r == '\\':
 			b = append(b, '\\', byte(r))
 		case breaks || !isVisible(r) || r == utf8.RuneError:
@@ -47,8 +49,8 @@ func (f untrusted) MarshalJSON() ([]byte, error) {
 	return append(b, '"'), nil
 }
 
-// appendEscaped appends a character as JSON escapes it, in two halves where it
-// does not fit into 16 bits.
+// appendEscaped appends a character as JSON escapes it, as a surrogate pair if it does
+// not fit into 16 bits.
 func appendEscaped(b []byte, r rune) []byte {
 	if r > 0xffff {
 		r -= 0x10000
@@ -59,11 +61,13 @@ func appendEscaped(b []byte, r rune) []byte {
 
 var _ json.Marshaler = untrusted("")
 
-// printable is the harmless form of a text that is composed of several.
+// printable returns the harmless form of a text of which parts may be untrusted, as
+// untrusted.String does.
 func printable(text string) string { return untrusted(text).String() }
 
-// visible puts a text on one line and replaces what cannot be seen. A character
-// that .NET's comparisons of text ignore could hide a command from us.
+// visible returns the text on one line: white space becomes a space, and other invisible
+// characters become "?". Otherwise a character that .NET ignores when it compares text
+// could hide a command from commandScanner.
 func visible(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -76,20 +80,21 @@ func visible(text string) string {
 	}, text)
 }
 
-// isVisible reports whether a character takes a place of its own on the screen:
-// letters, marks, numbers, punctuation, symbols and the ASCII space, but none
-// of those that Unicode lets programs ignore or that look like nothing.
+// isVisible reports whether a character can be seen: it is a letter, mark, number,
+// punctuation, symbol or the ASCII space, and neither one that Unicode lets programs
+// ignore nor one of blanks.
 func isVisible(r rune) bool {
 	return unicode.IsPrint(r) && !strings.ContainsRune(blanks, r) &&
 		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// blanks are symbols to Unicode, and empty on the screen: the Braille pattern
-// without dots, the null notehead, blank hieroglyphs, the filler of Khitan, and
-// what stands for an object.
+// blanks are characters that unicode.IsPrint accepts and that are empty on the screen: the
+// Braille pattern without dots, the null notehead, two blank hieroglyphs, the filler of
+// Khitan, and the object replacement character.
 const blanks = "\u2800\U0001d159\U00013441\U00013442\U00016fe4\ufffc"
 
-// shorten cuts a text to so many bytes, and marks that it did.
+// shorten cuts a text that is longer than most bytes, between two characters, and ends it
+// with "…". The result has at most most bytes, the three of the mark included.
 func shorten(text string, most int) string {
 	const mark = "…"
 	if len(text) <= most {
@@ -102,6 +107,9 @@ func shorten(text string, most int) string {
 	return text[:end] + mark
 }
 
+// spellOut returns the text with invisible characters and bytes that are not UTF-8
+// escaped as in Go, such as \u200b. A text without any is unchanged; in one with some,
+// backslashes are escaped too.
 func spellOut(text string) string {
 	if !strings.ContainsFunc(text, func(r rune) bool { return !isVisible(r) }) && utf8.ValidString(text) {
 		return text
@@ -110,7 +118,8 @@ func spellOut(text string) string {
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }
 
-// quote makes a word that a shell takes as it is.
+// quote returns the word as a POSIX shell has to read it, in single quotes unless it has
+// only letters, digits and -_./:@%+=, characters. An empty word is quoted.
 func quote(word string) string {
 	special := func(r rune) bool {
 		return !strings.ContainsRune("-_./:@%+=,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
@@ -121,7 +130,8 @@ func quote(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// spell shows a duration as people say it: 2h, 3m12s, 5s.
+// durationText returns a duration rounded to seconds, without the units that are zero at
+// its end: 2h, 3m12s, 5s.
 func durationText(d time.Duration) string {
 	text := d.Round(time.Second).String()
 	if strings.HasSuffix(text, "m0s") {
@@ -133,8 +143,10 @@ func durationText(d time.Duration) string {
 	return text
 }
 
+// secondsText does the same as durationText for a number of seconds.
 func secondsText(s float64) string { return durationText(time.Duration(s * float64(time.Second))) }
 
+// ordinal returns 1st, 2nd, 3rd, 4th, 11th and so on. n is not negative.
 func ordinal(n int) string {
 	suffix := "th"
 	if n/10%10 != 1 && n%10 >= 1 && n%10 <= 3 {
@@ -143,7 +155,8 @@ func ordinal(n int) string {
 	return fmt.Sprint(n, suffix)
 }
 
-// inLine says a position in words.
+// queuePosition returns a position in the queue in words: "next in the queue" for 1, "2nd
+// in the queue" for 2. Without a position, zero or less, it is "in the queue".
 func queuePosition(position int) string {
 	switch {
 	case position == 1:
@@ -154,8 +167,8 @@ func queuePosition(position int) string {
 	return ordinal(position) + " in the queue"
 }
 
-// clock shows a time of day in the local zone, with the date unless it is
-// today.
+// clockTime returns a time of day in the local zone, to the second and with the zone, and
+// with the date before it unless that is today.
 func clockTime(t time.Time) string {
 	local := t.Local()
 	if local.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
@@ -164,8 +177,8 @@ func clockTime(t time.Time) string {
 	return local.Format("2006-01-02 15:04:05 MST")
 }
 
-// didYouMean proposes the known name that is nearest to a wrong one, as the
-// end of a sentence; nothing when none is near.
+// didYouMean returns the end of a sentence that proposes the known name most similar to a
+// wrong one; empty if none is similar.
 func didYouMean(wrong string, known []string) string {
 	if near := nearest(wrong, known); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
@@ -176,16 +189,17 @@ func didYouMean(wrong string, known []string) string {
 // maxCorrected is the length of the longest text, in bytes, that nearest compares.
 const maxCorrected = 128
 
-// nearest returns the known name that needs the fewest changed letters, or
-// nothing when that are too many.
+// nearest returns the known name with the smallest edit distance from a wrong one, the
+// first of several. It is empty if the distance is over a third of the length of wrong
+// in bytes plus one, or if wrong is longer than maxCorrected.
 func nearest(wrong string, known []string) string {
 	if len(wrong) > maxCorrected {
 		return ""
 	}
-	best, least := "", len(wrong)/3+2
+	best, bound := "", len(wrong)/3+2
 	for _, name := range known {
-		if d := smetrics.WagnerFischer(wrong, name, 1, 1, 1); d < least {
-			best, least = name, d
+		if d := smetrics.WagnerFischer(wrong, name, 1, 1, 1); d < bound {
+			best, bound = name, d
 		}
 	}
 	return best
