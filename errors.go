@@ -1,7 +1,8 @@
 package main
 
-// The errors that both ends know, and the one table that gives each its HTTP status
-// and its exit code. Nothing here depends on another file.
+// The errors that server and client share, the table of their HTTP statuses and exit
+// codes, and the kinds of errors that end the process. This file uses no other file of
+// the package: the mutation test compiles the rules with it alone.
 
 import (
 	"errors"
@@ -9,7 +10,8 @@ import (
 	"net/http"
 )
 
-// What a caller can be told besides the refusals of the rules and the keeper.
+// The errors of the HTTP API and of the client, besides those of the rules, the keeper and
+// the store.
 var (
 	errKey         = errors.New("missing or wrong API key")
 	errMalformed   = errors.New("malformed request")
@@ -25,54 +27,56 @@ var (
 	errLost        = errors.New("the slot was lost")
 )
 
-// The refusals of the rules. api.go says which status and exit code each has.
+// The errors that a result of a rule may have.
 var (
 	errNoSlot    = errors.New("no free slot")
-	errNotHeld   = errors.New("not yours")                     // renew or end what the caller does not hold
-	errSeveral   = errors.New("several leases match")          // name the slot
+	errNotHeld   = errors.New("not yours")                     // the caller does not hold what it renews or ends
+	errSeveral   = errors.New("several leases match")          // the caller has to name the slot
 	errEnded     = errors.New("this request has ended")        // the id is closed
 	errDifferent = errors.New("this id asked for other terms") // same id, other holder, ttl, reason or url
 )
 
-// What the keeper answers besides the refusals of the rules.
+// The errors that a reply of the keeper may have besides those of the rules. After
+// errUnknown the caller may repeat its call with the same id.
 var (
 	errUndeclared = errors.New("no such environment")
 	errStopping   = errors.New("the server is stopping")
 	errBusy       = errors.New("too many are waiting")
-	errUnknown    = errors.New("the disk failed: it is unknown whether this took effect") // retry with the same id
+	errUnknown    = errors.New("the disk failed: it is unknown whether this took effect")
 	errFull       = errors.New("the server's disk is full: nothing new is taken in")
 	errGone       = errors.New("the caller has left")
 )
 
-// What opening and saving can end with, besides errDamaged and plain errors.
+// The errors of opening, saving and checking a file, besides those of the system.
 var (
 	errNoSpace = errors.New("no space left for the database")
 	errInUse   = errors.New("in use by another server")
+	errDamaged = errors.New("the file is damaged")
 
 	// errReplaced is that the database file was deleted, cut off, written to or
 	// replaced while the server used it.
 	errReplaced = errors.New("the database file is not as the server left it")
 )
 
-var errDamaged = errors.New("the file is damaged")
-
-// Exit codes of the client. 128+n is added by main for signal n.
+// The exit codes of the commands. A command that was ended by signal n has 128+n, which
+// execute returns.
 const (
 	exitFailed  = 1
 	exitUsage   = 2
 	exitNoSlot  = 75 // EX_TEMPFAIL of sysexits.h: try again later
-	exitNotHeld = 76
+	exitNotHeld = 76 // the lease is over, or was never the caller's
 )
 
-// Exit codes of run besides those of the other commands, as the shell's.
+// The exit codes of run when its command was not run, as a shell has them. In other cases
+// run has the code of its command or one of those above.
 const (
-	exitOwnFailure  = 125
-	exitNotRunnable = 126
-	exitNotFound    = 127
+	exitOwnFailure  = 125 // call-me failed
+	exitNotRunnable = 126 // the command cannot be executed
+	exitNotFound    = 127 // there is no such command
 )
 
-// failures maps errors to statuses and exit codes. The first row that fits
-// counts, in either direction; status 0: never sent.
+// failures has the HTTP status and the exit code of each error. The first row that
+// matches an error, or a status, is used. A status of zero is never sent.
 var failures = []struct {
 	err    error
 	status int
@@ -103,8 +107,7 @@ var failures = []struct {
 	{errUsage, 0, exitUsage},
 }
 
-// statusOf returns the status that tells the error; 500 for one that the
-// table does not know.
+// statusOf returns the HTTP status for an error; 500 if failures does not have the error.
 func statusOf(err error) int {
 	for _, f := range failures {
 		if f.status != 0 && errors.Is(err, f.err) {
@@ -114,7 +117,8 @@ func statusOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// failureOf returns the error that a status tells; nil for an unknown one.
+// failureOf returns the error for an HTTP status of an answer; nil if failures does not
+// have the status.
 func failureOf(status int) error {
 	for _, f := range failures {
 		if f.status == status {
@@ -124,7 +128,9 @@ func failureOf(status int) error {
 	return nil
 }
 
-// exitCode returns what the process ends with: 0 for nil.
+// exitCode returns the exit code of the process for an error: zero for nil, the code of an
+// exitError, exitOwnFailure for a runError, and otherwise that of failures, or exitFailed
+// if failures does not have the error.
 func exitCode(err error) int {
 	if err == nil {
 		return 0
@@ -133,7 +139,8 @@ func exitCode(err error) int {
 	if errors.As(err, &code) {
 		return int(code)
 	}
-	if failed := (runError{}); errors.As(err, &failed) {
+	var notRun runError
+	if errors.As(err, &notRun) {
 		return exitOwnFailure
 	}
 	for _, f := range failures {
@@ -144,32 +151,35 @@ func exitCode(err error) int {
 	return exitFailed
 }
 
-// An exitError ends the process with its code, and says nothing.
+// An exitError ends the process with its code. It is not printed.
 type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// A usageError is a mistake of the one who typed the command, errUsage.
+// A usageError is a mistake in a command line or in the configuration. errors.Is reports
+// that it is errUsage, without errUsage's text in its own.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
 
 func (e usageError) Is(target error) bool { return target == errUsage }
 
+// usagef returns a usageError with a formatted text.
 func usagef(format string, args ...any) error { return usageError(fmt.Sprintf(format, args...)) }
 
-// A runError is why a command was not run, with a code that is not one of the
-// command's own.
+// A runError is a failure of run itself that has no exit code of its own in failures. Its
+// exit code is exitOwnFailure, so that it differs from the command's own code 1.
 type runError struct{ error }
 
 func (e runError) Unwrap() error { return e.error }
 
-// A hinted error knows what to type next.
+// A hinted error has a hint: what the user can type or do next. terminal.fail prints it.
 type hinted struct {
 	error
-	hint string
+	hint string // of one or several lines, without "hint:"
 }
 
+// hint returns err with a hint.
 func hint(err error, text string) error { return hinted{err, text} }
 
 func (h hinted) Unwrap() error { return h.error }

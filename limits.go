@@ -1,7 +1,8 @@
 package main
 
-// The limits of what may be sent, and the checks that the server, the client and
-// the configuration share.
+// The limits of what may be sent, and the checks and the repairs of names, ids, texts and
+// durations that the server, the client and the configuration share. Errors of the checks
+// are errParameter.
 
 import (
 	"fmt"
@@ -15,10 +16,10 @@ import (
 
 // The limits of what is sent, in bytes unless they are durations.
 const (
-	maxHeader      = 16 << 10
+	maxHeader      = 16 << 10 // of a request, its first line included
 	maxURL         = 8 << 10
-	maxBody        = 64 << 10
-	maxEnvironment = 128
+	maxBody        = 64 << 10 // of a request, and of an answer that is only looked at for an error
+	maxEnvironment = 128      // the name
 	minID          = 8
 	maxID          = 128
 	maxHolder      = 256
@@ -26,33 +27,42 @@ const (
 	maxReason      = 1 << 10
 	minTTL         = time.Second
 	maxTTL         = 30 * 24 * time.Hour
-	maxWait        = 5 * time.Minute
-	bodyTime       = 5 * time.Second // for a body to arrive
-	mostWaiters    = 20_000
-	mostFiles      = 1 << 20 // where the system names no limit
-	defaultPage    = 100     // events in an answer of GET /history
-	largestPage    = 1000    // the same, at the most
-
-	headerTime  = 5 * time.Second  // for the header of a request to arrive
-	copyPart    = 256 << 10        // bytes of a copy that a reader must take within answerTime
-	copySilence = 30 * time.Second // of the server, while a copy is downloaded
+	maxWait        = 5 * time.Minute  // of one poll; a longer one is shortened
+	headerTime     = 5 * time.Second  // for the header of a request to arrive
+	bodyTime       = 5 * time.Second  // for the body of a request to arrive
+	copyPart       = 256 << 10        // of a copy that a reader must accept within answerTime
+	copySilence    = 30 * time.Second // without a byte from the server while a copy is downloaded
 )
 
-// maxWaiters is how many may wait at once: mostWaiters, or what the limit on
-// open files allows, less 200 for everybody else.
+// Numbers of waiters, files and events.
+const (
+	mostWaiters = 20_000  // that may wait at once
+	mostFiles   = 1 << 20 // that may be open if the system's limit is higher or unknown
+	defaultPage = 100     // events in an answer of GET /history
+	largestPage = 1000    // the same, at most
+)
+
+// maxWaiters returns the number of callers that may wait at once: mostWaiters, or the limit
+// of open files less 200 for other connections and files if that is smaller. It is at
+// least 1.
 func maxWaiters() int { return min(mostWaiters, max(1, openFiles()-200)) }
 
-// maxConnections leaves enough files for the database, a copy of it and the
-// keys, whatever comes in.
+// maxConnections returns the number of connections that the server accepts at once: the
+// limit of open files less 50, so that files remain for the database, a copy of it and
+// the keys. It is at least 10.
 func maxConnections() int { return max(10, openFiles()-50) }
 
+// checkEnvironment returns an error unless name can be the name of an environment: 1 to
+// maxEnvironment bytes of UTF-8 without control characters and without white space at
+// either end, that cannot be mistaken for another name or for a command of a CI system.
 func checkEnvironment(name string) error {
 	trimmed := strings.TrimFunc(name, unicode.IsSpace)
 	switch {
 	case len(name) == 0 || len(name) > maxEnvironment || !utf8.ValidString(name):
 		return fmt.Errorf("%w: environment must be 1 to %d bytes of UTF-8", errParameter, maxEnvironment)
 	case strings.ContainsFunc(name, unicode.IsControl) || trimmed != name:
-		return fmt.Errorf("%w: environment must have no control characters, and no space at either end", errParameter)
+		return fmt.Errorf("%w: environment must have no control characters, and no space at either end",
+			errParameter)
 	}
 	if err := checkUnmistakable(name); err != nil {
 		return fmt.Errorf("%w: environment cannot be %q: %v", errParameter, name, err)
@@ -60,12 +70,14 @@ func checkEnvironment(name string) error {
 	return nil
 }
 
+// checkID returns an error unless id is empty or can be the id of a request: minID to maxID
+// printable ASCII characters without a command of a CI system.
 func checkID(id string) error {
 	if id == "" {
 		return nil
 	}
-	printable := !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' })
-	if len(id) < minID || len(id) > maxID || !printable {
+	isPrintable := !strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r > '~' })
+	if len(id) < minID || len(id) > maxID || !isPrintable {
 		return fmt.Errorf("%w: id must be %d to %d printable ASCII characters", errParameter, minID, maxID)
 	}
 	if err := checkNoCommand(id); err != nil {
@@ -74,8 +86,9 @@ func checkID(id string) error {
 	return nil
 }
 
-// checkHolder refuses what another job's log would show as a command: clients
-// that do not know better print it as it is.
+// checkHolder returns an error unless holder is at most maxHolder bytes of UTF-8 without a
+// command of a CI system. Clients other than call-me print the holder unchanged in the
+// logs of other jobs.
 func checkHolder(holder string) error {
 	if err := checkText("holder", holder, maxHolder); err != nil {
 		return err
@@ -86,6 +99,8 @@ func checkHolder(holder string) error {
 	return nil
 }
 
+// checkText returns an error, with the name of the parameter, unless text is at most most
+// bytes of UTF-8.
 func checkText(name, text string, most int) error {
 	if len(text) > most || !utf8.ValidString(text) {
 		return fmt.Errorf("%w: %s must be at most %d bytes of UTF-8", errParameter, name, most)
@@ -93,28 +108,31 @@ func checkText(name, text string, most int) error {
 	return nil
 }
 
+// checkLink returns an error unless link is empty or an http or https URL with a host, of at
+// most maxLink bytes of UTF-8.
 func checkLink(link string) error {
 	if link == "" {
 		return nil
 	}
 	u, err := url.Parse(link)
-	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || len(link) > maxLink || !utf8.ValidString(link) {
+	isURL := err == nil && u.Hostname() != "" && (u.Scheme == "http" || u.Scheme == "https")
+	if !isURL || len(link) > maxLink || !utf8.ValidString(link) {
 		return fmt.Errorf("%w: url must be an http or https link of at most %d bytes", errParameter, maxLink)
 	}
 	return nil
 }
 
-// tidyReason makes any text a reason: a deploy must not fail for its comment,
-// often a commit message. Bytes that are not UTF-8 are replaced, commands of
-// CI systems are broken, and what exceeds maxReason is cut off between two
-// characters.
+// tidyReason makes any text a valid reason: a reason is often a commit message, and must
+// not make a deployment fail. Bytes that are not UTF-8 are replaced, commands of CI
+// systems are broken, and a text over maxReason bytes is shortened between two characters.
 func tidyReason(reason string) string {
 	reason = breakCommands(strings.ToValidUTF8(reason, "\ufffd"))
 	reason = controlString.ReplaceAllString(reason, "?")
 	return shorten(reason, maxReason)
 }
 
-// tidyLink leaves a link out that is too long or holds a command.
+// tidyLink returns the link, or an empty one if it is longer than maxLink or has a command of
+// a CI system.
 func tidyLink(link string) string {
 	if len(link) > maxLink || checkNoCommand(link) != nil {
 		return ""
@@ -122,17 +140,20 @@ func tidyLink(link string) string {
 	return link
 }
 
-// parseTTL reads a duration of 1 s to 30 days, or 0, which says so and is not
-// less than a nanosecond.
+// parseTTL returns a duration from minTTL to maxTTL, or zero, for a lease without end. A text
+// such as "-0s" or "0.1ns", which Go reads as zero, is an error.
 func parseTTL(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
-	if err != nil || d == 0 && strings.ContainsAny(text, "-123456789") || d != 0 && (d < minTTL || d > maxTTL) {
+	isRoundedToZero := d == 0 && strings.ContainsAny(text, "-123456789")
+	isOutside := d != 0 && (d < minTTL || d > maxTTL)
+	if err != nil || isRoundedToZero || isOutside {
 		return 0, errParameter
 	}
 	return d, nil
 }
 
-// parseAge reads a duration that may be in days: 7d.
+// parseAge returns a duration that is zero or more. A number of days, such as "7d", is read
+// too: up to 36500.
 func parseAge(text string) (time.Duration, error) {
 	if days, found := strings.CutSuffix(text, "d"); found {
 		n, err := strconv.Atoi(days)

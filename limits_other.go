@@ -2,5 +2,5 @@
 
 package main
 
-// openFiles is how many files and connections the system lets us have.
+// openFiles returns mostFiles: these systems have no limit of open files that can be read.
 func openFiles() int { return mostFiles }

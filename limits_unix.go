@@ -4,8 +4,8 @@ package main
 
 import "syscall"
 
-// openFiles is how many files and connections the system lets us have. (Go
-// has raised the soft limit to the hard one at start.)
+// openFiles returns the number of files and connections that this process may have open, at
+// most mostFiles. Go raises the soft limit to the hard one when a process starts.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
