@@ -30,7 +30,7 @@ var (
 // The errors that a result of a rule may have.
 var (
 	errNoSlot    = errors.New("no free slot")
-	errNotHeld   = errors.New("not yours")                     // the caller does not hold what it renews or ends
+	errNotHeld   = errors.New("not yours")                     // the caller does not hold what it names
 	errSeveral   = errors.New("several leases match")          // the caller has to name the slot
 	errEnded     = errors.New("this request has ended")        // the id is closed
 	errDifferent = errors.New("this id asked for other terms") // same id, other holder, ttl, reason or url
