@@ -62,16 +62,16 @@ func (s *server) routes() http.Handler {
 		http.MethodDelete: s.withKey(s.release),
 	})
 	get("/environments", s.withKey(s.environments))
-	get("/history", s.withKey(s.history))
-	get("/events", s.withKey(s.events))
-	get("/backup", s.withKey(s.backup))
+	get("/history", s.withKey(notFromOtherSites(s.history)))
+	get("/events", s.withKey(notFromOtherSites(s.events)))
+	get("/backup", s.withKey(notFromOtherSites(s.backup)))
 	get("/healthz", s.health)
 	get("/{$}", s.withKey(s.page))
 	get("/page.css", s.withKey(serveAsset("page.css", "text/css; charset=utf-8")))
 	get("/page.js", s.withKey(serveAsset("page.js", "text/javascript; charset=utf-8")))
 	get("/events.js", s.withKey(serveAsset("events.js", "text/javascript; charset=utf-8")))
 	get("/openapi.yaml", s.withKey(serveAsset("openapi.yaml", "application/yaml")))
-	get("/metrics", s.withKey(s.metricsHandler()))
+	get("/metrics", s.withKey(notFromOtherSites(s.metricsHandler())))
 	notFound := s.handle("other", s.withKey(func(http.ResponseWriter, *http.Request) error {
 		return errNotFound
 	}))
@@ -79,9 +79,23 @@ func (s *server) routes() http.Handler {
 
 	guard := http.NewCrossOriginProtection()
 	guard.SetDenyHandler(s.handle("cross-origin", func(http.ResponseWriter, *http.Request) error {
-		return fmt.Errorf("%w: a page of another site may not call this", errMalformed)
+		return errOtherSite
 	}))
 	return guard.Handler(withoutRedirects(mux, notFound))
+}
+
+var errOtherSite = fmt.Errorf("%w: a page of another site may not call this", errMalformed)
+
+// notFromOtherSites rejects calls that a page of another site makes a browser send, for
+// instance as an image: with the login of this site they would cost the server a copy of
+// its file. A client that is no browser sends no Sec-Fetch-Site.
+func notFromOtherSites(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+			return errOtherSite
+		}
+		return h(w, r)
+	}
 }
 
 // withoutRedirects passes calls to mux, except for paths that a ServeMux would

@@ -469,6 +469,28 @@ func TestAFormOfAnotherSiteIsRefused(t *testing.T) {
 	}
 }
 
+// What costs the server much, or shows much, is for its own pages and for programs.
+func TestAnImageOfAnotherSiteIsRefused(t *testing.T) {
+	s := newSite(t, "")
+	for _, path := range []string{"/backup", "/events", "/metrics", "/history"} {
+		for site, want := range map[string]int{"cross-site": 400, "same-origin": 200, "none": 200, "": 200} {
+			r, _ := http.NewRequest("HEAD", s.url+path, nil)
+			if site != "" {
+				r.Header.Set("Sec-Fetch-Site", site)
+			}
+			r.Header.Set("X-API-KEY", testKey)
+			response, err := http.DefaultTransport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if response.StatusCode != want {
+				t.Errorf("%s from %q: %d, want %d", path, site, response.StatusCode, want)
+			}
+		}
+	}
+}
+
 func TestTheStateOfAllEnvironments(t *testing.T) {
 	s := newSite(t, "uat:blue+green,staging")
 	s.call("POST /maybe?environment=uat&id=12345678&holder=h&ttl=1h")
