@@ -163,7 +163,7 @@ func acquireSlot(
 		}
 	}
 	_, err := s.client.acquire(ctx, options, w)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		w.interrupted()
 	}
 	if err == nil && w.outputErr != nil {
