@@ -67,9 +67,9 @@ func (s *server) routes() http.Handler {
 	get("/backup", s.withKey(notFromOtherSites(s.backup)))
 	get("/healthz", s.health)
 	get("/{$}", s.withKey(s.page))
-	get("/page.css", s.withKey(serveAsset("page.css", "text/css; charset=utf-8")))
-	get("/page.js", s.withKey(serveAsset("page.js", "text/javascript; charset=utf-8")))
-	get("/events.js", s.withKey(serveAsset("events.js", "text/javascript; charset=utf-8")))
+	get("/page.css", s.withKey(serveAsset("web/page.css", "text/css; charset=utf-8")))
+	get("/page.js", s.withKey(serveAsset("web/page.js", "text/javascript; charset=utf-8")))
+	get("/events.js", s.withKey(serveAsset("web/events.js", "text/javascript; charset=utf-8")))
 	get("/openapi.yaml", s.withKey(serveAsset("openapi.yaml", "application/yaml")))
 	get("/metrics", s.withKey(notFromOtherSites(s.metricsHandler())))
 	notFound := s.handle("other", s.withKey(func(http.ResponseWriter, *http.Request) error {

@@ -2,7 +2,7 @@ package main
 
 // GET /: the status page, with the current state and a drawing of the last day or week,
 // and the files that it loads. server_page_lanes.go computes the drawing and the figures.
-// page.html, page.css, page.js and events.js are files of their own beside this one.
+// Its files are in web/.
 
 import (
 	"bytes"
@@ -18,13 +18,13 @@ import (
 
 // assets are the files of the page, and openapi.yaml, which is served beside it.
 //
-//go:embed page.html page.css page.js events.js openapi.yaml
+//go:embed web openapi.yaml
 var assets embed.FS
 
 // pageTemplate returns the template of page.html. It is parsed at the first call, because
 // the commands of the client never use it.
 var pageTemplate = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("page.html").ParseFS(assets, "page.html"))
+	return template.Must(template.New("page.html").ParseFS(assets, "web/page.html"))
 })
 
 // The limits of what the page shows, so that a browser can draw it.
