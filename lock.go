@@ -1,21 +1,44 @@
 package main
 
-// The rules of the lock: what a request, a renewal, a release and the passing
-// of time do to one environment. Everything here is a plain change of memory:
-// no I/O, no clock, no goroutine. The caller gives the time and the numbers in
-// a round, gets an answer, and finds the changes in the round.
+// The rules of the lock: what a request, a renewal, a release and the passing of
+// time do to one environment. Each rule is a change of memory: it does no I/O, reads
+// no clock and starts no goroutine. The caller passes the time and the numbers in a
+// batch; the rule returns a result, and adds its changes to the batch.
+//
+// What the rules change is in lock_state.go, what they remember in lock_history.go.
+
+// The invariants of the product. Comments, tests and documents name them by number.
+//
+// I1. One live lease a slot: a slot never has two live leases.
+//
+// I2. Durable before reported: what a caller is answered is in the store first, and
+// readers see only what is committed. (Renewals that keep the ttl need no store: I4.)
+//
+// I3. Order: the free slots of an environment go to its queue, first come, first
+// served, also across a restart. A caller that does not wait overtakes no waiter.
+//
+// I4. Never early: time ends a lease only by the server's monotonic clock, never before
+// its ttl, at most a second and one commit after it. A start gives each its full ttl.
+//
+// I5. Fences grow: every grant has a larger fence than any grant before it, also
+// across restarts and restored copies of the store.
+//
+// I6. A failure is not a refusal: after a failed commit the outcome is reported as
+// unknown (errUnknown), and the committed state stands.
+//
+// I7. An ended request stays ended: a delayed duplicate of an ended id cannot become
+// a lease. An end is remembered for rememberAge, or the last rememberEnds ends are.
 
 import (
 	"slices"
 	"time"
 )
 
-// absence is how long a place in the queue outlives the connection of the one
-// who waits.
+// maxAbsence is how long a waiter stays in the queue without a connection.
 const maxAbsence = 10 * time.Second
 
-// A selector names leases of an environment: every field that is set must
-// match.
+// A selector selects leases of an environment. Every field that is set must match;
+// the zero selector matches every lease.
 type selector struct {
 	id     string
 	holder string
@@ -23,7 +46,7 @@ type selector struct {
 	slot   string
 }
 
-// find returns the leases that the selector names, oldest first.
+// find returns the leases that match the selector, in the order of their fences.
 func (e *environment) find(s selector) []*lease {
 	var found []*lease
 	for _, l := range e.leases {
@@ -35,74 +58,84 @@ func (e *environment) find(s selector) []*lease {
 	return found
 }
 
-// An outcome is what a rule answers.
+// A result is what a rule returns. The leases, the waiter and the event are those of
+// the state, not copies.
 type result struct {
-	err     error    // nil: it is as the caller wished
-	lease   *lease   // the lease that was granted, told again, renewed or ended
-	waiter  *waiter  // the caller is in the queue and waits
-	several []*lease // with errSeveral
-	ended   *event   // how the caller's lease or request ended, where that is remembered
+	err     error    // nil if the call had the effect that the caller asked for
+	lease   *lease   // the lease that was granted, found by its id, renewed or ended; nil if none
+	waiter  *waiter  // the caller's waiter, if the call entered the queue or polled; nil if none
+	several []*lease // with errSeveral: the leases that match
+	ended   *event   // how the caller's lease or request ended; nil if that is not remembered
 }
 
-// request asks for a slot. The same id again is the same request: it is told
-// the lease that it has, or keeps its place. Only wait enters the queue.
-func (e *environment) request(r *batch, q request, wait bool, claim time.Duration) result {
+// request asks for a slot. claim is that of the lease, see lease.claim.
+//
+// The same id again is the same request: the result is the lease that the id owns, or
+// the waiter, which keeps its position. An id with other terms is errDifferent, and an
+// id whose request has ended is errEnded (invariant 7). Without wait, a request that
+// cannot be granted is errNoSlot; with wait it enters the queue.
+func (e *environment) request(b *batch, q request, wait bool, claim time.Duration) result {
 	if q.id != "" {
 		if l := e.leaseByID(q.id); l != nil {
 			return sameRequest(q, l.request, result{lease: l})
 		}
-		if p := e.waitersByID[q.id]; p != nil {
-			return e.poll(r, q, p, claim)
+		if w := e.waitersByID[q.id]; w != nil {
+			return e.poll(b, q, w, claim)
 		}
-		if end := r.history.endOf(e.name, endByID, q.id, r.now); end != nil {
+		if end := b.history.endOf(e.name, endByID, q.id, b.now); end != nil {
 			return result{err: errEnded, ended: end}
 		}
 	}
 	switch {
-	case e.isOpen(), wait && e.freeSlots() > len(e.queue):
-		return result{lease: e.grant(r, q, claim, 0)}
+	case e.isOpen(), wait && e.freeSlots() > len(e.queue): // invariant 3: each waiter has a free slot already
+		return result{lease: e.grant(b, q, claim, 0)}
 	case !wait:
 		return result{err: errNoSlot}
 	}
-	p := &waiter{request: q, number: r.next(), since: r.now, claim: claim, connected: true}
-	r.setWaiter(e, nil, p)
-	return result{waiter: p}
+	w := &waiter{request: q, number: b.next(), since: b.now, claim: claim, connected: true}
+	b.setWaiter(e, nil, w)
+	return result{waiter: w}
 }
 
-// poll is a further call of a request that is in the queue: it is present again,
-// and takes what was offered to it meanwhile.
-func (e *environment) poll(r *batch, q request, p *waiter, claim time.Duration) result {
-	if q != p.request {
+// poll is a further call of a request that is in the queue. It connects the waiter, and
+// grants it a slot that has been kept free for it. The result has the waiter, and the
+// lease if there is one. The error is errDifferent if the terms are not the waiter's.
+func (e *environment) poll(b *batch, q request, w *waiter, claim time.Duration) result {
+	if q != w.request {
 		return result{err: errDifferent}
 	}
-	p.connected, p.claim = true, claim
-	e.serveQueue(r)
-	return result{waiter: p, lease: e.leaseByID(q.id)}
+	w.connected, w.claim = true, claim
+	e.serveQueue(b)
+	return result{waiter: w, lease: e.leaseByID(q.id)}
 }
 
-func sameRequest(q, before request, o result) result {
+// sameRequest returns r if q has the terms of the request before, else errDifferent.
+func sameRequest(q, before request, r result) result {
 	if q != before {
 		return result{err: errDifferent}
 	}
-	return o
+	return r
 }
 
-// renewal extends leases: a new ttl, where one is given, or the one they have.
+// A renewal extends the lease that its selector matches.
 type renewal struct {
 	selector
-	ttl    time.Duration
-	hasTTL bool
-	at     time.Time // when it arrived
+	ttl    time.Duration // the new ttl, if hasTTL; zero: until released
+	hasTTL bool          // false: the lease keeps its ttl
+	at     time.Time     // when the renewal arrived, by the monotonic clock
 }
 
-// renew extends the one lease that the renewal names, counted from when it
-// arrived. It grants nothing, so a late one is harmless. Another ttl is a
-// change that must be stored; all else happens in memory.
-func (e *environment) renew(r *batch, q renewal) result {
+// renew gives the lease its full ttl, counted from the arrival of the renewal. A renewal
+// that changes the ttl is a change that must be stored; one that does not changes memory
+// only, and cannot be undone.
+//
+// The error is errNotHeld if no lease matches, and errSeveral if several do. A renewal
+// grants nothing, so a late one is harmless.
+func (e *environment) renew(b *batch, q renewal) result {
 	found := e.find(q.selector)
 	switch {
 	case len(found) == 0:
-		return result{err: errNotHeld, ended: r.history.endOfLease(e.name, q.selector, r.now)}
+		return result{err: errNotHeld, ended: b.history.endOfLease(e.name, q.selector, b.now)}
 	case len(found) > 1:
 		return result{err: errSeveral, several: found}
 	}
@@ -114,134 +147,147 @@ func (e *environment) renew(r *batch, q renewal) result {
 	changed := *l
 	changed.ttl, changed.confirmed = q.ttl, true
 	changed.start(q.at)
-	r.setLease(e, l, &changed)
+	b.setLease(e, l, &changed)
 	return result{lease: &changed}
 }
 
-// A departure ends a lease, or a place in the queue.
+// A releaseRequest ends a lease, or removes a waiter.
 type releaseRequest struct {
 	selector
-	is2019 bool   // the 2019 call: it named nothing, the holder is a default
-	force  bool   // end it whoever holds it
-	isUndo bool   // the server takes a grant back that nobody has heard of
-	by     string // with force: who
-	from   string // with force: from which address
+	is2019 bool   // the call of 2019: it names nothing, and its holder is a default
+	force  bool   // end the lease of another holder
+	isUndo bool   // the server takes back a grant that did not reach its caller
+	by     string // with force: the name of the caller
+	from   string // with force: the caller's address
 }
 
-// release ends what the departure names. It says nil also for what the same
-// caller has already released; an end that the caller did not bring about
-// (expired, forced) is errNotHeld.
-func (e *environment) release(r *batch, d releaseRequest) result {
-	if d.id != "" {
-		return e.releaseID(r, d)
+// release ends the lease that the request matches; with an id, also its waiter. The
+// result has the ended lease.
+//
+// A release that repeats an earlier one of the same id or holder has no effect and no
+// error. The error is errNotHeld if the lease has expired or was ended by force, or if
+// others have the slots, and errSeveral if several leases match. A call of 2019 without
+// a lease of its holder ends the oldest lease that has neither holder nor id.
+func (e *environment) release(b *batch, q releaseRequest) result {
+	if q.id != "" {
+		return e.releaseID(b, q)
 	}
-	found := e.find(d.selector)
-	if d.is2019 && (len(found) == 0 || d.holder == "") {
-		found = slices.DeleteFunc(e.find(selector{}), func(l *lease) bool { return l.holder != "" || l.id != "" })
+	found := e.find(q.selector)
+	if q.is2019 && (len(found) == 0 || q.holder == "") {
+		isOwned := func(l *lease) bool { return l.holder != "" || l.id != "" }
+		found = slices.DeleteFunc(e.find(selector{}), isOwned)
 		found = found[:min(1, len(found))]
 	}
 	switch {
 	case len(found) > 1:
 		return result{err: errSeveral, several: found}
 	case len(found) == 0:
-		return e.releaseNothing(r, d)
-	case d.force:
-		return result{lease: e.endLease(r, found[0], eventForced, d)}
+		return e.releaseNothing(b, q)
+	case q.force:
+		return result{lease: e.endLease(b, found[0], eventForced, q)}
 	}
-	return result{lease: e.endLease(r, found[0], eventReleased, d)}
+	return result{lease: e.endLease(b, found[0], eventReleased, q)}
 }
 
-// releaseID ends a request: its lease, or its place in the queue. It uses the
-// id up, known or not, so that a request which the release has overtaken
-// cannot become a lease that nobody releases.
-func (e *environment) releaseID(r *batch, d releaseRequest) result {
-	if l := e.leaseByID(d.id); l != nil {
-		return result{lease: e.endLease(r, l, eventReleased, d)}
+// releaseID ends the request with the id: its lease, or its waiter. It closes an id that
+// is not known, so that a request which arrives after its own release cannot become a
+// lease that nobody releases (invariant 7). The error is errNotHeld if the lease has
+// expired or was ended by force.
+func (e *environment) releaseID(b *batch, q releaseRequest) result {
+	if l := e.leaseByID(q.id); l != nil {
+		return result{lease: e.endLease(b, l, eventReleased, q)}
 	}
-	if p := e.waitersByID[d.id]; p != nil {
-		e.removeWaiter(r, p, eventLeft)
+	if w := e.waitersByID[q.id]; w != nil {
+		e.removeWaiter(b, w, eventLeft)
 		return result{}
 	}
-	switch end := r.history.endOf(e.name, endByID, d.id, r.now); {
+	switch end := b.history.endOf(e.name, endByID, q.id, b.now); {
 	case end == nil:
-		r.addEvent(&event{kind: eventClosed, environment: e.name, id: d.id})
+		b.addEvent(&event{kind: eventClosed, environment: e.name, id: q.id})
 	case end.kind == eventExpired || end.kind == eventForced:
 		return result{err: errNotHeld, ended: end}
 	}
 	return result{}
 }
 
-// releaseNothing answers a departure that no live lease matches.
-func (e *environment) releaseNothing(r *batch, d releaseRequest) result {
-	end := r.history.endOfLease(e.name, d.selector, r.now)
+// releaseNothing returns the result of a release without id that no live lease matches.
+// There is no error if the release repeats an earlier one, or if the environment has no
+// lease; see the cases for the rest.
+func (e *environment) releaseNothing(b *batch, q releaseRequest) result {
+	end := b.history.endOfLease(e.name, q.selector, b.now)
 	switch {
-	case d.isUndo:
+	case q.isUndo:
 		return result{}
-	case d.force && d.fence != 0:
+	case q.force && q.fence != 0: // exactly this lease, which is over
 		return result{err: errNotHeld, ended: end}
-	case d.force:
+	case q.force:
 		return result{}
-	case !d.is2019 && end != nil && end.kind == eventReleased:
+	case !q.is2019 && end != nil && end.kind == eventReleased:
 		return result{}
-	case !d.is2019 && end != nil, len(e.leases) > 0:
+	case !q.is2019 && end != nil, len(e.leases) > 0:
 		return result{err: errNotHeld, ended: end}
 	}
 	return result{}
 }
 
-// leave takes a place out of the queue, for the reason that kind gives. One
-// that was never stored leaves no event either.
-func (e *environment) removeWaiter(r *batch, p *waiter, kind eventKind) {
-	r.setWaiter(e, p, nil)
-	if p.isStored() {
-		r.addEvent(&event{kind: kind, environment: e.name, id: p.id, holder: p.holder, url: p.url, reason: p.reason,
-			waited: max(0, r.now.Sub(p.since))})
+// removeWaiter takes a waiter out of the queue, and adds an event of the kind if the
+// waiter is stored.
+func (e *environment) removeWaiter(b *batch, w *waiter, kind eventKind) {
+	b.setWaiter(e, w, nil)
+	if w.isStored() {
+		b.addEvent(&event{kind: kind, environment: e.name, id: w.id, holder: w.holder, url: w.url,
+			reason: w.reason, waited: max(0, b.now.Sub(w.since))})
 	}
 }
 
-// tick ends what time has ended: leases whose deadline has passed, and places
-// whose owner has been away for too long. It reports whether anything ended.
-func (e *environment) expire(r *batch) bool {
-	before := len(r.changes)
+// expire ends the leases whose deadline has passed, and removes the waiters that have
+// been disconnected for maxAbsence. It reports whether it changed anything.
+func (e *environment) expire(b *batch) bool {
+	before := len(b.changes)
 	for _, l := range slices.Clone(e.leases) {
-		if l.isOver(r.now) {
-			e.endLease(r, l, eventExpired, releaseRequest{})
+		if l.isOver(b.now) {
+			e.endLease(b, l, eventExpired, releaseRequest{})
 		}
 	}
 	for i := 0; i < len(e.queue); {
-		if p := e.queue[i]; !p.connected && !r.now.Before(p.disconnectedAt.Add(maxAbsence)) {
-			e.removeWaiter(r, p, eventAbandoned)
+		if w := e.queue[i]; !w.connected && !b.now.Before(w.disconnectedAt.Add(maxAbsence)) {
+			e.removeWaiter(b, w, eventAbandoned)
 		} else {
 			i++
 		}
 	}
-	return len(r.changes) > before
+	return len(b.changes) > before
 }
 
-// serve gives the free slots to the line in its order. Who is absent keeps
-// the slot that is due, which stays empty, until the place ends.
-func (e *environment) serveQueue(r *batch) {
+// serveQueue grants the free slots to the waiters, in the order of the queue (invariant
+// 3). A disconnected waiter uses up a slot without a grant: the slot stays free for it
+// until it polls again or is removed.
+func (e *environment) serveQueue(b *batch) {
 	for i, free := 0, e.freeSlots(); free > 0 && i < len(e.queue); free-- {
-		if p := e.queue[i]; p.connected {
-			r.setWaiter(e, p, nil)
-			r.handovers = append(r.handovers, handover{p, e.grant(r, p.request, p.claim, r.now.Sub(p.since))})
+		if w := e.queue[i]; w.connected {
+			b.setWaiter(e, w, nil)
+			b.handovers = append(b.handovers, handover{w, e.grant(b, w.request, w.claim, b.now.Sub(w.since))})
 		} else {
 			i++
 		}
 	}
 }
 
-// grant puts a free slot in the requester's hands. The caller has made sure
-// that one is free.
-func (e *environment) grant(r *batch, q request, claim, waited time.Duration) *lease {
-	l := &lease{request: q, slot: e.firstFreeSlot(), fence: r.next(), since: r.now, waited: max(0, waited), ttl: q.ttl, claim: claim}
-	l.start(r.now)
-	r.setLease(e, nil, l)
-	r.add(change{event: &event{number: l.fence, kind: eventGranted, at: r.now, environment: e.name, slot: l.slot, id: q.id,
-		holder: q.holder, url: q.url, reason: q.reason, fence: l.fence, waited: l.waited}})
+// grant makes a lease of a free slot, with a new fence, and adds its event. The caller
+// has checked that a slot is free: grant panics if none is. waited is how long the
+// request was in the queue; a negative one, of a clock that was set back, counts as zero.
+func (e *environment) grant(b *batch, q request, claim, waited time.Duration) *lease {
+	l := &lease{request: q, slot: e.firstFreeSlot(), fence: b.next(), since: b.now, waited: max(0, waited),
+		ttl: q.ttl, claim: claim}
+	l.start(b.now)
+	b.setLease(e, nil, l)
+	b.add(change{event: &event{number: l.fence, kind: eventGranted, at: b.now, environment: e.name,
+		slot: l.slot, id: q.id, holder: q.holder, url: q.url, reason: q.reason, fence: l.fence, waited: l.waited}})
 	return l
 }
 
+// firstFreeSlot returns the first declared slot without a lease. It panics if there is
+// none, so that no bug makes a second lease of a slot (invariant 1).
 func (e *environment) firstFreeSlot() string {
 	for _, s := range e.slots {
 		if !slices.ContainsFunc(e.leases, func(l *lease) bool { return l.slot == s }) {
@@ -251,10 +297,12 @@ func (e *environment) firstFreeSlot() string {
 	panic("granting a slot of " + e.name + " though none is free")
 }
 
-// end takes a lease away and remembers how.
-func (e *environment) endLease(r *batch, l *lease, kind eventKind, d releaseRequest) *lease {
-	r.setLease(e, l, nil)
-	r.addEvent(&event{kind: kind, environment: e.name, slot: l.slot, id: l.id, holder: l.holder, url: l.url, reason: l.reason,
-		fence: l.fence, waited: l.waited, held: max(0, r.now.Sub(l.since)), by: d.by, from: d.from})
+// endLease removes a lease, adds an event of the kind, and returns the lease. The event
+// has the by and from of q.
+func (e *environment) endLease(b *batch, l *lease, kind eventKind, q releaseRequest) *lease {
+	b.setLease(e, l, nil)
+	b.addEvent(&event{kind: kind, environment: e.name, slot: l.slot, id: l.id, holder: l.holder, url: l.url,
+		reason: l.reason, fence: l.fence, waited: l.waited, held: max(0, b.now.Sub(l.since)),
+		by: q.by, from: q.from})
 	return l
 }

@@ -1,8 +1,8 @@
 package main
 
-// What an environment is: its slots, leases and queue, and the changes that
-// lock.go makes to them. Every change has its old value with it, so that it
-// can be stored, shown, or taken back.
+// What an environment is: its slots, its leases and its queue, and the changes that the
+// rules make to them. Every change has its old value with it, so that it can be stored,
+// published and undone. The rules themselves are in lock.go.
 
 import (
 	"cmp"
@@ -10,33 +10,34 @@ import (
 	"time"
 )
 
-// A request is what somebody asked for, and who they are. Two calls with the
-// same id must be equal in all of it.
+// A request is what a caller asks for, and the caller's holder name. Two calls with the
+// same id must be equal in all fields.
 type request struct {
-	id     string // known to its maker alone; empty: none was given
+	id     string // known only to the client that made it; empty if none
 	holder string
 	url    string
 	reason string
-	ttl    time.Duration // 0: until released
+	ttl    time.Duration // zero: until released
 }
 
-// A lease is a slot in someone's hands. It is never changed once it is
-// stored, but for the last three fields, which live in memory only.
+// A lease is a slot that a holder has. It is never changed once it is stored, except for
+// claim, confirmed and deadline, which are in memory only.
 type lease struct {
 	request
 	slot   string
-	fence  uint64        // larger than that of any lease before it
+	fence  uint64        // larger than that of any lease before it (invariant 5)
 	since  time.Time     // when it was granted, by the wall clock
 	waited time.Duration // from entering the queue until the grant
-	ttl    time.Duration // as last renewed; request.ttl is what was asked
+	ttl    time.Duration // as last renewed, zero: until released; request.ttl is what was asked for
 
-	claim     time.Duration // until the first renewal the lease ends after this time; 0: no such condition
-	confirmed bool          // renewed at least once since the grant
+	claim     time.Duration // until the first renewal the lease ends after this time; zero if none
+	confirmed bool          // it was renewed at least once since the grant
 	deadline  time.Time     // by the monotonic clock; zero: until released
 }
 
-// start begins the lease's time at now: after its grant has been stored,
-// after its ttl has changed, after a restart of the server.
+// start sets the deadline for a ttl, or a claim that is shorter, that begins at now. It is
+// called for a grant and for a new ttl, again when these have been stored, and after a
+// start of the server.
 func (l *lease) start(now time.Time) {
 	l.deadline = time.Time{}
 	if l.ttl > 0 {
@@ -47,8 +48,8 @@ func (l *lease) start(now time.Time) {
 	}
 }
 
-// renew gives the lease its full ttl from at, when the renewal arrived. It
-// never takes away time that the holder was already promised.
+// renew gives the lease its full ttl, counted from at, the arrival of the renewal. Apart
+// from the end of a claim, it never makes the deadline earlier (invariant 4).
 func (l *lease) renew(at time.Time) {
 	wasClaim := l.claim > 0 && !l.confirmed
 	l.confirmed = true
@@ -60,56 +61,58 @@ func (l *lease) renew(at time.Time) {
 	}
 }
 
-// over reports whether the lease's time has passed.
+// isOver reports whether the lease's deadline has passed. It is false for a lease that
+// lasts until released.
 func (l *lease) isOver(now time.Time) bool {
 	return !l.deadline.IsZero() && !now.Before(l.deadline)
 }
 
-// A place is a waiting request. It is never changed once it is stored, but
-// for the last three fields, which live in memory only.
+// A waiter is a request in the queue. It is never changed once it is stored, except for
+// claim, connected and disconnectedAt, which are in memory only.
 type waiter struct {
 	request
 	number uint64    // its order in the queue
 	since  time.Time // when it entered the queue, by the wall clock
 
-	claim          time.Duration // of the newest call
-	connected      bool          // somebody is connected and waits
-	disconnectedAt time.Time     // since when not, by the monotonic clock
+	claim          time.Duration // of the newest call, for the lease; see lease.claim
+	connected      bool          // a call of this request waits
+	disconnectedAt time.Time     // if not connected: since when, by the monotonic clock
 }
 
-// kept reports whether the place is stored: one without an id ends with its
-// connection and never is.
-func (p *waiter) isStored() bool { return p.id != "" }
+// isStored reports whether the waiter is stored. One without an id is not: it ends with
+// its connection.
+func (w *waiter) isStored() bool { return w.id != "" }
 
-// An environment is a named thing that tests run against: its slots, the
-// leases on them and the line. One without leases and queue need not exist.
+// An environment is a named thing that tests run against: its slots, the leases on them
+// and the queue. One without leases and queue need not exist.
 type environment struct {
 	name        string
-	slots       []string           // as declared; leases may stand on others, when the declaration has changed since
+	slots       []string           // as declared, nil: undeclared; leases may have slots of an earlier declaration
 	leases      []*lease           // in the order of their fences
 	queue       []*waiter          // in the order of their numbers
-	waitersByID map[string]*waiter // the places of the queue that have an id
+	waitersByID map[string]*waiter // the waiters of the queue that have an id; nil until there is one
 
-	expiryDue   time.Time // when the keeper looks at it next; zero: no such time
-	expiryIndex int       // in the keeper's agenda
+	expiryDue   time.Time // when the keeper must look for ended leases; zero: not in its expiry queue
+	expiryIndex int       // in the keeper's expiry queue
 }
 
 func newEnvironment(name string, slots []string) *environment {
 	return &environment{name: name, slots: slots}
 }
 
-// idle reports that nothing is left to remember.
+// isIdle reports whether the environment has neither leases nor a queue.
 func (e *environment) isIdle() bool { return len(e.leases) == 0 && len(e.queue) == 0 }
 
-// free counts the slots that nobody has: the declared ones less the live
-// leases, whatever slots those stand on.
+// freeSlots returns the number of declared slots less the number of live leases, whatever
+// slots the leases have; zero if there are more leases than slots.
 func (e *environment) freeSlots() int { return max(0, len(e.slots)-len(e.leases)) }
 
-// open reports whether a caller who does not wait would be granted a slot:
-// one is free and nobody is in the queue for it.
+// isOpen reports whether a caller that does not wait is granted a slot: one is free, and
+// the queue is empty (invariant 3).
 func (e *environment) isOpen() bool { return e.freeSlots() > 0 && len(e.queue) == 0 }
 
-// leaseOf returns the lease that the request id owns, or nil.
+// leaseByID returns the lease that the request id owns; nil if there is none, or if the
+// id is empty.
 func (e *environment) leaseByID(id string) *lease {
 	for _, l := range e.leases {
 		if id != "" && l.id == id {
@@ -119,34 +122,36 @@ func (e *environment) leaseByID(id string) *lease {
 	return nil
 }
 
-// position returns how many are served before the place, plus one; 0 when it
-// is not in the queue.
-func (e *environment) position(p *waiter) int {
-	i, found := slices.BinarySearchFunc(e.queue, p.number, func(q *waiter, n uint64) int { return cmp.Compare(q.number, n) })
+// position returns the waiter's position in the queue, counted from one; zero if it is
+// not in the queue.
+func (e *environment) position(w *waiter) int {
+	byNumber := func(x *waiter, n uint64) int { return cmp.Compare(x.number, n) }
+	i, found := slices.BinarySearchFunc(e.queue, w.number, byNumber)
 	if !found {
 		return 0
 	}
 	return i + 1
 }
 
-// A round is a group of changes that are stored together: what the rules are
-// given, and what they have changed so far.
+// A batch is what the rules are given, and the changes that they have made so far. The
+// changes of a batch are stored together, or undone together.
 type batch struct {
 	now       time.Time
-	next      func() uint64 // one counter for fences, places and events
+	next      func() uint64 // returns a larger number at each call: for fences, waiters and events
 	history   *history
 	changes   []change
 	handovers []handover
 }
 
-// A handover is a grant to a place in the queue.
+// A handover is a grant to a waiter.
 type handover struct {
 	waiter *waiter
 	lease  *lease
 }
 
-// A change replaces one value of an environment by another; nil: there is
-// none. Exactly one kind of value is set.
+// A change replaces a lease or a waiter of an environment, or adds an event. Exactly one
+// kind of value is set. The old value is nil if one is added, the new one if one is
+// removed; an event has no environment here.
 type change struct {
 	environment          *environment
 	oldLease, newLease   *lease
@@ -154,73 +159,83 @@ type change struct {
 	event                *event
 }
 
-func (r *batch) setLease(e *environment, old, new *lease) {
-	r.add(change{environment: e, oldLease: old, newLease: new})
+// setLease replaces old by new; either may be nil.
+func (b *batch) setLease(e *environment, old, new *lease) {
+	b.add(change{environment: e, oldLease: old, newLease: new})
 }
 
-func (r *batch) setWaiter(e *environment, old, new *waiter) {
-	r.add(change{environment: e, oldWaiter: old, newWaiter: new})
+// setWaiter replaces old by new; either may be nil.
+func (b *batch) setWaiter(e *environment, old, new *waiter) {
+	b.add(change{environment: e, oldWaiter: old, newWaiter: new})
 }
 
-// event appends to the history, under the next number.
-func (r *batch) addEvent(ev *event) {
-	ev.number, ev.at = r.next(), r.now
-	r.add(change{event: ev})
+// addEvent gives the event the next number and the time of the batch, and appends it to
+// the history.
+func (b *batch) addEvent(ev *event) {
+	ev.number, ev.at = b.next(), b.now
+	b.add(change{event: ev})
 }
 
-func (r *batch) add(c change) {
+// add applies a change at once, and keeps it for the store and for undo.
+func (b *batch) add(c change) {
 	if c.event != nil {
-		r.history.append(c.event)
+		b.history.append(c.event)
 	} else {
 		c.environment.apply(c)
 	}
-	r.changes = append(r.changes, c)
+	b.changes = append(b.changes, c)
 }
 
-// undo takes every change of the round back, the last one first.
-func (r *batch) undo() {
-	for _, c := range slices.Backward(r.changes) {
+// undo reverses every change of the batch, the last one first. Fields that are in memory
+// only, and numbers, are not restored.
+func (b *batch) undo() {
+	for _, c := range slices.Backward(b.changes) {
 		if c.event != nil {
-			r.history.undo(c.event)
+			b.history.undo(c.event)
 		} else {
 			c.environment.apply(c.reverse())
 		}
 	}
-	r.changes, r.handovers = nil, nil
+	b.changes, b.handovers = nil, nil
 }
 
+// reverse returns the change that undoes c, which is not that of an event.
 func (c change) reverse() change {
-	return change{environment: c.environment, oldLease: c.newLease, newLease: c.oldLease, oldWaiter: c.newWaiter, newWaiter: c.oldWaiter}
+	return change{environment: c.environment, oldLease: c.newLease, newLease: c.oldLease,
+		oldWaiter: c.newWaiter, newWaiter: c.oldWaiter}
 }
 
-// apply makes a change of a lease or a place; it knows no rule.
+// apply makes a change of a lease or a waiter, and checks no rule. The keeper applies each
+// change twice: to the current state, and once it is committed to the published one.
 func (e *environment) apply(c change) {
 	if c.oldLease != nil || c.newLease != nil {
 		e.leases = replaceInOrder(e.leases, c.oldLease, c.newLease, func(l *lease) uint64 { return l.fence })
 		return
 	}
-	e.queue = replaceInOrder(e.queue, c.oldWaiter, c.newWaiter, func(p *waiter) uint64 { return p.number })
-	if p := c.oldWaiter; p != nil {
-		delete(e.waitersByID, p.id)
+	e.queue = replaceInOrder(e.queue, c.oldWaiter, c.newWaiter, func(w *waiter) uint64 { return w.number })
+	if w := c.oldWaiter; w != nil {
+		delete(e.waitersByID, w.id)
 	}
-	if p := c.newWaiter; p != nil && p.isStored() {
+	if w := c.newWaiter; w != nil && w.isStored() {
 		if e.waitersByID == nil {
 			e.waitersByID = map[string]*waiter{}
 		}
-		e.waitersByID[p.id] = p
+		e.waitersByID[w.id] = w
 	}
 }
 
-// swap takes old out of a list that is in the order of number, and puts new
-// where it belongs; either may be nil.
+// replaceInOrder removes old from a list that is in the order of its numbers, inserts new
+// where its number belongs, and returns the list. Either may be nil; an old one that is
+// not in the list is ignored. It changes the list that it is given.
 func replaceInOrder[T any](list []*T, old, new *T, number func(*T) uint64) []*T {
 	search := func(x *T) (int, bool) {
-		return slices.BinarySearchFunc(list, number(x), func(y *T, n uint64) int { return cmp.Compare(number(y), n) })
+		byNumber := func(y *T, n uint64) int { return cmp.Compare(number(y), n) }
+		return slices.BinarySearchFunc(list, number(x), byNumber)
 	}
 	if old != nil {
 		i, found := search(old)
 		switch {
-		case found && i == 0: // the head of a long line leaves without moving the rest
+		case found && i == 0: // the head of a long queue is removed without moving the rest
 			list[0] = nil
 			list = list[1:]
 		case found:
