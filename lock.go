@@ -282,7 +282,8 @@ func (e *environment) grant(b *batch, q request, claim, waited time.Duration) *l
 	l.start(b.now)
 	b.setLease(e, nil, l)
 	b.add(change{event: &event{number: l.fence, kind: eventGranted, at: b.now, environment: e.name,
-		slot: l.slot, id: q.id, holder: q.holder, url: q.url, reason: q.reason, fence: l.fence, waited: l.waited}})
+		slot: l.slot, id: q.id, holder: q.holder, url: q.url,
+		reason: q.reason, fence: l.fence, waited: l.waited}})
 	return l
 }
 

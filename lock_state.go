@@ -87,13 +87,13 @@ func (w *waiter) isStored() bool { return w.id != "" }
 // and the queue. One without leases and queue need not exist.
 type environment struct {
 	name        string
-	slots       []string           // as declared, nil: undeclared; leases may have slots of an earlier declaration
+	slots       []string           // as declared, nil if undeclared; leases may have slots that are not
 	leases      []*lease           // in the order of their fences
 	queue       []*waiter          // in the order of their numbers
 	waitersByID map[string]*waiter // the waiters of the queue that have an id; nil until there is one
 
-	expiryDue   time.Time // when the keeper must look for ended leases; zero: not in its expiry queue
-	expiryIndex int       // in the keeper's expiry queue
+	expiryDue   time.Time // when the keeper must call expire; zero if the expiry queue does not have it
+	expiryIndex int       // its index in the keeper's expiry queue
 }
 
 func newEnvironment(name string, slots []string) *environment {
@@ -151,7 +151,7 @@ type handover struct {
 
 // A change replaces a lease or a waiter of an environment, or adds an event. Exactly one
 // kind of value is set. The old value is nil if one is added, the new one if one is
-// removed; an event has no environment here.
+// removed. environment is nil for an event.
 type change struct {
 	environment          *environment
 	oldLease, newLease   *lease

@@ -1,9 +1,11 @@
 package main
 
-// What is stored of leases, places and events: their keys, their values, and the
-// checksum that each value begins with. The fields of a record are listed once,
-// for encoding and decoding. A new field goes to the end of its list; a record
-// that ends before it decodes with the field's zero value.
+// What is stored of leases, waiters and events: their keys, their values, and the
+// checksum that each value begins with. The fields of a record are listed once, for
+// encoding and decoding. A new field goes to the end of its list; a record that ends
+// before the field decodes with the field's zero value.
+//
+// Not here: how the records get to the disk (store.go), and when (keeper.go).
 
 import (
 	"encoding/binary"
@@ -13,16 +15,16 @@ import (
 	"time"
 )
 
-// The buckets of the file.
+// The buckets of the file, and what they map to what. Numbers in keys are 8 bytes, big-endian.
 const (
 	metaBucket    = "meta"    // "state" -> header
 	leaseBucket   = "leases"  // environment \0 slot -> lease
-	queueBucket   = "queue"   // environment \0 number -> place
+	queueBucket   = "queue"   // environment \0 number -> waiter
 	historyBucket = "history" // number -> event
-	reserveBucket = "reserve" // number -> bytes without a meaning, see store_reserve.go
+	reserveBucket = "reserve" // number (2 bytes) -> bytes without a meaning, see store_reserve.go
 )
 
-// recordBuckets are the ones whose values the header's sum covers.
+// recordBuckets are the buckets whose values the header's sum covers.
 var recordBuckets = []string{leaseBucket, queueBucket, historyBucket}
 
 // A write puts a value under a key of a bucket; a nil value deletes the key.
@@ -31,8 +33,8 @@ type write struct {
 	key, value []byte
 }
 
-// latestWrites returns the last write of each key, in the order in which these
-// came: a batch that ends a lease and grants the slot again writes one key twice.
+// latestWrites returns the last write of each key, in the order of writes. A batch that
+// ends a lease and grants the slot again writes one key twice.
 func latestWrites(writes []write) []write {
 	type name struct{ bucket, key string }
 	last := map[name]int{}
@@ -48,15 +50,15 @@ func latestWrites(writes []write) []write {
 	return latest
 }
 
-// format is the version of what is described here. A file of a later version is
-// refused. The file of 2019 has no header; it is written anew.
+// fileFormat is the version of the format that this file describes. A file of a later
+// version is refused. A file of 2019 has no header; it is written anew.
 const fileFormat = 1
 
 // A header describes the whole file.
 type header struct {
-	format  uint64
-	counter uint64 // the largest number given so far
-	sum     uint64 // of all records' checksums, modulo 2^64: a lost record shows
+	format  uint64 // fileFormat; zero for a file of 2019
+	counter uint64 // the largest number given so far: invariant 5 across restarts
+	sum     uint64 // of the checksums of all records, modulo 2^64: shows that a record is lost
 }
 
 // headerKey is the key of the header in metaBucket.
@@ -64,18 +66,19 @@ var headerKey = []byte("state")
 
 var crcTable = crc64.MakeTable(crc64.ECMA)
 
-// checksumSize is how many bytes of a value its checksum takes.
+// checksumSize is the size of the checksum at the start of a value, in bytes.
 const checksumSize = 8
 
-// A codec encodes the fields of one record, or decodes them: the same calls in
-// the same order do either. err is the error of the first field that could not be
-// decoded.
+// A codec encodes the fields of one record, or decodes them: the same calls in the same
+// order do either. Its methods append the field to bytes, or take it from the start of
+// bytes and set it.
 type codec struct {
 	bytes    []byte
 	decoding bool
-	err      error
+	err      error // errDamaged once a field could not be decoded; the fields after it are zero
 }
 
+// number is a field of 1 to 10 bytes, a varint.
 func (c *codec) number(n *uint64) {
 	if !c.decoding {
 		c.bytes = binary.AppendUvarint(c.bytes, *n)
@@ -93,8 +96,10 @@ func (c *codec) number(n *uint64) {
 	*n, c.bytes = v, c.bytes[size:]
 }
 
+// fail sets the error. Nothing is left to decode.
 func (c *codec) fail() { c.err, c.bytes = errDamaged, nil }
 
+// text is a field of its length in bytes, a varint, and the bytes.
 func (c *codec) text(s *string) {
 	n := uint64(len(*s))
 	c.number(&n)
@@ -109,16 +114,17 @@ func (c *codec) text(s *string) {
 	*s, c.bytes = string(c.bytes[:n]), c.bytes[n:]
 }
 
+// duration is a field of nanoseconds, a varint.
 func (c *codec) duration(d *time.Duration) {
 	n := uint64(*d)
 	c.number(&n)
-	if c.decoding { // others may read what is being encoded
+	if c.decoding { // not while encoding: readers may read *d at the same time
 		*d = time.Duration(n)
 	}
 }
 
-// instant stores a time as nanoseconds since 1970, without its monotonic
-// reading, which has no meaning in another process.
+// instant is a field of nanoseconds since 1970, a varint. The time's monotonic reading is
+// not stored: it has no meaning in another process.
 func (c *codec) instant(t *time.Time) {
 	var n uint64
 	if !c.decoding {
@@ -146,9 +152,9 @@ func (c *codec) lease(l *lease) {
 	c.duration(&l.ttl)
 }
 
-func (c *codec) waiter(p *waiter) {
-	c.request(&p.request)
-	c.instant(&p.since)
+func (c *codec) waiter(w *waiter) {
+	c.request(&w.request)
+	c.instant(&w.since)
 }
 
 func (c *codec) event(e *event) {
@@ -158,9 +164,14 @@ func (c *codec) event(e *event) {
 		e.kind = eventKind(kind)
 	}
 	c.instant(&e.at)
-	for _, s := range []*string{&e.environment, &e.slot, &e.id, &e.holder, &e.url, &e.reason, &e.by, &e.from} {
-		c.text(s)
-	}
+	c.text(&e.environment)
+	c.text(&e.slot)
+	c.text(&e.id)
+	c.text(&e.holder)
+	c.text(&e.url)
+	c.text(&e.reason)
+	c.text(&e.by)
+	c.text(&e.from)
 	c.number(&e.fence)
 	c.duration(&e.waited)
 	c.duration(&e.held)
@@ -172,8 +183,8 @@ func (c *codec) header(h *header) {
 	c.number(&h.sum)
 }
 
-// encode returns the value of a record: the checksum of bucket, key and fields,
-// then the fields.
+// encode returns the value of a record: the checksum of bucket, key and fields, then the
+// fields.
 func encode(bucket string, key []byte, fields func(*codec)) []byte {
 	c := codec{bytes: make([]byte, checksumSize, 128)}
 	fields(&c)
@@ -181,7 +192,8 @@ func encode(bucket string, key []byte, fields func(*codec)) []byte {
 	return c.bytes
 }
 
-// decode reverses encode. Its error is errDamaged, with bucket and key.
+// decode reverses encode. Its error is errDamaged, with bucket and key, if the checksum is
+// wrong or a field cannot be decoded.
 func decode(bucket string, key, value []byte, fields func(*codec)) error {
 	if len(value) < checksumSize || checksumOf(value) != recordChecksum(bucket, key, value[checksumSize:]) {
 		return damagedRecord(bucket, key)
@@ -198,7 +210,8 @@ func damagedRecord(bucket string, key []byte) error {
 	return fmt.Errorf("reading %s %q: %w", bucket, key, errDamaged)
 }
 
-// checksumOf returns the checksum that a value begins with.
+// checksumOf returns the checksum that a value begins with. It panics if the value is
+// shorter than checksumSize.
 func checksumOf(value []byte) uint64 { return binary.BigEndian.Uint64(value) }
 
 func recordChecksum(bucket string, key, fields []byte) uint64 {
@@ -215,33 +228,37 @@ func waiterKey(environment string, number uint64) []byte {
 
 func eventKey(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
 
+// encodeLease returns the write that stores a lease.
 func encodeLease(environment string, l *lease) write {
 	key := leaseKey(environment, l.slot)
 	return write{leaseBucket, key, encode(leaseBucket, key, func(c *codec) { c.lease(l) })}
 }
 
-// encode2019Lock returns the record of a lock that the call-me of 2019 stored: a
-// lease without a holder.
+// encode2019Lock returns the record of a lock that the call-me of 2019 stored: a lease
+// without holder and ttl.
 func encode2019Lock(environment string, fence uint64, since time.Time) write {
 	return encodeLease(environment, &lease{slot: environment, fence: fence, since: since})
 }
 
-func encodeWaiter(environment string, p *waiter) write {
-	key := waiterKey(environment, p.number)
-	return write{queueBucket, key, encode(queueBucket, key, func(c *codec) { c.waiter(p) })}
+// encodeWaiter returns the write that stores a waiter.
+func encodeWaiter(environment string, w *waiter) write {
+	key := waiterKey(environment, w.number)
+	return write{queueBucket, key, encode(queueBucket, key, func(c *codec) { c.waiter(w) })}
 }
 
+// encodeEvent returns the write that stores an event.
 func encodeEvent(e *event) write {
 	key := eventKey(e.number)
 	return write{historyBucket, key, encode(historyBucket, key, func(c *codec) { c.event(e) })}
 }
 
+// encodeHeader returns the write that stores the header.
 func encodeHeader(h *header) write {
 	return write{metaBucket, headerKey, encode(metaBucket, headerKey, func(c *codec) { c.header(h) })}
 }
 
-// encodeChange returns the write that stores a change. The second result is false
-// if the change is in memory only.
+// encodeChange returns the write that stores a change. isStored is false if the change is
+// in memory only: that of a waiter without an id.
 func encodeChange(c change) (w write, isStored bool) {
 	switch {
 	case c.event != nil:
@@ -258,10 +275,10 @@ func encodeChange(c change) (w write, isStored bool) {
 	return write{}, false
 }
 
-// deleteEvent returns the write that deletes an event.
+// deleteEvent returns the write that deletes an event from the store.
 func deleteEvent(e *event) write { return write{historyBucket, eventKey(e.number), nil} }
 
-// decodeLease reverses encodeLease. Its error is errDamaged.
+// decodeLease reverses encodeLease. Its error is errDamaged. The lease has no deadline yet.
 func decodeLease(key, value []byte) (environment string, l *lease, err error) {
 	environment, slot, found := strings.Cut(string(key), "\x00")
 	if !found {
@@ -271,14 +288,14 @@ func decodeLease(key, value []byte) (environment string, l *lease, err error) {
 	return environment, l, decode(leaseBucket, key, value, func(c *codec) { c.lease(l) })
 }
 
-// decodePlace reverses encodePlace. Its error is errDamaged.
-func decodeWaiter(key, value []byte) (environment string, p *waiter, err error) {
+// decodeWaiter reverses encodeWaiter. Its error is errDamaged. The waiter is disconnected.
+func decodeWaiter(key, value []byte) (environment string, w *waiter, err error) {
 	end := len(key) - 9 // of the name: a zero byte and the number follow
 	if end < 0 || key[end] != 0 {
 		return "", nil, damagedRecord(queueBucket, key)
 	}
-	p = &waiter{number: binary.BigEndian.Uint64(key[end+1:])}
-	return string(key[:end]), p, decode(queueBucket, key, value, func(c *codec) { c.waiter(p) })
+	w = &waiter{number: binary.BigEndian.Uint64(key[end+1:])}
+	return string(key[:end]), w, decode(queueBucket, key, value, func(c *codec) { c.waiter(w) })
 }
 
 // decodeEvent reverses encodeEvent. Its error is errDamaged.
