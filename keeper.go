@@ -1,13 +1,18 @@
 package main
 
-// The keeper: one goroutine that changes the environments. It takes what has
-// arrived, applies the rules, saves the changes, and then publishes and answers
-// them. Meanwhile the next calls arrive, and renewals that need no disk are
-// answered by whoever brings them. Leases and absences end when the keeper looks
-// at them, four times a second: keeper_expiry.go knows which are due.
+// The keeper: one goroutine that changes the environments. It takes the calls that have
+// arrived as one batch, applies the rules, saves the changes, publishes them and replies
+// to the calls. Meanwhile the next calls arrive. Renewals that need no store are replied
+// to by the goroutine that brings them. Leases end, and disconnected waiters are removed,
+// when the keeper looks for them, four times a second: keeper_expiry.go has which
+// environments are due.
 //
-// A keeper can be closed and made anew inside a process: what it knows comes
-// from the store.
+// A keeper can be closed and made anew inside a process: its whole state is loaded from
+// the store.
+//
+// Not here: the life of one batch (keeper_batch.go), how calls are made
+// (keeper_request.go), what readers see (keeper_view.go), and what happens when the disk
+// fails (keeper_recovery.go).
 
 import (
 	"runtime"
@@ -17,71 +22,74 @@ import (
 	"time"
 )
 
-// scanPeriod is how often leases and absences that are due are looked at. Together with
-// one commit it must stay below the second that the rules promise.
+// scanPeriod is how often the keeper looks for leases and waiters that time has ended. It
+// must stay below the second of invariant 4.
 const scanPeriod = 250 * time.Millisecond
 
-// probePeriod is how often a server whose disk has failed tries it again.
+// probePeriod is how often a keeper whose store has failed tries it again.
 const probePeriod = time.Second
 
-// tightCalls is how many calls go into one commit on a full disk, which must
-// make do with the reserve.
+// fullDiskCalls is the largest number of calls in one batch on a full disk: the reserve of
+// the store has space for a small commit only.
 const fullDiskCalls = 4
 
-// A keeper keeps the environments of one store. How to call it is in keeper_request.go.
+// A keeper has the environments of one store. It is the only one to change the store.
 type keeper struct {
 	store      keeperStore
-	recovery   recoverableStore // the same store; nil if it is none
+	recovery   recoverableStore // the same store; nil if the store is not a recoverableStore
 	observer   keeperObserver
-	slots      func(environment string) []string // declared slots; nil: undeclared
-	maxWaiters int
+	slots      func(environment string) []string // returns the declared slots; nil if undeclared
+	maxWaiters int                               // with so many calls waiting, a new one gets errBusy
 
 	inbox     inbox
 	stopping  chan struct{} // closed by close
-	taken     chan error    // gets the error when another server has taken the store: nothing is granted any more
-	stopped   chan struct{} // closed when nothing will be answered any more
-	isHealthy atomic.Bool   // commits succeed
+	taken     chan error    // gets an error once another server has taken the store; nothing is granted from then on
+	stopped   chan struct{} // closed when every call has its reply and the store is not used any more
+	isHealthy atomic.Bool   // false from a failed commit, or a start on a full disk, until the store recovers
 
-	// For what follows, and for what lives in memory only of leases and places.
-	// run alone changes it, but for the queue and that memory, so that run may
-	// read what is shown without mu.
+	// mu guards the fields that follow, the keeper's own fields of calls, and the fields
+	// of leases and waiters that are in memory only. Goroutines other than run change
+	// none of it but listeners, pending, and leases and calls of a renewal, so run may
+	// read all the rest without mu.
 	mu           sync.RWMutex
-	published    map[string]*environment // as committed, for readers
+	published    map[string]*environment // as committed, for readers (invariant 2)
 	history      *history
-	listeners    map[chan struct{}]bool  // told of each change
-	current      map[string]*environment // with the changes that are being saved
-	expiries     expiryQueue             // of those environments
-	waitingCalls map[*waiter][]*call     // who is connected for a place, newest last
-	waitingCount int
-	pending      []*call // what the next round begins with
+	listeners    map[chan struct{}]bool  // notified after each published change
+	current      map[string]*environment // with the changes of the batch that is being saved
+	expiries     expiryQueue             // of the current environments
+	waitingCalls map[*waiter][]*call     // the calls that wait for each waiter's grant, newest last
+	waitingCount int                     // how many calls wait, of all waiters
+	pending      []*call                 // the first calls of the next batch
 
-	// What follows belongs to run.
-	lastNumber      uint64 // number given
-	isTickDue       bool
-	fileBroken      bool    // the file must be written anew before anything is saved
-	deferred        []*call // until it is
-	diskFull        bool    // the disk is full: nothing new is taken in until the reserve is back
-	mustDropHistory bool    // the next commit on the full disk deletes a tenth of the history
-	nextCheck       time.Time
-	nextProbe       time.Time
+	// The fields that follow are used by run only.
+	lastNumber      uint64    // the largest number given; it never gets smaller (invariant 5)
+	isTickDue       bool      // scanPeriod has passed since the last batch that looked for ended leases
+	fileBroken      bool      // the file must be written anew before anything is saved
+	deferred        []*call   // calls for the batch after that
+	diskFull        bool      // new requests are refused until the reserve is back
+	mustDropHistory bool      // the next commit on the full disk deletes a tenth of the history
+	nextCheck       time.Time // when the store is compared with its file again
+	nextProbe       time.Time // when the failed store is tried again, at the earliest
 }
 
-// A keeperObserver is notified of what a keeper does. The keeper's goroutine waits
-// for each call: no method may block.
+// A keeperObserver is notified of what a keeper does. The keeper's goroutine calls the
+// methods and waits for them: no method may block.
 type keeperObserver interface {
-	// saved is called after each save, with its duration and its error.
+	// saved is called after each save, with its duration and its error; nil for none.
 	saved(took time.Duration, err error)
 
-	// published is called with the events of a batch before its callers are answered,
-	// while the keeper's lock is held.
+	// published is called with the events of a committed batch before its calls get
+	// their replies, while the keeper's lock is held: it must not call the keeper.
 	published(events []*event)
 
-	// answered is called once the callers of a batch have been answered, without the
+	// answered is called once the calls of a batch have their replies, without the
 	// lock. at is when the batch was published.
 	answered(at time.Time, changes []change, refused []refusedRenewal)
 
-	// failed is called when saving begins to fail, recovered when it works again.
+	// failed is called when saving begins to fail, with the first error.
 	failed(err error)
+
+	// recovered is called when saving works again.
 	recovered()
 }
 
@@ -92,21 +100,28 @@ type refusedRenewal struct {
 	err         error
 }
 
-// newKeeper loads the store and begins to serve it. From this moment every
-// lease has its full ttl, and everyone in the queue is absent. The caller closes
-// the keeper before the store.
-func newKeeper(s keeperStore, slots func(string) []string, maxWaiters int, o keeperObserver) (*keeper, error) {
-	k, err := loadKeeper(s, slots, maxWaiters, o)
+// newKeeper loads the store and starts the keeper. From this moment every lease has its
+// full ttl (invariant 4), and every waiter is disconnected. slots returns the declared
+// slots of an environment, nil if it is undeclared; it is called from any goroutine, and
+// always returns the same. The error is that of loading. The caller closes the keeper
+// before the store.
+func newKeeper(
+	s keeperStore, slots func(environment string) []string, maxWaiters int, observer keeperObserver,
+) (*keeper, error) {
+	k, err := loadKeeper(s, slots, maxWaiters, observer)
 	if err == nil {
 		go k.run()
 	}
 	return k, err
 }
 
-// loadKeeper leaves it to the caller to run it.
-func loadKeeper(s keeperStore, slots func(string) []string, maxWaiters int, o keeperObserver) (*keeper, error) {
-	k := &keeper{store: s, observer: o, slots: slots, maxWaiters: maxWaiters,
-		inbox: newInbox(), stopping: make(chan struct{}), taken: make(chan error, 1), stopped: make(chan struct{}),
+// loadKeeper does what newKeeper does, but does not start the goroutine. The caller calls
+// run, or step.
+func loadKeeper(
+	s keeperStore, slots func(environment string) []string, maxWaiters int, observer keeperObserver,
+) (*keeper, error) {
+	k := &keeper{store: s, observer: observer, slots: slots, maxWaiters: maxWaiters,
+		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		published: map[string]*environment{}, history: newHistory(), listeners: map[chan struct{}]bool{},
 		current: map[string]*environment{}, waitingCalls: map[*waiter][]*call{}}
 	if err := k.load(time.Now()); err != nil {
@@ -119,13 +134,16 @@ func loadKeeper(s keeperStore, slots func(string) []string, maxWaiters int, o ke
 	return k, nil
 }
 
-// close answers everyone with errStopping, once what is being committed has
-// been answered, and returns when the store is no longer used.
+// close stops the keeper. The batch that is being saved is finished first; every other
+// call gets errStopping. It returns when the store is no longer used, and must be called
+// only once.
 func (k *keeper) close() {
 	close(k.stopping)
 	<-k.stopped
 }
 
+// load reads the records into current, published and history. The error is that of the
+// store or of the first record that cannot be decoded; the keeper is not usable then.
 func (k *keeper) load(now time.Time) error {
 	counter, err := k.store.load(func(bucket string, key, value []byte) error {
 		switch bucket {
@@ -134,15 +152,15 @@ func (k *keeper) load(now time.Time) error {
 			if err != nil {
 				return err
 			}
-			l.start(now)
+			l.start(now) // invariant 4: the full ttl, however long the server was stopped
 			k.addLoaded(name, change{newLease: l})
 		case queueBucket:
-			name, p, err := decodeWaiter(key, value)
+			name, w, err := decodeWaiter(key, value)
 			if err != nil {
 				return err
 			}
-			p.disconnectedAt = now
-			k.addLoaded(name, change{newWaiter: p})
+			w.disconnectedAt = now
+			k.addLoaded(name, change{newWaiter: w})
 		case historyBucket:
 			e, err := decodeEvent(key, value)
 			if err != nil {
@@ -155,6 +173,7 @@ func (k *keeper) load(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	// Invariant 5: a restored copy of the store has an old counter, the clock is past it.
 	k.lastNumber = max(counter, uint64(now.UnixMilli())-1)
 	k.history.publish(0, now)
 	for _, e := range k.current {
@@ -163,12 +182,14 @@ func (k *keeper) load(now time.Time) error {
 	return nil
 }
 
-// place puts what was loaded where it belongs, for the rules and for readers.
+// addLoaded applies a loaded lease or waiter to both copies of the state.
 func (k *keeper) addLoaded(name string, c change) {
 	k.environment(k.current, name).apply(c)
 	k.environment(k.published, name).apply(c)
 }
 
+// environment returns the environment of the name in a copy of the state, current or
+// published. It adds one if there is none.
 func (k *keeper) environment(in map[string]*environment, name string) *environment {
 	e := in[name]
 	if e == nil {
@@ -178,11 +199,13 @@ func (k *keeper) environment(in map[string]*environment, name string) *environme
 	return e
 }
 
+// next returns a number that is larger than any before it.
 func (k *keeper) next() uint64 {
 	k.lastNumber++
 	return k.lastNumber
 }
 
+// run is the keeper's goroutine. It ends after close.
 func (k *keeper) run() {
 	ticker := time.NewTicker(scanPeriod)
 	defer ticker.Stop()
@@ -196,7 +219,7 @@ func (k *keeper) run() {
 			return
 		}
 		select {
-		case <-ticker.C: // it came while the disk worked, and calls did too
+		case <-ticker.C: // select picks at random: calls must not keep the tick waiting
 			k.isTickDue = true
 		default:
 		}
@@ -204,10 +227,13 @@ func (k *keeper) run() {
 	}
 }
 
-// step runs one round on what has arrived, or works on a failed disk.
+// step applies, saves and publishes one batch of the calls that have arrived, or probes a
+// failed store. It does nothing if no call has arrived and no tick is due.
 func (k *keeper) step() {
 	k.yieldToCallers()
-	now, ticked := time.Now(), k.isTickDue // before anything is taken: a renewal that had arrived by now counts
+	// The time of the batch is read before its calls are taken: a renewal that arrived
+	// before a deadline that has passed by then is among them (invariant 4).
+	now, ticked := time.Now(), k.isTickDue
 	k.isTickDue = false
 	calls := k.nextCalls()
 	if len(calls) == 0 && !ticked {
@@ -230,30 +256,29 @@ func (k *keeper) step() {
 		k.refuseCalls(calls)
 		return
 	}
-	g := k.apply(calls, ticked, now)
+	b := k.apply(calls, ticked, now)
 	var err error
-	if g.needsStore() {
-		err = k.commit(g)
+	if b.needsStore() {
+		err = k.commit(b)
 	} else {
 		err = k.store.confirm()
 	}
 	if err != nil {
-		k.failBatch(g, err)
+		k.failBatch(b, err)
 	} else {
-		k.publish(g)
+		k.publish(b)
 	}
 }
 
-// letCome lets everybody run who is ready to, for as long as that brings new
-// calls: on a busy machine they come along in this round, on an idle one there
-// is nobody.
+// yieldToCallers lets other goroutines run for as long as that brings new calls. On a busy
+// machine these calls become a part of this batch; on an idle one it returns at once.
 func (k *keeper) yieldToCallers() {
 	for before, n := -1, k.inbox.count(); n > before; before, n = n, k.inbox.count() {
 		runtime.Gosched()
 	}
 }
 
-// gather returns the calls of the next round.
+// nextCalls returns the calls of the next batch, which are no longer pending.
 func (k *keeper) nextCalls() []*call {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -263,8 +288,8 @@ func (k *keeper) nextCalls() []*call {
 	return calls
 }
 
-// take answers the renewals that have arrived and need no store, and puts
-// everything else into the next round. The caller holds mu.
+// drainInbox replies to the renewals that have arrived and need no store, and adds every
+// other call to the pending ones. The caller holds mu.
 func (k *keeper) drainInbox() {
 	exclusive := k.store.exclusive()
 	for _, c := range k.inbox.takeAll() {
@@ -274,7 +299,8 @@ func (k *keeper) drainInbox() {
 	}
 }
 
-// putBack lets the next round begin with these calls, and be soon.
+// requeue puts calls before the pending ones and wakes the keeper, so that the next batch
+// begins with them. Without calls it does nothing.
 func (k *keeper) requeue(calls []*call) {
 	if len(calls) == 0 {
 		return
@@ -285,14 +311,19 @@ func (k *keeper) requeue(calls []*call) {
 	k.inbox.wakeUp()
 }
 
-// renewNow renews a lease that is committed and not about to change.
+// renewInMemory extends a lease and replies to the renewal, if the lease is committed, the
+// batch that is being saved does not change it (invariant 2), and the ttl stays as it is.
+// Otherwise it does nothing and returns false. The caller holds mu.
 func (k *keeper) renewInMemory(c *call) bool {
-	e, shown := k.current[c.environment], k.published[c.environment]
-	if e == nil || shown == nil {
+	e, published := k.current[c.environment], k.published[c.environment]
+	if e == nil || published == nil {
 		return false
 	}
 	found := e.find(c.renewal.selector)
-	if len(found) != 1 || !slices.Contains(shown.leases, found[0]) || c.renewal.hasTTL && c.renewal.ttl != found[0].ttl {
+	if len(found) != 1 || !slices.Contains(published.leases, found[0]) {
+		return false
+	}
+	if c.renewal.hasTTL && c.renewal.ttl != found[0].ttl {
 		return false
 	}
 	found[0].renew(c.renewal.at)
@@ -300,23 +331,27 @@ func (k *keeper) renewInMemory(c *call) bool {
 	return true
 }
 
-// commit saves a group. On a full disk its history is left out, and the oldest
-// tenth of the history goes.
-func (k *keeper) commit(g *callBatch) error {
+// commit saves the changes of a batch in one transaction, and deletes the oldest events if
+// the history is too long. On a full disk the events of the batch are not saved, and the
+// first commit deletes the oldest tenth of the history. The error is that of save.
+func (k *keeper) commit(b *callBatch) error {
 	save := k.store.save
-	if g.droppedEvents = k.history.surplus(g.now); k.diskFull {
-		g.droppedEvents, g.withoutHistory, save = 0, true, k.recovery.saveOnFullDisk
+	b.droppedEvents = k.history.surplus(b.now)
+	if k.diskFull {
+		save = k.recovery.saveOnFullDisk
+		b.withoutHistory = true
+		b.droppedEvents = 0
 		if k.mustDropHistory {
-			g.droppedEvents = len(k.history.events) / 10
+			b.droppedEvents = len(k.history.events) / 10
 		}
 	}
 	var writes []write
-	for _, c := range g.changes {
-		if w, isStored := encodeChange(c); isStored && !(g.withoutHistory && c.event != nil) {
+	for _, c := range b.changes {
+		if w, isStored := encodeChange(c); isStored && !(b.withoutHistory && c.event != nil) {
 			writes = append(writes, w)
 		}
 	}
-	for _, e := range k.history.events[:g.droppedEvents] {
+	for _, e := range k.history.events[:b.droppedEvents] {
 		writes = append(writes, deleteEvent(e))
 	}
 	start := time.Now()
@@ -325,13 +360,14 @@ func (k *keeper) commit(g *callBatch) error {
 	return err
 }
 
-// stop is the end of run: everybody is told to come back.
+// stop replies errStopping to every call that waits or has not been applied, and closes
+// the inbox and stopped. It is the end of run.
 func (k *keeper) stop() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.pending = append(k.pending, k.inbox.close()...)
-	for p := range k.waitingCalls {
-		k.replyToWaiter(p, result{err: errStopping})
+	for w := range k.waitingCalls {
+		k.replyToWaiter(w, result{err: errStopping})
 	}
 	for _, c := range k.pending {
 		k.replyTo(c, result{err: errStopping})
