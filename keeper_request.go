@@ -1,7 +1,8 @@
 package main
 
-// What callers hand to the keeper, how they wait for its answer, and what
-// they may look at without asking it.
+// How the keeper is called: the calls, the inbox that takes them from any goroutine, and
+// the functions that send a call and wait for its reply. What the keeper does with a call
+// is in keeper_batch.go; reading needs no call, see keeper_view.go.
 
 import (
 	"context"
@@ -9,104 +10,106 @@ import (
 	"time"
 )
 
-// A callKind says what a call wants. In one round the calls are taken in the
-// order of their kinds.
+// A callKind is what a call asks for. The calls of one batch are applied in the order of
+// their kinds: keeper.apply says why.
 type callKind int
 
 const (
 	callRenew   callKind = iota
-	callLeave            // another call's connection is gone
-	callRelease          // between this and the next: expiry
+	callLeave            // the connection of another call has ended
+	callRelease          // expiries are applied after releases, before requests
 	callRequest
-	callGiveUp // another call has waited for as long as it wanted
+	callGiveUp // another call has waited for its time
 )
 
-// A call is one question to the keeper. Its maker sets the first group of
-// fields and then only reads the reply.
+// A call is one call of the keeper. The caller sets the fields of the first group that its
+// kind needs, sends the call once, and then only receives from reply.
 type call struct {
 	kind        callKind
 	environment string
 	request     request
-	wait        bool
-	claim       time.Duration
+	wait        bool          // callRequest: enter the queue if no slot is free
+	claim       time.Duration // callRequest: that of the lease; zero if none
 	renewal     renewal
 	release     releaseRequest
-	about       *call // callLeave, callGiveUp: whose
+	about       *call // callLeave, callGiveUp: the other call
 
-	reply chan reply // takes the one answer; nil where nobody waits for it
+	reply chan reply // with space for the only reply; nil if none is wanted
 
-	// The keeper's own.
-	waiter     *waiter
-	granted    *lease
-	replied    bool
-	callerGone bool // its connection is
+	// The fields that follow are used by the keeper only.
+	waiter     *waiter // whose grant the call waits for; nil if none
+	granted    *lease  // the lease that the reply has; nil if none
+	replied    bool    // the reply has been sent
+	callerGone bool    // the connection has ended
 }
 
-// An answer is the outcome of a call, as it was when it was committed.
+// A reply is the result of a call when it was committed. Its lease is a copy.
 type reply struct {
 	result
-	held     []lease // on a refusal: who has the environment
-	position int     // of a caller who was in the queue; 0: is not
+	held     []lease // with an error: copies of the environment's leases
+	position int     // with an error: the waiter's position in the queue; zero if it is not there
 }
 
-// An inbox holds what has arrived for the keeper.
+// An inbox has the calls that have arrived and that the keeper has not taken yet. Its
+// methods may be called from any goroutine.
 type inbox struct {
-	wake chan struct{} // has a value when something may have arrived
+	wake chan struct{} // has a value if the keeper should begin a batch
 
 	mu      sync.Mutex
 	calls   []*call
-	arrived int  // so many calls have, ever
-	closed  bool // nothing is taken any more
+	arrived int  // how many calls have arrived since the start
+	closed  bool // no call is accepted any more
 }
 
 func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }
 
-// put reports whether the call will be looked at.
-func (b *inbox) put(c *call) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.closed {
-		b.calls = append(b.calls, c)
-		b.arrived++
+// put adds a call. It returns false, and ignores the call, if the inbox is closed.
+func (in *inbox) put(c *call) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.closed {
+		in.calls = append(in.calls, c)
+		in.arrived++
 	}
-	return !b.closed
+	return !in.closed
 }
 
-// rouse lets the keeper begin its next round, if it has none under way, or once
-// more after that.
-func (b *inbox) wakeUp() {
+// wakeUp makes the keeper begin a batch, now or when it has finished the current one. It
+// never blocks.
+func (in *inbox) wakeUp() {
 	select {
-	case b.wake <- struct{}{}:
+	case in.wake <- struct{}{}:
 	default:
 	}
 }
 
-// empty takes the calls out.
-func (b *inbox) takeAll() []*call {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	calls := b.calls
-	b.calls = nil
+// takeAll removes the calls from the inbox and returns them in the order of their arrival.
+func (in *inbox) takeAll() []*call {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	calls := in.calls
+	in.calls = nil
 	return calls
 }
 
-func (b *inbox) close() []*call {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	calls := b.calls
-	b.calls, b.closed = nil, true
+// close returns the calls that are left. After it put accepts none.
+func (in *inbox) close() []*call {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	calls := in.calls
+	in.calls, in.closed = nil, true
 	return calls
 }
 
-// count returns how many calls have come so far.
-func (b *inbox) count() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.arrived
+// count returns how many calls have arrived since the start.
+func (in *inbox) count() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.arrived
 }
 
-// ask hands the call to the keeper and waits for the answer: as long as one
-// commit takes, or two.
+// ask sends a call that does not wait in the queue, and returns its reply. That takes as
+// long as one commit or two. The error is errStopping after close.
 func (k *keeper) ask(c *call) reply {
 	c.reply = make(chan reply, 1)
 	if !k.send(c) {
@@ -115,10 +118,12 @@ func (k *keeper) ask(c *call) reply {
 	return <-c.reply
 }
 
+// errorReply returns a reply that has only an error.
 func errorReply(err error) reply { return reply{result: result{err: err}} }
 
-// send reports whether the keeper takes the call: then it answers it, in the end
-// with errStopping.
+// send sends a call to the keeper, and does not wait for the reply. It returns false, and
+// there is no reply, if the keeper has been closed. Otherwise there is one, which may be
+// errStopping.
 func (k *keeper) send(c *call) bool {
 	if !k.inbox.put(c) {
 		return false
@@ -129,8 +134,8 @@ func (k *keeper) send(c *call) bool {
 	return true
 }
 
-// renewed reports whether a renewal that has arrived is done: it need not wait
-// for the keeper, who may wait for the disk.
+// renewed applies the renewals in the inbox that need no store, and reports whether c has
+// its reply. A renewal does not wait for the keeper, which may be waiting for the disk.
 func (k *keeper) renewed(c *call) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -138,9 +143,10 @@ func (k *keeper) renewed(c *call) bool {
 	return c.replied
 }
 
-// askForSlot asks for a slot and waits in the queue for up to wait. It ends early
-// with errGone when ctx does: the caller has left, and a grant to one without
-// an id is taken back.
+// requestSlot sends a request and returns its reply. If c.wait is true, the request waits
+// in the queue for up to wait, and then gets errNoSlot. If ctx ends before the reply, or
+// together with a grant to a request without id, the caller has left: the error is errGone,
+// and a grant to a request without id is undone.
 func (k *keeper) requestSlot(ctx context.Context, c *call, wait time.Duration) reply {
 	if !c.wait {
 		return k.ask(c)
@@ -151,22 +157,22 @@ func (k *keeper) requestSlot(ctx context.Context, c *call, wait time.Duration) r
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	var a reply
+	var r reply
 	select {
-	case a = <-c.reply:
+	case r = <-c.reply:
 	case <-ctx.Done():
 		return k.callerGone(c)
 	case <-timer.C:
 		k.send(&call{kind: callGiveUp, environment: c.environment, about: c})
-		a = <-c.reply
+		r = <-c.reply
 	}
-	if a.lease != nil && c.request.id == "" && ctx.Err() != nil {
+	if r.lease != nil && c.request.id == "" && ctx.Err() != nil {
 		return k.callerGone(c)
 	}
-	return a
+	return r
 }
 
-// gone tells the keeper that the caller has left.
+// callerGone notifies the keeper that the caller of c has left, and returns errGone.
 func (k *keeper) callerGone(c *call) reply {
 	k.send(c.leaveCall())
 	return errorReply(errGone)

@@ -75,8 +75,8 @@ func (k *keeper) each(f func(e *environment)) {
 
 func viewOf(e *environment) view {
 	v := view{name: e.name, slots: e.slots, leases: copyLeases(e), queue: make([]waiter, len(e.queue))}
-	for i, p := range e.queue {
-		v.queue[i] = *p
+	for i, w := range e.queue {
+		v.queue[i] = *w
 	}
 	return v
 }
@@ -98,16 +98,16 @@ type eventFilter struct {
 }
 
 // events returns what has happened, newest first, and whether there are more.
-func (k *keeper) events(b eventFilter) (found []*event, more bool) {
+func (k *keeper) events(f eventFilter) (found []*event, more bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	for _, e := range slices.Backward(k.history.events) {
 		switch {
-		case e.at.Before(b.since):
+		case e.at.Before(f.since):
 			return found, false
-		case e.kind == eventClosed, b.before != 0 && e.number >= b.before,
-			b.environment != "" && e.environment != b.environment, b.holder != "" && e.holder != b.holder:
-		case len(found) == b.limit:
+		case e.kind == eventClosed, f.before != 0 && e.number >= f.before,
+			f.environment != "" && e.environment != f.environment, f.holder != "" && e.holder != f.holder:
+		case len(found) == f.limit:
 			return found, true
 		default:
 			found = append(found, e)
@@ -168,15 +168,15 @@ func (k *keeper) snapshot() (counter uint64, records []write) {
 		of          T
 	}
 	var leases []named[lease]
-	var places []named[waiter]
+	var waiters []named[waiter]
 	k.mu.RLock()
 	for name, e := range k.published {
 		for _, l := range e.leases {
 			leases = append(leases, named[lease]{name, *l})
 		}
-		for _, p := range e.queue {
-			if p.isStored() {
-				places = append(places, named[waiter]{name, *p})
+		for _, w := range e.queue {
+			if w.isStored() {
+				waiters = append(waiters, named[waiter]{name, *w})
 			}
 		}
 	}
@@ -186,9 +186,9 @@ func (k *keeper) snapshot() (counter uint64, records []write) {
 		counter = max(counter, l.of.fence)
 		records = append(records, encodeLease(l.environment, &l.of))
 	}
-	for _, p := range places {
-		counter = max(counter, p.of.number)
-		records = append(records, encodeWaiter(p.environment, &p.of))
+	for _, w := range waiters {
+		counter = max(counter, w.of.number)
+		records = append(records, encodeWaiter(w.environment, &w.of))
 	}
 	for _, e := range events {
 		counter = max(counter, e.number)
