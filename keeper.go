@@ -260,7 +260,7 @@ func (k *keeper) step() {
 	var err error
 	if b.needsStore() {
 		err = k.commit(b)
-	} else {
+	} else { // invariant 2: the state may be reported only if this server still has the store
 		err = k.store.confirm()
 	}
 	if err != nil {
@@ -333,7 +333,8 @@ func (k *keeper) renewInMemory(c *call) bool {
 
 // commit saves the changes of a batch in one transaction, and deletes the oldest events if
 // the history is too long. On a full disk the events of the batch are not saved, and the
-// first commit deletes the oldest tenth of the history. The error is that of save.
+// first commit that succeeds deletes the oldest tenth of the history. The error is that of
+// save.
 func (k *keeper) commit(b *callBatch) error {
 	save := k.store.save
 	b.droppedEvents = k.history.surplus(b.now)

@@ -1,79 +1,86 @@
 package main
 
-// The agenda: which environment has to be looked at next because time has
-// passed, and when. Without it every environment would be looked at four times
-// a second, and an operation on one would cost more with more of the others.
+// The expiry queue: which environments the keeper must look at because time ends a lease
+// or removes a waiter, and when. Without it the keeper would look at every environment four times a
+// second, and the cost of one call would grow with the number of environments.
+//
+// Not here: what ends, see environment.expire in lock.go.
 
 import (
 	"container/heap"
 	"time"
 )
 
-// An agenda holds each environment at most once, the one that is due first in
-// front. The time is a lower bound: what was to end then may have been renewed
-// since, and is found to be so when it is looked at.
+// An expiryQueue is a heap of environments by expiryDue, the earliest first. It has each
+// environment at most once. expiryDue is a lower bound: a lease may have been renewed
+// since it was set, and then the keeper finds nothing to end and adds the environment
+// again.
 type expiryQueue []*environment
 
-func (a expiryQueue) Len() int           { return len(a) }
-func (a expiryQueue) Less(i, j int) bool { return a[i].expiryDue.Before(a[j].expiryDue) }
+// Len, Less, Swap, Push and Pop are for container/heap only.
 
-func (a expiryQueue) Swap(i, j int) {
-	a[i], a[j] = a[j], a[i]
-	a[i].expiryIndex, a[j].expiryIndex = i, j
+func (q expiryQueue) Len() int           { return len(q) }
+func (q expiryQueue) Less(i, j int) bool { return q[i].expiryDue.Before(q[j].expiryDue) }
+
+func (q expiryQueue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].expiryIndex, q[j].expiryIndex = i, j
 }
 
-func (a *expiryQueue) Push(x any) {
+func (q *expiryQueue) Push(x any) {
 	e := x.(*environment)
-	e.expiryIndex = len(*a)
-	*a = append(*a, e)
+	e.expiryIndex = len(*q)
+	*q = append(*q, e)
 }
 
-func (a *expiryQueue) Pop() any {
-	last := len(*a) - 1
-	e := (*a)[last]
-	(*a)[last] = nil
-	*a = (*a)[:last]
+func (q *expiryQueue) Pop() any {
+	last := len(*q) - 1
+	e := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
 	e.expiryDue = time.Time{}
 	return e
 }
 
-// add has the environment looked at when at has passed, or before.
-func (a *expiryQueue) add(e *environment, at time.Time) {
+// add makes the environment due at the time at, or earlier if it already is.
+func (q *expiryQueue) add(e *environment, at time.Time) {
 	switch {
 	case e.expiryDue.IsZero():
 		e.expiryDue = at
-		heap.Push(a, e)
+		heap.Push(q, e)
 	case at.Before(e.expiryDue):
 		e.expiryDue = at
-		heap.Fix(a, e.expiryIndex)
+		heap.Fix(q, e.expiryIndex)
 	}
 }
 
-// remove takes the environment off the agenda, if it is on it.
-func (a *expiryQueue) remove(e *environment) {
+// remove removes the environment from the queue, if it is in it.
+func (q *expiryQueue) remove(e *environment) {
 	if !e.expiryDue.IsZero() {
-		heap.Remove(a, e.expiryIndex)
+		heap.Remove(q, e.expiryIndex)
 	}
 }
 
-// next returns an environment that is due, and takes it off; nil when none is.
-func (a *expiryQueue) next(now time.Time) *environment {
-	if len(*a) == 0 || (*a)[0].expiryDue.After(now) {
+// next removes the environment that has been due the longest from the queue, and returns
+// it; nil if none is due.
+func (q *expiryQueue) next(now time.Time) *environment {
+	if len(*q) == 0 || (*q)[0].expiryDue.After(now) {
 		return nil
 	}
-	return heap.Pop(a).(*environment)
+	return heap.Pop(q).(*environment)
 }
 
-// addAll puts the environment on the agenda for everything that time will end.
-func (a *expiryQueue) addEnvironment(e *environment) {
+// addEnvironment makes the environment due when the first of its leases or disconnected
+// waiters will end.
+func (q *expiryQueue) addEnvironment(e *environment) {
 	for _, l := range e.leases {
 		if !l.deadline.IsZero() {
-			a.add(e, l.deadline)
+			q.add(e, l.deadline)
 		}
 	}
-	for _, p := range e.queue {
-		if !p.connected {
-			a.add(e, p.disconnectedAt.Add(maxAbsence))
+	for _, w := range e.queue {
+		if !w.connected {
+			q.add(e, w.disconnectedAt.Add(maxAbsence))
 		}
 	}
 }

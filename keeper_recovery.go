@@ -1,8 +1,9 @@
 package main
 
-// What the keeper does when the disk fails: the group is undone and told that
-// its outcome is unknown, the committed memory stands, and the file is written
-// anew from it before anything else is granted.
+// What the keeper does when a commit fails: the batch is undone, its calls get errUnknown,
+// and the published state stands (invariant 6). After any failure but a full disk, the file
+// is written anew from the published state before anything else is saved. On a full disk,
+// calls that free space still work.
 
 import (
 	"errors"
@@ -10,74 +11,55 @@ import (
 	"time"
 )
 
-// fail takes a group back whose commit failed. Who was in the queue before it is
-// still in the queue. Where only space was missing, the same calls are tried once
-// more: what takes something away works on a full disk too.
-func (k *keeper) failBatch(g *callBatch, err error) {
+// failBatch undoes a batch whose commit has failed with err. Waiters that were in the queue
+// before the batch are still in it. If only space was missing, and the disk was not known
+// to be full, the same calls are applied once more: those that delete more than they add
+// work on a full disk, too.
+func (k *keeper) failBatch(b *callBatch, err error) {
 	noSpace := errors.Is(err, errNoSpace) && k.recovery != nil
-	k.undoBatch(g, noSpace && !k.diskFull)
-	k.diskFull, k.mustDropHistory = noSpace, noSpace
-	if !noSpace {
-		k.breakFile(err)
-		return
-	}
-	k.becomeUnhealthy(err)
-	k.nextProbe = time.Now().Add(probePeriod)
-}
-
-// breakFile is called when the file cannot be trusted: nothing is saved any more
-// before it has been written anew, which is tried at once.
-func (k *keeper) breakFile(err error) {
-	k.becomeUnhealthy(err)
-	k.fileBroken = true
-	k.probeStore()
-}
-
-func (k *keeper) becomeUnhealthy(err error) {
+	k.undoBatch(b, noSpace && !k.diskFull)
 	if k.isHealthy.Swap(false) {
 		k.observer.failed(err)
 	}
-}
-
-// checkStore finds out, once in probePeriod, whether the store is still as the last
-// save left it.
-func (k *keeper) checkStore(now time.Time) {
-	if k.recovery == nil || k.fileBroken || now.Before(k.nextCheck) {
-		return
-	}
-	k.nextCheck = now.Add(probePeriod)
-	if err := k.recovery.checkIntact(); err != nil {
-		k.breakFile(err)
+	k.nextProbe = time.Now().Add(probePeriod)
+	k.diskFull, k.mustDropHistory = noSpace, noSpace
+	if !noSpace {
+		k.fileBroken = true
+		k.probeStore()
 	}
 }
 
-func (k *keeper) undoBatch(g *callBatch, again bool) {
+// undoBatch undoes the changes of a batch. Calls whose waiters were in the queue before the
+// batch still wait. All other calls become pending again if again is true; if not, they get
+// errUnknown, and only those that want no reply become pending again. Calls whose time was
+// up in this batch always get errUnknown.
+func (k *keeper) undoBatch(b *callBatch, again bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now, changes, requeued := time.Now(), g.changes, []*call{}
-	g.undo()
-	for _, e := range g.touched { // what was to end, or to be served, still is
+	now, changes, requeued := time.Now(), b.changes, []*call{}
+	b.undo()
+	for _, e := range b.touched { // expiries and grants that are undone are still due
 		k.expiries.add(e, now)
 	}
-	for _, c := range slices.Concat(g.late, g.gaveUp) {
+	for _, c := range slices.Concat(b.late, b.gaveUp) {
 		k.stopWaiting(c, now)
 		k.replyTo(c, result{err: errUnknown})
-		requeued = append(requeued, c.leaveCall()) // where it has no id, its place ends
+		requeued = append(requeued, c.leaveCall()) // this removes a waiter without id
 	}
 	for _, c := range changes {
 		switch {
-		case c.newWaiter != nil && !again: // entered the queue in this group
+		case c.newWaiter != nil && !again: // entered the queue in this batch
 			k.replyToWaiter(c.newWaiter, result{err: errUnknown})
 		case c.newWaiter != nil:
 			k.waitingCount -= len(k.waitingCalls[c.newWaiter])
 			delete(k.waitingCalls, c.newWaiter)
-		case c.oldWaiter != nil: // granted or ended in this group
+		case c.oldWaiter != nil: // granted or ended in this batch
 			k.markDisconnectedUnlessWaiting(c.environment, c.oldWaiter, now)
 		}
 	}
-	for _, c := range g.calls {
+	for _, c := range b.calls {
 		switch {
-		case c.replied, len(k.waitingCalls[c.waiter]) > 0: // was in the queue before, and waits
+		case c.replied, len(k.waitingCalls[c.waiter]) > 0: // its waiter was in the queue before; it waits
 		case c.reply == nil, again:
 			c.waiter = nil
 			requeued = append(requeued, c)
@@ -85,17 +67,19 @@ func (k *keeper) undoBatch(g *callBatch, again bool) {
 			k.replyTo(c, result{err: errUnknown})
 		}
 	}
-	if k.pending = append(requeued, k.pending...); len(requeued) > 0 {
+	k.pending = append(requeued, k.pending...)
+	if len(requeued) > 0 {
 		k.inbox.wakeUp()
 	}
-	k.dropIdle(g)
+	k.dropIdle(b)
 }
 
-// departs makes the call which tells that another's connection is gone.
+// leaveCall returns the call that notifies the keeper that the connection of c has ended.
 func (c *call) leaveCall() *call { return &call{kind: callLeave, environment: c.environment, about: c} }
 
-// tryDisk finds out whether the disk works, if the store can recover: when the file cannot be trusted, all
-// of it is written anew; when it was full, the reserve is set aside again.
+// probeStore tries whether the store works again: after a failure it writes the whole file
+// anew, on a full disk it sets the reserve aside. It does nothing if the store is not
+// recoverable.
 func (k *keeper) probeStore() {
 	k.nextProbe = time.Now().Add(probePeriod)
 	switch {
@@ -108,8 +92,10 @@ func (k *keeper) probeStore() {
 	}
 }
 
-// diskTried goes on after tryDisk. Who is in the queue could not poll while the
-// disk was broken: as after a start, their absence begins now.
+// storeProbed handles the result of a probe. After an error that is not errNoSpace the
+// file is broken. After a success the keeper is healthy. If the file was broken, deferred
+// calls become pending, and the disconnected waiters, which could not poll meanwhile, count
+// as disconnected from now on, as after a start.
 func (k *keeper) storeProbed(err error) {
 	if errors.Is(err, errInUse) {
 		select {
@@ -124,7 +110,8 @@ func (k *keeper) storeProbed(err error) {
 	if !k.isHealthy.Swap(true) {
 		k.observer.recovered()
 	}
-	if k.diskFull = false; !k.fileBroken {
+	k.diskFull = false
+	if !k.fileBroken {
 		return
 	}
 	k.fileBroken = false
@@ -134,15 +121,16 @@ func (k *keeper) storeProbed(err error) {
 	defer k.mu.Unlock()
 	now := time.Now()
 	for _, e := range k.current {
-		for _, p := range e.queue {
-			if !p.connected {
-				p.disconnectedAt = now
+		for _, w := range e.queue {
+			if !w.connected {
+				w.disconnectedAt = now
 			}
 		}
 	}
 }
 
-// refuse answers calls while nothing can be stored. Who leaves is noted.
+// refuseCalls replies errUnknown to calls while nothing can be stored. Calls that end a wait
+// or a connection are deferred until the file has been written anew.
 func (k *keeper) refuseCalls(calls []*call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

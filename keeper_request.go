@@ -146,7 +146,7 @@ func (k *keeper) renewed(c *call) bool {
 // requestSlot sends a request and returns its reply. If c.wait is true, the request waits
 // in the queue for up to wait, and then gets errNoSlot. If ctx ends before the reply, or
 // together with a grant to a request without id, the caller has left: the error is errGone,
-// and a grant to a request without id is undone.
+// and a grant to a request without id is undone. Without c.wait, ctx has no effect.
 func (k *keeper) requestSlot(ctx context.Context, c *call, wait time.Duration) reply {
 	if !c.wait {
 		return k.ask(c)

@@ -1,22 +1,22 @@
 package main
 
-// Names that are easily mistaken for one another: UAT and uat, stagng and
-// staging. While no environments are declared, each of them is an environment
-// of its own, and two pipelines that mean the same one do not exclude each
-// other.
+// Names of environments that are easily mistaken for one another: UAT and uat, stagng and
+// staging. While no environments are declared, each name is an environment of its own, and
+// two pipelines that mean the same one do not exclude each other.
 
 import (
 	"strings"
 	"unicode"
 )
 
-// maxCompared is how many names are compared with a new one. A server with
-// more of them has names that programs make, and would compare them all at each request.
+// maxCompared is the largest number of names that are compared with a new one. A server
+// with more names has names that programs make; comparing all of them would slow down each
+// request.
 const maxCompared = 200
 
-// similar returns the environment that a caller of the named one may have
-// meant: an older one, whose name differs only in case or by one edit; empty
-// if there is none.
+// similar returns the oldest environment that is older than the named one and has a similar
+// name, see similarNames; empty if there is none, or if there are more than maxCompared
+// names. The caller that asked for the named one may have meant it.
 func (k *keeper) similar(name string) string {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -38,8 +38,8 @@ func (k *keeper) similar(name string) string {
 	return oldest
 }
 
-// firstSeen returns the number of the earliest event or lease of an
-// environment, zero if none. The caller holds mu.
+// firstSeen returns the number of the earliest event or lease of an environment; zero if
+// there is none. The caller holds mu.
 func (k *keeper) firstSeen(name string) uint64 {
 	first := uint64(0)
 	if use := k.history.environments[name]; use != nil {
@@ -51,16 +51,16 @@ func (k *keeper) firstSeen(name string) uint64 {
 	return first
 }
 
-// similarNames reports whether two names differ only in case, or by one
-// character that is added, left out, replaced or swapped with its neighbour.
-// Names that differ only in their numbers, as perf-1 and perf-2, are not
-// similar, nor are short ones, as qa and qb.
+// similarNames reports whether two names differ only in case, or by one character that is
+// added, left out, replaced or swapped with its neighbour. Names that differ only in their
+// numbers, such as perf-1 and perf-2, are not similar. Short names that differ not only in
+// case, such as qa and qb, are not similar either. Equal names are not similar.
 func similarNames(a, b string) bool {
 	return a != b && (strings.EqualFold(a, b) || isOneEdit(a, b)) && !differInNumbers(a, b)
 }
 
-// isOneEdit reports whether one edit makes a of b. Names of less than three
-// characters are too short to tell.
+// isOneEdit reports whether adding, removing, replacing or swapping one character turns b
+// into a. Equal names count as one edit. It returns false if both names have fewer than three characters.
 func isOneEdit(a, b string) bool {
 	x, y := []rune(a), []rune(b)
 	if max(len(x), len(y)) < 3 || len(x)-len(y) > 1 || len(y)-len(x) > 1 {
@@ -76,8 +76,7 @@ func isOneEdit(a, b string) bool {
 	return isSwap || len(x) <= 1 && len(y) <= 1
 }
 
-// differInNumbers reports whether two different names that both have digits are
-// the same without them.
+// differInNumbers reports whether both names have digits and are equal without them.
 func differInNumbers(a, b string) bool {
 	return isNumbered(a) && isNumbered(b) && withoutDigits(a) == withoutDigits(b)
 }

@@ -1,56 +1,56 @@
 package main
 
-// What the keeper asks of a store. It knows no store by name: the state is the
-// keeper's, and a store makes it durable.
+// The interface between the keeper and its store. The keeper has the state, and a store
+// makes it durable. The keeper does not know which store it has.
 
-// A keeperStore keeps what must outlive the keeper. Its methods are for one
-// goroutine at a time, but for exclusive.
+// A keeperStore stores the records of a keeper. Its methods must not be called at the same
+// time, except for exclusive, which may be called from any goroutine at any time.
 type keeperStore interface {
-	// load calls each for every record, bucket by bucket in the order of the keys;
-	// key and value are valid only during the call. It returns the largest number
-	// that was saved.
+	// load calls each for every record, bucket by bucket in the order of the keys. key
+	// and value are valid only during the call. It returns the counter of the last
+	// save. The error is the first error of each, or that of the store.
 	load(each func(bucket string, key, value []byte) error) (counter uint64, err error)
 
-	// save returns nil once the writes and the counter are durable. No two of the
-	// writes have the same key. After errNoSpace nothing was stored. After any other
-	// error it is unknown whether they were, or this server may not save any more.
+	// save stores the writes and the counter, all or none of them, and returns nil once
+	// they are durable (invariant 2). No two writes have the same bucket and key. After
+	// errNoSpace nothing was stored. After any other error it is unknown whether they
+	// were stored, or this server may not save any more (invariant 6).
 	save(counter uint64, writes []write) error
 
-	// confirm returns nil if, at some moment after the call began, nobody else could
-	// change the store. A batch that saves nothing is answered after that. Where
-	// exclusive is true, confirm always returns nil.
+	// confirm returns nil if, at some moment after the call began, no other server could
+	// change the store. The keeper calls it for a batch that saves nothing, before it
+	// replies. If exclusive returns true, confirm always returns nil.
 	confirm() error
 
-	// exclusive reports whether nobody else can change the store while it is open.
-	// If so, a renewal that saves nothing is answered at once, without confirm.
+	// exclusive reports whether no other server can change the store while it is open.
+	// If so, the keeper replies to a renewal that saves nothing at once, without
+	// confirm.
 	exclusive() bool
 
+	// close releases the store. No method but exclusive is called afterwards.
 	close() error
 }
 
-// A recoverableStore can be used again when its disk was full or has failed.
-// With a store that is none, a keeper refuses everything after an error of save
+// A recoverableStore can be used again after its disk was full or has failed. With a store
+// that is not recoverable, a keeper replies errUnknown to every call after an error of save
 // or confirm, until it is closed.
 type recoverableStore interface {
 	keeperStore
 
-	// checkIntact returns nil if what is stored is still as the last save left it. It
-	// returns errInUse if another server has taken the store, and errReplaced if the
-	// store was deleted or changed: rewrite makes it good.
-	checkIntact() error
-
-	// isReserveMissing reports whether there was no space at the start for what reserve sets
-	// aside.
+	// isReserveMissing reports whether the space that reserve sets aside is not set
+	// aside. The keeper calls it once, after load.
 	isReserveMissing() bool
 
-	// saveTight is save when there is no space, for writes that take more away than
-	// they add. It uses up what reserve has set aside.
+	// saveOnFullDisk does what save does when there is no space, for writes that delete
+	// more than they add. It uses the space that reserve has set aside.
 	saveOnFullDisk(counter uint64, writes []write) error
 
-	// reserve sets space aside again. Its error is errNoSpace while there is none.
+	// reserve sets space aside again. The error is errNoSpace while there is none, or as
+	// with save.
 	reserve() error
 
-	// rewrite makes a new store of exactly these records. Until it has returned nil,
-	// nothing else is saved after an error of save that is not errNoSpace.
+	// rewrite replaces the store by a new one that has exactly these records and this
+	// counter. After an error of save that is not errNoSpace the keeper saves nothing
+	// until rewrite has returned nil.
 	rewrite(counter uint64, records []write) error
 }

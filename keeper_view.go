@@ -1,6 +1,7 @@
 package main
 
-// What anyone may read of the committed state. Readers never wait for the store.
+// What readers see: copies of the published state, the history, and notifications of
+// changes (invariant 2). Readers never wait for the store, and may be any goroutine.
 
 import (
 	"slices"
@@ -8,17 +9,17 @@ import (
 	"time"
 )
 
-// A view is what anyone may know of an environment: copies, as committed.
-// Nothing in it is a proof of ownership.
+// A view is a copy of the published state of an environment. It has the request ids, which
+// its caller must not show: an id is the proof that a caller owns a lease.
 type view struct {
 	name   string
-	slots  []string // declared
+	slots  []string // as declared, nil if undeclared; not a copy, and never changed
 	leases []lease
 	queue  []waiter
 }
 
-// open reports whether a POST without wait would be granted now; errUndeclared
-// where there is no such environment.
+// isOpen reports whether a request without wait would be granted a slot now. The error is
+// errUndeclared if the environment is undeclared and has neither leases nor a queue.
 func (k *keeper) isOpen(name string) (bool, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -31,7 +32,8 @@ func (k *keeper) isOpen(name string) (bool, error) {
 	return true, nil
 }
 
-// view returns one environment; errUndeclared where there is no such.
+// view returns the view of one environment. The error is errUndeclared if the environment
+// is undeclared and has neither leases nor a queue.
 func (k *keeper) view(name string) (view, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -45,8 +47,8 @@ func (k *keeper) view(name string) (view, error) {
 	return view{name: name, slots: slots}, nil
 }
 
-// views returns the declared environments and all that have a lease or a
-// line, in the order of their names.
+// views returns the views of the declared environments, and of all others that have a lease
+// or a queue, in the order of their names.
 func (k *keeper) views(declared []string) []view {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -63,8 +65,9 @@ func (k *keeper) views(declared []string) []view {
 	return views
 }
 
-// each calls f for every environment that has a lease or a queue, as committed.
-// f must be quick, and keep nothing.
+// each calls f for every published environment that has a lease or a queue, in no order.
+// The keeper waits for f: it must be quick, must not change the environment or call the
+// keeper, and must not use the environment later.
 func (k *keeper) each(f func(e *environment)) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -73,6 +76,7 @@ func (k *keeper) each(f func(e *environment)) {
 	}
 }
 
+// viewOf returns the view of e. The caller holds mu.
 func viewOf(e *environment) view {
 	v := view{name: e.name, slots: e.slots, leases: copyLeases(e), queue: make([]waiter, len(e.queue))}
 	for i, w := range e.queue {
@@ -81,6 +85,7 @@ func viewOf(e *environment) view {
 	return v
 }
 
+// copyLeases returns copies of the leases of e. The caller holds mu.
 func copyLeases(e *environment) []lease {
 	copies := make([]lease, len(e.leases))
 	for i, l := range e.leases {
@@ -89,15 +94,16 @@ func copyLeases(e *environment) []lease {
 	return copies
 }
 
-// A lookBack says which events are asked for.
+// An eventFilter selects events of the history.
 type eventFilter struct {
-	environment, holder string    // empty: all
-	since               time.Time // zero: from the beginning
-	before              uint64    // numbers below this only; 0: all
-	limit               int
+	environment, holder string    // only events of these; empty: of all
+	since               time.Time // only events of this time or later; zero: all
+	before              uint64    // only events with smaller numbers; zero: all
+	limit               int       // the number of events, at most
 }
 
-// events returns what has happened, newest first, and whether there are more.
+// events returns the published events that f selects, newest first, without those of kind
+// eventClosed. more is true if the limit has left some out.
 func (k *keeper) events(f eventFilter) (found []*event, more bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -116,8 +122,9 @@ func (k *keeper) events(f eventFilter) (found []*event, more bool) {
 	return found, false
 }
 
-// eventsAfter returns the events with larger numbers, oldest first, and the
-// largest number there is.
+// eventsAfter returns the published events with numbers larger than number, oldest first,
+// without those of kind eventClosed. last is the largest number of them all, or number if
+// no event has a larger one.
 func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -137,7 +144,8 @@ func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
 	return found, number
 }
 
-// eventsSince returns the events of a time, oldest first.
+// eventsSince returns the published events of time t or later, oldest first, also those of
+// kind eventClosed.
 func (k *keeper) eventsSince(t time.Time) []*event {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
@@ -145,8 +153,9 @@ func (k *keeper) eventsSince(t time.Time) []*event {
 	return slices.Clone(k.history.events[from:])
 }
 
-// listen returns a channel that gets a value after each published change,
-// one for many where its reader is slow, and a function that ends that.
+// listen returns a channel that gets a value after each batch with changes, and a function
+// that ends this. A slow reader gets one value for several batches. The channel is never
+// closed.
 func (k *keeper) listen() (changed <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
 	k.mu.Lock()
@@ -159,9 +168,10 @@ func (k *keeper) listen() (changed <-chan struct{}, stop func()) {
 	}
 }
 
-// committed returns the records of the committed state, and the largest number
-// in it. It may be called from any goroutine: leases and places are copied
-// while nothing changes, and events never do.
+// snapshot returns the records of the published state, and a counter that is no smaller
+// than any number in them or than the time in Unix milliseconds. It may be called from any
+// goroutine: it copies leases and waiters while it holds mu, and encodes the copies
+// afterwards. Events never change.
 func (k *keeper) snapshot() (counter uint64, records []write) {
 	type named[T any] struct {
 		environment string

@@ -208,7 +208,7 @@ func (h *history) publish(drop int, now time.Time) {
 }
 
 // setAside removes the appended events without publishing them: there was no space to
-// store them. Their ends are still remembered, see moveOut.
+// store them. Their ends are still remembered (invariant 7), see moveOut.
 func (h *history) setAside() {
 	for _, e := range h.appended {
 		h.moveOut(e)

@@ -187,7 +187,7 @@ func (b *batch) add(c change) {
 }
 
 // undo reverses every change of the batch, the last one first. Fields that are in memory
-// only, and numbers, are not restored.
+// only are not restored; numbers are never used again (invariant 5).
 func (b *batch) undo() {
 	for _, c := range slices.Backward(b.changes) {
 		if c.event != nil {
