@@ -7,7 +7,7 @@ package main
 // when the keeper looks for them, four times a second: keeper_expiry.go has which
 // environments are due.
 //
-// A keeper can be closed and made anew inside a process: its whole state is loaded from
+// A keeper can be closed and created again inside a process: its whole state is loaded from
 // the store.
 //
 // Not here: the life of one batch (keeper_batch.go), how calls are made
@@ -33,7 +33,8 @@ const probePeriod = time.Second
 // the store has space for a small commit only.
 const fullDiskCalls = 4
 
-// A keeper has the environments of one store. It is the only one to change the store.
+// A keeper has the environments of one store. Other goroutines call only the functions of
+// keeper_request.go and keeper_view.go, close and isHealthy.
 type keeper struct {
 	store      keeperStore
 	recovery   recoverableStore // the same store; nil if the store is not a recoverableStore
@@ -64,7 +65,7 @@ type keeper struct {
 	// The fields that follow are used by run only.
 	lastNumber      uint64    // the largest number given; it never gets smaller (invariant 5)
 	isTickDue       bool      // scanPeriod has passed since the last batch that looked for ended leases
-	fileBroken      bool      // the file must be written anew before anything is saved
+	fileBroken      bool      // the file must be rewritten before anything is saved
 	deferred        []*call   // calls for the batch after that
 	diskFull        bool      // new requests are refused until the reserve is back
 	mustDropHistory bool      // the next commit on the full disk deletes a tenth of the history

@@ -2,7 +2,7 @@ package main
 
 // What the keeper does when a commit fails: the batch is undone, its calls get errUnknown,
 // and the published state stands (invariant 6). After any failure but a full disk, the file
-// is written anew from the published state before anything else is saved. On a full disk,
+// is rewritten from the published state before anything else is saved. On a full disk,
 // calls that free space still work.
 
 import (
@@ -77,8 +77,8 @@ func (k *keeper) undoBatch(b *callBatch, again bool) {
 // leaveCall returns the call that notifies the keeper that the connection of c has ended.
 func (c *call) leaveCall() *call { return &call{kind: callLeave, environment: c.environment, about: c} }
 
-// probeStore tries whether the store works again: after a failure it writes the whole file
-// anew, on a full disk it sets the reserve aside. It does nothing if the store is not
+// probeStore checks whether the store works again: it rewrites the whole file after a
+// failure; on a full disk it sets the reserve aside. It does nothing if the store is not
 // recoverable.
 func (k *keeper) probeStore() {
 	k.nextProbe = time.Now().Add(probePeriod)
@@ -130,7 +130,7 @@ func (k *keeper) storeProbed(err error) {
 }
 
 // refuseCalls replies errUnknown to calls while nothing can be stored. Calls that end a wait
-// or a connection are deferred until the file has been written anew.
+// or a connection are deferred until the file has been rewritten.
 func (k *keeper) refuseCalls(calls []*call) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

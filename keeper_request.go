@@ -61,6 +61,7 @@ type inbox struct {
 	closed  bool // no call is accepted any more
 }
 
+// newInbox returns an open inbox without calls.
 func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }
 
 // put adds a call. It returns false, and ignores the call, if the inbox is closed.

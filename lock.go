@@ -11,8 +11,9 @@ package main
 //
 // I1. One live lease a slot: a slot never has two live leases.
 //
-// I2. Durable before reported: what a caller is answered is in the store first, and
-// readers see only what is committed. (Renewals that keep the ttl need no store: I4.)
+// I2. Durable before reported: what a reply says is in the store first, and readers see
+// only what is committed. Renewals that keep the ttl are not stored: a start makes up
+// for them (I4).
 //
 // I3. Order: the free slots of an environment go to its queue, first come, first
 // served, also across a restart. A caller that does not wait overtakes no waiter.
@@ -27,7 +28,7 @@ package main
 // unknown (errUnknown), and the committed state stands.
 //
 // I7. An ended request stays ended: a delayed duplicate of an ended id cannot become
-// a lease. An end is remembered for rememberAge, or the last rememberEnds ends are.
+// a lease, for rememberAge after the end and while it is one of the last rememberEnds.
 
 import (
 	"slices"
@@ -191,7 +192,7 @@ func (e *environment) release(b *batch, q releaseRequest) result {
 
 // releaseID ends the request with the id: its lease, or its waiter. It closes an id that
 // is not known, so that a request which arrives after its own release cannot become a
-// lease that nobody releases (invariant 7). The error is errNotHeld if the lease has
+// lease that is never released (invariant 7). The error is errNotHeld if the lease has
 // expired or was ended by force.
 func (e *environment) releaseID(b *batch, q releaseRequest) result {
 	if l := e.leaseByID(q.id); l != nil {

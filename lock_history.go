@@ -101,6 +101,7 @@ type environmentUse struct {
 	events int    // how many events the ring has of it; never zero
 }
 
+// newHistory returns a history without events.
 func newHistory() *history {
 	return &history{lastEnds: map[endRef]*event{}, byFence: map[uint64]*event{},
 		environments: map[string]*environmentUse{}}

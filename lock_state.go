@@ -96,6 +96,8 @@ type environment struct {
 	expiryIndex int       // its index in the keeper's expiry queue
 }
 
+// newEnvironment returns an environment without leases and queue. slots is kept; it is nil
+// if the environment is undeclared.
 func newEnvironment(name string, slots []string) *environment {
 	return &environment{name: name, slots: slots}
 }

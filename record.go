@@ -51,7 +51,7 @@ func latestWrites(writes []write) []write {
 }
 
 // fileFormat is the version of the format that this file describes. A file of a later
-// version is refused. A file of 2019 has no header; it is written anew.
+// version is refused. A file of 2019 has no header; it is rewritten.
 const fileFormat = 1
 
 // A header describes the whole file.
@@ -136,6 +136,9 @@ func (c *codec) instant(t *time.Time) {
 	}
 }
 
+// The methods that follow list the fields of the records. The order and the types are those
+// of the files that exist: only add fields, at the end.
+
 func (c *codec) request(q *request) {
 	c.text(&q.id)
 	c.text(&q.holder)
@@ -206,6 +209,7 @@ func decode(bucket string, key, value []byte, fields func(*codec)) error {
 	return nil
 }
 
+// damagedRecord returns errDamaged with the bucket and the key.
 func damagedRecord(bucket string, key []byte) error {
 	return fmt.Errorf("reading %s %q: %w", bucket, key, errDamaged)
 }
@@ -214,18 +218,25 @@ func damagedRecord(bucket string, key []byte) error {
 // shorter than checksumSize.
 func checksumOf(value []byte) uint64 { return binary.BigEndian.Uint64(value) }
 
+// recordChecksum returns the checksum of a record. It covers bucket and key, so that a value
+// under another key is found damaged.
 func recordChecksum(bucket string, key, fields []byte) uint64 {
 	sum := crc64.Update(0, crcTable, []byte(bucket))
 	sum = crc64.Update(sum, crcTable, key)
 	return crc64.Update(sum, crcTable, fields)
 }
 
+// leaseKey returns the key of a lease in leaseBucket. Neither name has a zero byte.
 func leaseKey(environment, slot string) []byte { return []byte(environment + "\x00" + slot) }
 
+// waiterKey returns the key of a waiter in queueBucket. The waiters of an environment are
+// in the order of their numbers.
 func waiterKey(environment string, number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(environment+"\x00"), number)
 }
 
+// eventKey returns the key of an event in historyBucket. Events are in the order of their
+// numbers.
 func eventKey(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
 
 // encodeLease returns the write that stores a lease.
