@@ -150,9 +150,9 @@ func (k *keeper) callerLeft(b *callBatch, e *environment, c *call) {
 	}
 }
 
-// giveUp handles a call that has waited for its time: it gets errNoSlot when the batch is
-// published, and a waiter without id is removed. It has no effect on a call that has its reply, or
-// gets one with this batch.
+// giveUp handles a call that has waited for its time. The call gets errNoSlot when the
+// batch is published, and its waiter is removed if it has no id. A call that has its reply,
+// or gets one with this batch, is left as it is.
 func (k *keeper) giveUp(b *callBatch, e *environment, c *call) {
 	switch w := c.waiter; {
 	case c.replied || w == nil:

@@ -149,7 +149,8 @@ func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
 func (k *keeper) eventsSince(t time.Time) []*event {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	from, _ := slices.BinarySearchFunc(k.history.events, t, func(e *event, t time.Time) int { return e.at.Compare(t) })
+	byTime := func(e *event, t time.Time) int { return e.at.Compare(t) }
+	from, _ := slices.BinarySearchFunc(k.history.events, t, byTime)
 	return slices.Clone(k.history.events[from:])
 }
 
