@@ -1,8 +1,9 @@
 package main
 
 // The expiry queue: which environments the keeper must look at because time ends a lease
-// or removes a waiter, and when. Without it the keeper would look at every environment four times a
-// second, and the cost of one call would grow with the number of environments.
+// or removes a waiter, and when. Without it the keeper would look at every environment
+// four times a second, and the cost of one call would grow with the number of
+// environments.
 //
 // Not here: what ends, see environment.expire in lock.go.
 

@@ -60,7 +60,8 @@ func similarNames(a, b string) bool {
 }
 
 // isOneEdit reports whether adding, removing, replacing or swapping one character turns b
-// into a. Equal names count as one edit. It returns false if both names have fewer than three characters.
+// into a. Equal names count as one edit. It returns false if both names have fewer than
+// three characters.
 func isOneEdit(a, b string) bool {
 	x, y := []rune(a), []rune(b)
 	if max(len(x), len(y)) < 3 || len(x)-len(y) > 1 || len(y)-len(x) > 1 {

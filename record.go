@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// The buckets of the file, and what they map to what. Numbers in keys are 8 bytes, big-endian.
+// The buckets of the file, with their keys and values. Numbers in keys are 8 bytes,
+// big-endian.
 const (
 	metaBucket    = "meta"    // "state" -> header
 	leaseBucket   = "leases"  // environment \0 slot -> lease
