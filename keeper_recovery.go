@@ -18,14 +18,39 @@ import (
 func (k *keeper) failBatch(b *callBatch, err error) {
 	noSpace := errors.Is(err, errNoSpace) && k.recovery != nil
 	k.undoBatch(b, noSpace && !k.diskFull)
+	k.diskFull, k.mustDropHistory = noSpace, noSpace
+	if !noSpace {
+		k.breakFile(err)
+		return
+	}
+	k.becomeUnhealthy(err)
+	k.nextProbe = time.Now().Add(probePeriod)
+}
+
+// breakFile notes that the file cannot be trusted, for the reason err. Nothing is saved
+// until it has been rewritten, which is tried at once.
+func (k *keeper) breakFile(err error) {
+	k.becomeUnhealthy(err)
+	k.fileBroken = true
+	k.probeStore()
+}
+
+// becomeUnhealthy notes that saving has failed with err, and notifies the observer if it
+// did not fail before.
+func (k *keeper) becomeUnhealthy(err error) {
 	if k.isHealthy.Swap(false) {
 		k.observer.failed(err)
 	}
-	k.nextProbe = time.Now().Add(probePeriod)
-	k.diskFull, k.mustDropHistory = noSpace, noSpace
-	if !noSpace {
-		k.fileBroken = true
-		k.probeStore()
+}
+
+// checkStore compares the store with what the last save left, at most once in probePeriod.
+func (k *keeper) checkStore(now time.Time) {
+	if k.recovery == nil || k.fileBroken || now.Before(k.nextCheck) {
+		return
+	}
+	k.nextCheck = now.Add(probePeriod)
+	if err := k.recovery.checkIntact(); err != nil {
+		k.breakFile(err)
 	}
 }
 

@@ -37,6 +37,11 @@ type keeperStore interface {
 type recoverableStore interface {
 	keeperStore
 
+	// checkIntact returns nil if what is stored is still as the last save left it. It
+	// returns errInUse if another server has taken the store, and errReplaced if the
+	// store was deleted or changed: rewrite makes it good.
+	checkIntact() error
+
 	// isReserveMissing reports whether the space that reserve sets aside is not set
 	// aside. The keeper calls it once, after load.
 	isReserveMissing() bool
