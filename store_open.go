@@ -32,7 +32,7 @@ func openStore(path string) (s *store, err error) {
 	}()
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // a new file must take the place of the old one, not of a link to it
-	} else if _, err := os.Lstat(path); err == nil {
+	} else if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return nil, errors.New("it is a link to nowhere")
 	}
 	s = &store{path: path}
