@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +50,9 @@ func (s suite) Run() int {
 	for _, name := range []string{"HOST", "PORT", "API_KEY", "API_KEY_FILE"} {
 		os.Unsetenv(name)
 	}
+	if raceDetector { // a process that it finds something in ends; others do not wait at their end
+		os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
+	}
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) { // as nohup does it; what the tests start would ignore it too
 			signal.Notify(make(chan os.Signal, 1), s)
@@ -57,6 +61,10 @@ func (s suite) Run() int {
 	code := s.m.Run()
 	if len(omitted) > 0 {
 		fmt.Println("left out without -full:", strings.Join(slices.Compact(slices.Sorted(slices.Values(omitted))), ", "))
+	}
+	if raced.Load() {
+		fmt.Println("FAIL: the race detector has found something in a process, see above")
+		return 1
 	}
 	if leaked.Load() {
 		fmt.Println("FAIL: the key was seen in an answer, in what a process says or in a database")
@@ -83,6 +91,9 @@ func leftOut(t testing.TB, what string) bool {
 	return true
 }
 
+// raced is set when a process says that it has a data race.
+var raced atomic.Bool
+
 // lockedBuffer collects what a process or a log says.
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -93,6 +104,9 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.b.Write(p)
+	if raceDetector && bytes.Contains(l.b.Bytes(), []byte("WARNING: DATA RACE")) && !raced.Swap(true) {
+		fmt.Printf("%s\n", l.b.Bytes())
+	}
 	seekKey(string(l.b.Bytes()[max(0, l.b.Len()-len(p)-len(testKey)):]))
 	return len(p), nil
 }

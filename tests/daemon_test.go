@@ -94,6 +94,9 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.b.Write(p)
+	if raceDetector && bytes.Contains(l.b.Bytes(), []byte("WARNING: DATA RACE")) && !raced.Swap(true) {
+		fmt.Printf("%s\n", l.b.Bytes())
+	}
 	seekKey(string(l.b.Bytes()[max(0, l.b.Len()-len(p)-len(testKey)):]))
 	return len(p), nil
 }

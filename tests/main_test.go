@@ -50,6 +50,9 @@ func runTests(m *testing.M) int {
 	for _, name := range []string{"HOST", "PORT", "API_KEY", "API_KEY_FILE"} {
 		os.Unsetenv(name)
 	}
+	if raceDetector { // a process that it finds something in ends; others do not wait at their end
+		os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
+	}
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(s) { // as nohup does it; what the tests start would ignore it too
 			signal.Notify(make(chan os.Signal, 1), s)
@@ -70,6 +73,10 @@ func runTests(m *testing.M) int {
 	code := m.Run()
 	if len(omitted) > 0 {
 		fmt.Println("left out without -full:", strings.Join(slices.Compact(slices.Sorted(slices.Values(omitted))), ", "))
+	}
+	if raced.Load() {
+		fmt.Println("FAIL: the race detector has found something in a process, see above")
+		return 1
 	}
 	if leaked.Load() {
 		fmt.Println("FAIL: the key was seen in an answer, in what a process says or in a database")
@@ -127,6 +134,9 @@ func leftOut(t testing.TB, what string) bool {
 // testKey is the key of all tests. CI chooses one, and searches everything
 // that the tests print for it.
 var testKey = cmp.Or(os.Getenv("TEST_KEY"), "canary-key-of-the-tests")
+
+// raced is set when a process says that it has a data race.
+var raced atomic.Bool
 
 // leaked is set when the key was seen where it must not be: in an answer, in
 // what a process says, in a file.
