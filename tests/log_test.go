@@ -40,6 +40,7 @@ func TestTheLogCanBeJSON(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "CALL_ME_LOG=json")
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=ann%0a")
+	eventually(t, "the grant is in the log", func() bool { return strings.Contains(d.log.String(), "granted") }) // after its answer
 	d.cmd.Process.Signal(os.Interrupt)
 	d.cmd.Wait()
 	messages := []string{}
