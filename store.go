@@ -1,12 +1,12 @@
 package main
 
-// The store: one bbolt file. Its keys, values and their checksums are what the
-// store knows; what they mean is record.go's. How the file is opened is in
-// store_open.go, how one is made in store_new.go, and what is done when the disk is
-// full in store_reserve.go: nothing else imports bbolt.
+// The store: one bbolt file. This file reads and writes records as bytes: bucket,
+// key, value and the value's checksum. record.go defines what the bytes mean.
+// store_open.go opens and checks an existing file, store_check.go checks its pages,
+// store_new.go makes a new file, and store_reserve.go handles a full disk. Only the
+// store*.go files import bbolt.
 //
-// Not here: the state. It lives in memory, with the keeper, and the file is
-// what makes it durable.
+// Not here: the state. The keeper holds it in memory, and the file makes it durable.
 
 import (
 	"fmt"
@@ -17,25 +17,28 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// bucket2019 is where the call-me of 2019 kept its locks: name -> "locked".
+// bucket2019 is the bucket in which the call-me of 2019 stored its locks. A key is
+// the name of an environment, its value is "locked".
 const bucket2019 = "environments"
 
-// A store is the open file. Its methods are for one goroutine at a time.
+// A store is an open database file. It implements recoverableStore. Only one
+// goroutine at a time may call its methods.
 type store struct {
-	path       string // without symbolic links
+	path       string // with symbolic links resolved
 	db         *bbolt.DB
-	file       *os.File // the database; closed by db
-	mark       fileMark
-	header     header
-	reserved   bool // the reserve is in the file
-	saveFailed bool // a save has failed: what the system shows of the file cannot be trusted
-	panicked   bool // bbolt panicked: its locks may be held for ever, so it is never called again
+	file       *os.File // the database file; db closes it
+	mark       fileMark // what the file showed after the last commit
+	header     header   // as of the last successful commit
+	reserved   bool     // the reserve is in the file
+	saveFailed bool     // a save failed: the page cache may show data that is not on the disk
+	panicked   bool     // bbolt panicked: it may still hold its locks, so it is never called again
 }
 
-// load calls each for every record, bucket by bucket in the order of the
-// keys; key and value are valid only during the call. It returns the largest
-// number that was saved, and the first error of each, or errDamaged when the
-// records are not those that were stored.
+// load calls each for every record, bucket by bucket, in the order of the keys. The
+// key and the value are valid only during the call. load stops at the first error of
+// each and returns it. It returns errDamaged if a value is too short for its checksum,
+// or if the sum of the checksums is not the header's. The counter is the largest
+// number that was saved; it is zero for a file of 2019.
 func (s *store) load(each func(bucket string, key, value []byte) error) (counter uint64, err error) {
 	err = guardBolt(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error { return loadRecords(tx, s.header, each) })
@@ -46,6 +49,9 @@ func (s *store) load(each func(bucket string, key, value []byte) error) (counter
 	return s.header.counter, nil
 }
 
+// loadRecords calls each for every record that tx shows, and compares the sum of the
+// checksums with that of h. Its errors are those of load. With format 0 in h it reads
+// a file of 2019.
 func loadRecords(tx *bbolt.Tx, h header, each func(bucket string, key, value []byte) error) error {
 	if h.format == 0 {
 		return load2019(tx, each)
@@ -69,8 +75,10 @@ func loadRecords(tx *bbolt.Tx, h header, each func(bucket string, key, value []b
 	return nil
 }
 
-// load2019 reads the locks of a file that the call-me of 2019 wrote, as
-// leases without a holder. Their fences are below any that will be given.
+// load2019 calls each for every lock in a file of the call-me of 2019. It passes the
+// lock as the record of a lease without a holder, granted now. The fences count from
+// 1. The keeper's numbers begin at the current Unix time in milliseconds, so every
+// later fence is larger.
 func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) error {
 	now, fence := time.Now(), uint64(0)
 	return tx.Bucket([]byte(bucket2019)).ForEach(func(name, _ []byte) error {
@@ -80,10 +88,10 @@ func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) e
 	})
 }
 
-// save stores the writes and the counter in one transaction, and returns nil
-// once they are on the disk. After errNoSpace nothing was stored. After any
-// other error it is unknown what is on the disk, and what the system shows of
-// it cannot be trusted: nothing is saved any more before rewrite.
+// save stores the writes and the counter in one transaction. It returns nil once they
+// are on the disk. After errNoSpace nothing was stored. After any other error it is
+// unknown what is on the disk, and the page cache may show data that is not there.
+// Every later save then returns errDamaged, until rewrite succeeds.
 func (s *store) save(counter uint64, writes []write) error {
 	h := s.header
 	h.counter = counter
@@ -94,16 +102,17 @@ func (s *store) save(counter uint64, writes []write) error {
 	return err
 }
 
-// confirm returns nil: bbolt's lock on the file keeps everybody else out.
+// confirm always returns nil. bbolt's lock on the file excludes every other process.
 func (s *store) confirm() error { return nil }
 
-// exclusive is true because of that lock.
+// exclusive always returns true, because of the lock that confirm describes.
 func (s *store) exclusive() bool { return true }
 
-// isTight reports whether the reserve is not in the file.
+// isReserveMissing reports whether the reserve is not in the file.
 func (s *store) isReserveMissing() bool { return !s.reserved }
 
-// update commits one transaction. Its errors are those of save.
+// update runs f in a read-write transaction and commits it. Its errors are those of
+// save. After a failed commit or a panic it returns errDamaged without calling f.
 func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	if s.panicked || s.saveFailed {
 		return errDamaged
@@ -112,7 +121,7 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 		s.saveFailed = true
 		return fmt.Errorf("saving: %w", err)
 	}
-	s.panicked = true // stays so when bbolt panics
+	s.panicked = true // remains true if bbolt panics
 	err := guardBolt(func() error {
 		err := s.db.Update(f)
 		s.panicked = false
@@ -131,10 +140,12 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	return nil
 }
 
-// guard turns a panic of bbolt, or a fault in the memory that it maps, into
-// errDamaged.
+// guardBolt calls f and returns its error. If f panics, or accesses mapped memory that
+// the system cannot read, guardBolt returns an error that wraps errDamaged. It does
+// not guard goroutines that f starts.
 func guardBolt(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	before := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(before)
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", errDamaged, p)
@@ -143,12 +154,13 @@ func guardBolt(f func() error) (err error) {
 	return f()
 }
 
-// put applies the writes and keeps the header's sum up to date.
+// putRecords applies the writes in their order, updates the sum in h accordingly, and
+// stores h. A write without a value deletes its key, if the key is there.
 func putRecords(tx *bbolt.Tx, h *header, writes []write) error {
 	for _, w := range writes {
 		b := tx.Bucket([]byte(w.bucket))
 		if w.bucket == historyBucket {
-			b.FillPercent = 0.9 // its keys only grow
+			b.FillPercent = 0.9 // each new key is larger than all others, so pages can be filled
 		}
 		before := b.Get(w.key)
 		if before != nil {
@@ -170,7 +182,8 @@ func putRecords(tx *bbolt.Tx, h *header, writes []write) error {
 	return tx.Bucket([]byte(w.bucket)).Put(w.key, w.value)
 }
 
-// close lets go of the file.
+// close closes the file and releases the lock on it. After a panic of bbolt it does
+// nothing, since bbolt may hold its locks; the lock then lasts until the process ends.
 func (s *store) close() error {
 	if s.panicked {
 		return nil

@@ -1,14 +1,14 @@
 package main
 
-// Is this file a sound bbolt file? bbolt trusts what it maps: on a damaged
-// file it panics, sometimes in a goroutine that nobody can guard, and of two
-// meta pages it silently takes the older one when the newer is damaged. This
-// reads the file from outside, page by page, without bbolt, and looks at all
-// that bbolt will rely on. What the records say is checked by their own
-// checksums.
+// The check that a file is a sound bbolt file. bbolt trusts what it maps. On a damaged
+// file it panics, sometimes in a goroutine that guardBolt cannot guard. If the newer of
+// the two meta pages is damaged, it silently uses the older one. The code here reads the
+// file page by page, without bbolt, and checks everything that bbolt relies on.
 //
-// The layout is bbolt's internal/common (page.go, meta.go, bucket.go), stable
-// since version 2 of the format. Integers stand in the machine's own order.
+// Not here: the check of the records, which have their own checksums (record.go).
+//
+// The layout is that of bbolt's internal/common (page.go, meta.go, bucket.go). It has
+// been stable since version 2 of the format. Integers have the machine's byte order.
 
 import (
 	"bytes"
@@ -19,37 +19,40 @@ import (
 	"math"
 )
 
+// The constants of bbolt's format. Sizes and fields are in bytes.
 const (
 	boltMagic       = 0xED0CDAED
 	boltVersion     = 2
-	boltHeader      = 16 // id 8, flags 2, count 2, overflow 4
+	boltHeader      = 16 // of a page: id 8, flags 2, count 2, overflow 4
 	boltElement     = 16 // of a branch: pos 4, ksize 4, page 8; of a leaf: flags 4, pos 4, ksize 4, vsize 4
-	boltMeta        = 64 // after the page header
+	boltMeta        = 64 // of the meta data, after the header of the page
 	boltBranch      = 0x01
 	boltLeaf        = 0x02
 	boltFreelist    = 0x10
 	boltNoFreelist  = math.MaxUint64
-	boltDepth       = 32 // of a tree; 2^32 pages of two keys each
+	boltDepth       = 32 // levels of a tree at most; a tree with two keys a page has 2^32 pages then
 	boltLargestPage = 16 << 20
 )
 
+// nativeEndian is the byte order of all integers in the file.
 var nativeEndian = binary.NativeEndian
 
-// soundFile walks the pages of one file.
+// A soundFile walks the pages of one file and marks those that are in use or free.
 type soundFile struct {
 	file     io.ReaderAt
-	pageSize uint64
-	high     uint64 // pages from here on are not in use
-	seen     []bool // by page
+	pageSize uint64 // in bytes
+	high     uint64 // number of pages that are in use or free, and of the two meta pages
+	seen     []bool // by page number
 }
 
+// A boltMetaPage is the content of a meta page that the check needs.
 type boltMetaPage struct {
-	pageSize                   uint32
+	pageSize                   uint32 // in bytes
 	root, freelist, high, txid uint64
 }
 
-// checkSound returns nil when bbolt can work with the file, and an error that
-// wraps errDamaged otherwise. Size is the file's, in bytes. It only reads.
+// checkSound returns nil if bbolt can use the file, and otherwise an error that wraps
+// errDamaged. size is the file's size in bytes. checkSound does not write.
 func checkSound(file io.ReaderAt, size int64) error {
 	first, err := readMeta(file, 0)
 	if err != nil {
@@ -66,7 +69,7 @@ func checkSound(file io.ReaderAt, size int64) error {
 	if first.pageSize != second.pageSize || first.txid+1 != second.txid && second.txid+1 != first.txid {
 		return unsound("its two meta pages are not of one age")
 	}
-	if first.txid%2 != 0 { // bbolt writes the next one over the page of its own parity
+	if first.txid%2 != 0 { // bbolt writes the meta data of a transaction to page txid%2
 		return unsound("its two meta pages are in each other's place")
 	}
 	f := &soundFile{file: file, pageSize: uint64(newest.pageSize), high: newest.high}
@@ -80,13 +83,14 @@ func checkSound(file io.ReaderAt, size int64) error {
 	return f.freelist(newest.freelist)
 }
 
+// unsound returns an error that wraps errDamaged and says what is wrong.
 func unsound(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errDamaged, fmt.Sprintf(format, args...))
 }
 
-// readMeta reads the meta page at an offset. Both pages must be valid: a
-// write that was torn by a power failure cannot have damaged one, as the 64
-// bytes that count are within one sector.
+// readMeta reads the meta page at the offset, in bytes. The error wraps errDamaged if the
+// page is not valid. Both meta pages must be valid: a power failure during a write
+// cannot damage one of them, because the 64 bytes of its content are in one sector.
 func readMeta(file io.ReaderAt, offset int64) (m boltMetaPage, err error) {
 	b := make([]byte, boltHeader+boltMeta)
 	if _, err := file.ReadAt(b, offset); err != nil {
@@ -95,18 +99,26 @@ func readMeta(file io.ReaderAt, offset int64) (m boltMetaPage, err error) {
 	b = b[boltHeader:]
 	sum := fnv.New64a()
 	sum.Write(b[:56])
-	if nativeEndian.Uint32(b) != boltMagic || nativeEndian.Uint32(b[4:]) != boltVersion || nativeEndian.Uint64(b[56:]) != sum.Sum64() {
+	if nativeEndian.Uint32(b) != boltMagic || nativeEndian.Uint32(b[4:]) != boltVersion ||
+		nativeEndian.Uint64(b[56:]) != sum.Sum64() {
 		return m, unsound("the meta page at byte %d is not valid", offset)
 	}
-	m = boltMetaPage{pageSize: nativeEndian.Uint32(b[8:]), root: nativeEndian.Uint64(b[16:]), freelist: nativeEndian.Uint64(b[32:]),
-		high: nativeEndian.Uint64(b[40:]), txid: nativeEndian.Uint64(b[48:])}
+	m = boltMetaPage{
+		pageSize: nativeEndian.Uint32(b[8:]),
+		root:     nativeEndian.Uint64(b[16:]),
+		freelist: nativeEndian.Uint64(b[32:]),
+		high:     nativeEndian.Uint64(b[40:]),
+		txid:     nativeEndian.Uint64(b[48:]),
+	}
 	if m.pageSize < 512 || m.pageSize > boltLargestPage || m.pageSize&(m.pageSize-1) != 0 {
 		return m, unsound("a page size of %d", m.pageSize)
 	}
 	return m, nil
 }
 
-// page reads a page with what overflows from it, and marks all of it as seen.
+// page reads a page with its overflow pages, and marks them as seen. It returns the
+// bytes of all these pages and the flags of the page. The error wraps errDamaged if the
+// page is out of range, was seen before, or has another page's number.
 func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	if id < 2 || id >= f.high {
 		return nil, 0, unsound("a reference to page %d of %d", id, f.high)
@@ -117,7 +129,8 @@ func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	}
 	pages := uint64(nativeEndian.Uint32(b[12:])) + 1
 	if nativeEndian.Uint64(b) != id || pages > f.high-id {
-		return nil, 0, unsound("page %d says that it is page %d with %d pages", id, nativeEndian.Uint64(b), pages)
+		return nil, 0, unsound("page %d says that it is page %d with %d pages",
+			id, nativeEndian.Uint64(b), pages)
 	}
 	for i := id; i < id+pages; i++ {
 		if err := f.see(i); err != nil {
@@ -134,6 +147,8 @@ func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	return b, flags, nil
 }
 
+// see marks a page as seen. Its error wraps errDamaged if the page was seen before or is
+// out of range. Pages 0 and 1 are the meta pages.
 func (f *soundFile) see(id uint64) error {
 	if id < 2 || id >= f.high || f.seen[id] {
 		return unsound("page %d is used twice or out of range", id)
@@ -142,9 +157,10 @@ func (f *soundFile) see(id uint64) error {
 	return nil
 }
 
-// tree walks a tree of pages. Its first key is first, as the branch above it
-// says: bbolt finds a page's entry there by this key when it writes the page
-// anew. All keys are less than limit. nil: there is no such bound.
+// tree checks the tree of pages whose root is the page id. Its first key must be first,
+// which is the key in the branch page above: bbolt finds the entry of a page there by
+// this key when it rewrites the page. All keys must be less than limit. A nil first or
+// limit is no bound. depth is the number of levels above.
 func (f *soundFile) tree(id uint64, first, limit []byte, depth int) error {
 	if depth > boltDepth {
 		return unsound("page %d is nested too deeply", id)
@@ -162,6 +178,8 @@ func (f *soundFile) tree(id uint64, first, limit []byte, depth int) error {
 	return unsound("page %d has the type %#x", id, flags)
 }
 
+// branch checks a branch page with the bytes b and every page below it. The other
+// parameters are those of tree.
 func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 	count := int(nativeEndian.Uint16(b[10:]))
 	if count == 0 || boltHeader+count*boltElement > len(b) {
@@ -171,20 +189,24 @@ func (f *soundFile) branch(b, first, limit []byte, depth int) error {
 	elements := newElements(b, count, first, limit)
 	for i := range keys {
 		at := boltHeader + i*boltElement
-		var err error
-		if keys[i], _, err = elements.next(at, nativeEndian.Uint32(b[at:]), nativeEndian.Uint32(b[at+4:]), 0); err != nil {
+		key, _, err := elements.next(at, nativeEndian.Uint32(b[at:]), nativeEndian.Uint32(b[at+4:]), 0)
+		if err != nil {
 			return err
 		}
+		keys[i] = key
 	}
 	keys = append(keys, limit)
 	for i := range count {
-		if err := f.tree(nativeEndian.Uint64(b[boltHeader+i*boltElement+8:]), keys[i], keys[i+1], depth+1); err != nil {
+		child := nativeEndian.Uint64(b[boltHeader+i*boltElement+8:])
+		if err := f.tree(child, keys[i], keys[i+1], depth+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// leaf checks a leaf page with the bytes b and every bucket in it. The other parameters
+// are those of tree.
 func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	count := int(nativeEndian.Uint16(b[10:]))
 	if boltHeader+count*boltElement > len(b) {
@@ -196,7 +218,8 @@ func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	elements := newElements(b, count, first, limit)
 	for i := range count {
 		at := boltHeader + i*boltElement
-		flags, pos, ksize, vsize := nativeEndian.Uint32(b[at:]), nativeEndian.Uint32(b[at+4:]), nativeEndian.Uint32(b[at+8:]), nativeEndian.Uint32(b[at+12:])
+		flags, pos := nativeEndian.Uint32(b[at:]), nativeEndian.Uint32(b[at+4:])
+		ksize, vsize := nativeEndian.Uint32(b[at+8:]), nativeEndian.Uint32(b[at+12:])
 		_, value, err := elements.next(at, pos, ksize, vsize)
 		if err != nil {
 			return err
@@ -213,8 +236,9 @@ func (f *soundFile) leaf(b, first, limit []byte, depth int) error {
 	return nil
 }
 
-// bucket walks the bucket that a leaf element describes: a root page of its
-// own, or, when that is 0, a small leaf page right here.
+// bucket checks the bucket that the value of a leaf element describes. The bucket has a
+// root page of its own. If the number of the root page is zero, the bucket is inline:
+// the value contains a small leaf page.
 func (f *soundFile) bucket(value []byte, depth int) error {
 	if len(value) < 16 {
 		return unsound("a bucket of %d bytes", len(value))
@@ -223,7 +247,8 @@ func (f *soundFile) bucket(value []byte, depth int) error {
 	switch {
 	case root != 0:
 		return f.tree(root, nil, nil, depth+1)
-	case len(inline) < boltHeader || nativeEndian.Uint64(inline) != 0 || nativeEndian.Uint16(inline[8:]) != boltLeaf || nativeEndian.Uint32(inline[12:]) != 0:
+	case len(inline) < boltHeader || nativeEndian.Uint64(inline) != 0 ||
+		nativeEndian.Uint16(inline[8:]) != boltLeaf || nativeEndian.Uint32(inline[12:]) != 0:
 		return unsound("an inline bucket that is no leaf page")
 	case depth > boltDepth:
 		return unsound("buckets are nested too deeply")
@@ -231,20 +256,25 @@ func (f *soundFile) bucket(value []byte, depth int) error {
 	return f.leaf(inline, nil, nil, depth+1)
 }
 
-// elements are those of one page, looked at one after the other. They stand
-// behind one another, as bbolt writes them: where they share bytes, buckets
-// within buckets would be walked again and again.
+// elements are the elements of one page, which are read in their order. Each must begin
+// where the one before ends or later, as bbolt writes them. If elements could share
+// bytes, nested buckets could be walked over and over again.
 type elements struct {
 	page               []byte
-	end                uint64 // of the last one, or of what describes them
-	first, last, limit []byte // keys
+	end                uint64 // offset of the end of the last element, or of the element headers
+	first, last, limit []byte // keys: the required first, the last read, the exclusive upper bound
 }
 
+// newElements returns the elements of a page that has count of them. first and limit
+// are those of tree.
 func newElements(page []byte, count int, first, limit []byte) *elements {
 	return &elements{page: page, end: uint64(boltHeader + count*boltElement), first: first, limit: limit}
 }
 
-// next returns the key and the value which begin pos bytes after at.
+// next returns the key and the value that begin pos bytes after the offset at. The key
+// has ksize bytes and the value, which follows it, vsize bytes. The error wraps
+// errDamaged if they overlap with another element, or if the key is out of order or out
+// of bounds.
 func (e *elements) next(at int, pos, ksize, vsize uint32) (key, value []byte, err error) {
 	from := uint64(at) + uint64(pos)
 	to := from + uint64(ksize) + uint64(vsize)
@@ -263,8 +293,9 @@ func (e *elements) next(at int, pos, ksize, vsize uint32) (key, value []byte, er
 	return key, value, nil
 }
 
-// freelist looks at the list of free pages: each page is in use or free,
-// never both and never neither.
+// freelist checks the list of free pages, which begins on the page id. Each page must be
+// either in use or free, and not both. tree must have marked the pages in use before.
+// The list is not checked if the file has none (boltNoFreelist).
 func (f *soundFile) freelist(id uint64) error {
 	if id == boltNoFreelist {
 		return nil
@@ -274,7 +305,7 @@ func (f *soundFile) freelist(id uint64) error {
 		return err
 	}
 	count, ids := uint64(nativeEndian.Uint16(b[10:])), b[boltHeader:]
-	if count == math.MaxUint16 {
+	if count == math.MaxUint16 { // the count is too large for its field, and precedes the ids
 		count, ids = nativeEndian.Uint64(ids), ids[8:]
 	}
 	if flags != boltFreelist || count > uint64(len(ids))/8 {
@@ -286,7 +317,8 @@ func (f *soundFile) freelist(id uint64) error {
 		if free <= before {
 			return unsound("the list of free pages is out of order")
 		}
-		if before = free; f.see(free) != nil {
+		before = free
+		if f.see(free) != nil {
 			return unsound("page %d is in use and free", free)
 		}
 	}

@@ -1,6 +1,9 @@
 package main
 
-// Making a file: it is written aside, whole, and then takes its name.
+// Making a database file. The file is written completely under a temporary name in
+// the same folder, and then gets its own name by a link or a rename.
+//
+// Not here: opening an existing file, which is in store_open.go.
 
 import (
 	"errors"
@@ -14,37 +17,42 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// sweep removes what a server left aside that was killed while it wrote the
-// file anew. We hold the lock: nobody is writing one.
+// removeTemporary removes the temporary files of a server that was killed while it
+// rewrote the file. The caller must hold the lock on the file, so that no other server
+// is writing a temporary file. Errors are ignored.
 func (s *store) removeTemporary() {
-	left, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), globQuote(filepath.Base(s.path))+".*.tmp"))
-	for _, name := range left {
+	pattern := globQuote(filepath.Base(s.path)) + ".*.tmp"
+	names, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), pattern))
+	for _, name := range names {
 		os.Remove(name)
 	}
 }
 
+// globQuote returns a pattern for filepath.Glob that matches exactly the name.
 func globQuote(name string) string {
 	return strings.NewReplacer("*", "\\*", "?", "\\?", "[", "\\[", "\\", "\\\\").Replace(name)
 }
 
-// create makes a new file where there is none. It is complete, synced and locked
-// before link, which is os.Link, gives it its name: a power failure leaves the
-// whole file or none. Of two servers that do this at once, one succeeds.
+// create makes a new database at a path that has no file. The file is complete, synced
+// and locked before link gives it its name. link is os.Link, except in tests. A power
+// failure leaves either the complete file or none. If two servers call create at
+// once, one succeeds and the other gets errInUse. On a file system without links,
+// create calls createInPlace.
 func (s *store) create(link func(from, to string) error) error {
 	err := s.replace(header{format: fileFormat}, nil, link)
 	switch {
 	case errors.Is(err, fs.ErrExist):
 		return errInUse
-	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // no links on this file system
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // the file system has no links
 		return s.createInPlace()
 	}
 	return err
 }
 
-// createInPlace makes a file where there is an empty one, or none on a file
-// system without links. Of two servers that do this at once, one gets bbolt's
-// lock on the file. A power failure within bbolt's first write may leave a file
-// that is refused; it holds no records yet.
+// createInPlace makes a database of an empty file, or makes a new file on a file system
+// without links. If two servers call it at once, one gets bbolt's lock on the file and
+// the other gets errInUse. A power failure during bbolt's first write may leave a file
+// that openStore rejects; such a file has no records.
 func (s *store) createInPlace() error {
 	db, file, err := openBolt(s.path, os.O_CREATE)
 	if err != nil {
@@ -54,7 +62,7 @@ func (s *store) createInPlace() error {
 	err = guardBolt(func() error {
 		return db.Update(func(tx *bbolt.Tx) error {
 			if !isBlank(tx) {
-				return errInUse // another server was faster, and has ended since
+				return errInUse // another server filled the file and has ended since
 			}
 			return fillBuckets(tx, &h, nil)
 		})
@@ -70,14 +78,15 @@ func (s *store) createInPlace() error {
 	return s.hold(db, file)
 }
 
-// isBlank reports whether there is nothing at all in the file.
+// isBlank reports whether the file has no bucket.
 func isBlank(tx *bbolt.Tx) bool {
 	key, _ := tx.Cursor().First()
 	return key == nil
 }
 
-// rewrite replaces the file by a new one with exactly these records. The old
-// one stays as it is when that fails.
+// rewrite replaces the file with a new one that has exactly these records and this
+// counter. The new file is durable when rewrite returns nil. After an error before the
+// rename the old file is unchanged.
 func (s *store) rewrite(counter uint64, records []write) error {
 	err := s.replace(header{format: fileFormat, counter: counter}, records, os.Rename)
 	if err != nil {
@@ -86,19 +95,22 @@ func (s *store) rewrite(counter uint64, records []write) error {
 	return nil
 }
 
-// replace builds a file aside, publishes it under the store's path, and takes
-// it in place of the one that was open. The lock on it is never let go.
+// replace makes a new file under a temporary name, calls publish to give it the
+// store's path, and uses it instead of the file that was open. The store holds a lock
+// on the new file before it has its name. If publish or a step before it fails,
+// replace removes the new file and leaves the store unchanged. After an error of the
+// folder's sync the store uses the new file already.
 func (s *store) replace(h header, records []write, publish func(from, to string) error) error {
-	aside, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
+	temporary, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
 	if err != nil {
 		return err
 	}
-	aside.Close()
-	defer os.Remove(aside.Name())
-	if err := fillFile(aside.Name(), &h, records); err != nil {
+	temporary.Close()
+	defer os.Remove(temporary.Name())
+	if err := fillFile(temporary.Name(), &h, records); err != nil {
 		return err
 	}
-	db, file, err := openBolt(aside.Name(), 0)
+	db, file, err := openBolt(temporary.Name(), 0)
 	if err != nil {
 		return err
 	}
@@ -108,7 +120,7 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 		return err
 	}
 	defer release()
-	if err := publish(aside.Name(), s.path); err != nil {
+	if err := publish(temporary.Name(), s.path); err != nil {
 		db.Close()
 		return err
 	}
@@ -120,21 +132,21 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	return errors.Join(s.hold(db, file), syncFolder(s.path))
 }
 
-// writeCopy fills the empty file at path with a database of exactly these
-// records, and makes it durable.
+// writeCopy makes the empty file at path a database with exactly these records and
+// this counter, and makes it durable.
 func writeCopy(path string, counter uint64, records []write) error {
 	return fillFile(path, &header{format: fileFormat, counter: counter}, records)
 }
 
-// fill makes the empty file at path a database with exactly these records, and
-// durable. The file is closed again: what bbolt has mapped and buffered of it is
-// no longer needed.
+// fillFile makes the empty file at path a database with the counter and format of h
+// and exactly these records. It sets the sum of h. It syncs and closes the file, which
+// frees the memory that bbolt used for it. It does not sync the folder.
 func fillFile(path string, h *header, records []write) error {
 	db, _, err := openBolt(path, 0)
 	if err != nil {
 		return err
 	}
-	db.NoSync = true // until it is whole
+	db.NoSync = true // db.Sync below is enough, since nobody uses the file before
 	err = guardBolt(func() error {
 		return db.Update(func(tx *bbolt.Tx) error { return fillBuckets(tx, h, records) })
 	})
@@ -144,7 +156,8 @@ func fillFile(path string, h *header, records []write) error {
 	return errors.Join(err, db.Close())
 }
 
-// fillBuckets makes all that a file has.
+// fillBuckets makes the buckets of a new file, and stores the reserve, the records and
+// the header h, whose sum it sets.
 func fillBuckets(tx *bbolt.Tx, h *header, records []write) error {
 	for _, name := range append([]string{metaBucket, reserveBucket}, recordBuckets...) {
 		if _, err := tx.CreateBucket([]byte(name)); err != nil {
@@ -157,7 +170,8 @@ func fillBuckets(tx *bbolt.Tx, h *header, records []write) error {
 	return putRecords(tx, h, records)
 }
 
-// syncFolder makes a new name durable. Windows cannot, and need not.
+// syncFolder syncs the folder of path, which makes a new name in it durable. It
+// returns nil on Windows and on file systems that cannot sync a folder.
 func syncFolder(path string) error {
 	folder, err := os.Open(filepath.Dir(path))
 	if err != nil {

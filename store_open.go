@@ -1,6 +1,9 @@
 package main
 
-// Opening a file that is there, with all doubt: bbolt trusts what it maps.
+// Opening and checking an existing file. bbolt trusts what it maps, so the pages are
+// checked first (store_check.go). The commands serve and check use the same functions.
+//
+// Not here: making a new file, which is in store_new.go.
 
 import (
 	"bytes"
@@ -16,14 +19,16 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// lockWait is how long opening waits for another process to let go of the
-// file: long enough for one that is being stopped, short enough to be told.
+// lockWait is how long opening a file waits for another process to release its lock.
+// It is long enough for a server that is being stopped. It is short enough that the
+// operator sees errInUse soon.
 const lockWait = time.Second
 
-// openStore opens the database at path, and makes it where there is none. It
-// holds the file against every other process until close. The errors say
-// what is wrong with the path; errInUse and errDamaged can be told apart. A
-// file that is refused is left as it was.
+// openStore opens the database at path for reading and writing. It makes a new one if
+// there is no file, or an empty file. It rewrites a file of 2019 in the present
+// format. It holds an exclusive lock on the file until close. It returns errInUse if
+// another process holds the lock, and errDamaged if the file is not sound. Every
+// error names the path. A file that openStore rejects before it writes is unchanged.
 func openStore(path string) (s *store, err error) {
 	defer func() {
 		if err != nil {
@@ -31,7 +36,7 @@ func openStore(path string) (s *store, err error) {
 		}
 	}()
 	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // a new file must take the place of the old one, not of a link to it
+		path = real // rewrite must replace the file, not a symbolic link to it
 	} else if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
 		return nil, errors.New("it is a link to nowhere")
 	}
@@ -69,16 +74,18 @@ func openStore(path string) (s *store, err error) {
 	return s, nil
 }
 
-// inspect looks at the file without writing to it, and calls each, if it is not
-// nil, for every record as load does. It shares the file's lock with other
-// readers, so that no server changes it meanwhile.
+// inspectFile checks the pages of the file without writing to it. If each is not nil,
+// inspectFile then calls each for every record, as load does. It holds a shared lock
+// on the file, so that no server changes the file meanwhile. It returns errInUse if a
+// server holds the lock, and otherwise the errors of checkSound, readHeader and load.
 func inspectFile(path string, each func(bucket string, key, value []byte) error) error {
 	var file *os.File
-	db, err := openBoltFile(path, &bbolt.Options{ReadOnly: true, OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+	openFile := func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag, mode)
 		file = f
 		return f, err
-	}})
+	}
+	db, err := openBoltFile(path, &bbolt.Options{ReadOnly: true, OpenFile: openFile})
 	if err != nil {
 		return err
 	}
@@ -102,9 +109,10 @@ func inspectFile(path string, each func(bucket string, key, value []byte) error)
 	})
 }
 
-// openBolt opens a file for writing: an existing one, or with os.O_CREATE as
-// flag any. When the file was replaced while we waited for its lock, it begins
-// anew.
+// openBolt opens the file at path with bbolt for writing, and returns the file that
+// bbolt uses. create is os.O_CREATE to make a file that does not exist, or zero. If
+// another process replaced the file while openBolt waited for the lock, openBolt opens
+// the new file instead. Its errors are those of openBoltFile and of the system.
 func openBolt(path string, create int) (db *bbolt.DB, file *os.File, err error) {
 	openFile := func(name string, flag int, mode os.FileMode) (*os.File, error) {
 		f, err := os.OpenFile(name, flag&^os.O_CREATE|create, mode)
@@ -128,6 +136,9 @@ func openBolt(path string, create int) (db *bbolt.DB, file *os.File, err error) 
 	}
 }
 
+// openBoltFile calls bbolt.Open with lockWait as its timeout. It returns errInUse after
+// that time, the system's own error if a system call failed, and otherwise an error
+// that wraps errDamaged.
 func openBoltFile(path string, options *bbolt.Options) (db *bbolt.DB, err error) {
 	options.Timeout = lockWait
 	err = guardBolt(func() (err error) {
@@ -138,18 +149,20 @@ func openBoltFile(path string, options *bbolt.Options) (db *bbolt.DB, err error)
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, errInUse
-	case err != nil && !errors.Is(err, errDamaged) && !errors.As(err, &system): // it is not the system that refuses
+	case err != nil && !errors.Is(err, errDamaged) && !errors.As(err, &system): // bbolt's error
 		return nil, fmt.Errorf("%w: %v", errDamaged, err)
 	}
 	return db, err
 }
 
-// takeUp reads the header of the open file, fills a file that has nothing in it
-// yet, and makes sure that what it shows is on the disk.
+// readExisting reads the header of the open file and makes durable what the file
+// shows. It fills a file that has no buckets yet. It sets s.header and s.reserved. Its
+// errors are those of readHeader, update and the system.
 func (s *store) readExisting(file *os.File) error {
 	blank := false
 	err := s.db.View(func(tx *bbolt.Tx) (err error) {
-		if blank = isBlank(tx); blank {
+		blank = isBlank(tx)
+		if blank {
 			return nil
 		}
 		s.header, err = readHeader(tx)
@@ -177,12 +190,13 @@ func (s *store) readExisting(file *os.File) error {
 	})
 }
 
-// syncAgain makes durable what a killed server has written and not synced, or
-// synced in vain: after a sync that failed, the system takes pages to be on the
-// disk that may not be. bbolt syncs a transaction's pages before it writes the
-// meta page that makes them count, so only the meta pages are written once
-// more. An empty transaction would not do: it writes one of the two meta pages,
-// and the other one could then be older on the disk than bbolt ever leaves it.
+// syncAgain makes durable what the file shows. A server that was killed may have
+// written a meta page without a sync, or after a sync that failed; the system then
+// treats the page as clean although it may not be on the disk. syncAgain writes both
+// meta pages again and syncs the file and its folder. The other pages need no second
+// write, because bbolt syncs the pages of a transaction before it writes the meta page
+// that refers to them. An empty transaction is not enough: it writes only one of the
+// two meta pages, and the other could be older on the disk than bbolt ever leaves it.
 func (s *store) syncAgain(file *os.File) error {
 	meta := make([]byte, 2*s.db.Info().PageSize)
 	if _, err := file.ReadAt(meta, 0); err != nil {
@@ -197,7 +211,8 @@ func (s *store) syncAgain(file *os.File) error {
 	return syncFolder(s.path)
 }
 
-// takeOver2019 writes a file of the call-me of 2019 anew, in today's form.
+// takeOver2019 rewrites a file of the call-me of 2019 in the present format. It closes
+// the file if that fails.
 func (s *store) takeOver2019() error {
 	var records []write
 	counter, err := s.load(func(bucket string, key, value []byte) error {
@@ -213,8 +228,9 @@ func (s *store) takeOver2019() error {
 	return err
 }
 
-// readHeader returns the header of a file of call-me's: with format 0 for one of
-// 2019. Its error says what else the file is.
+// readHeader returns the header of a file of call-me. The format is zero for a file of
+// 2019. The error is errDamaged if the header is not valid or a bucket is missing, and
+// a plain error if another program or a later version of call-me made the file.
 func readHeader(tx *bbolt.Tx) (h header, err error) {
 	meta := tx.Bucket([]byte(metaBucket))
 	switch {
@@ -225,11 +241,13 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 	case meta == nil:
 		return h, fmt.Errorf("%w: bucket %q is missing", errDamaged, metaBucket)
 	}
-	if h, err = decodeHeader(meta.Get(headerKey)); err != nil {
+	h, err = decodeHeader(meta.Get(headerKey))
+	if err != nil {
 		return h, err
 	}
 	if h.format != fileFormat {
-		return h, fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it", h.format, fileFormat)
+		return h, fmt.Errorf("its format is %d, this call-me knows %d; use the newer call-me that made it",
+			h.format, fileFormat)
 	}
 	for _, name := range append([]string{reserveBucket}, recordBuckets...) {
 		if tx.Bucket([]byte(name)) == nil {
@@ -239,12 +257,14 @@ func readHeader(tx *bbolt.Tx) (h header, err error) {
 	return h, nil
 }
 
-// A recordCount says how many records a file has.
+// A recordCount is the number of records of each kind in a file.
 type recordCount struct{ leases, waiters, events int }
 
-// checkFile reads a whole file, and changes nothing. It returns nil if a server
-// could start on the file, errInUse while one does, and errDamaged if the file is
-// not what a server has written.
+// checkFile checks every page and decodes every record of the file at path, without
+// changing it. It returns nil if a server could start on the file, errInUse while a
+// server uses the file, and errDamaged if the file is not what a server wrote. A
+// folder and an empty file are errors. The count includes the records read before an
+// error; a file of 2019 has only leases.
 func checkFile(path string) (n recordCount, err error) {
 	info, err := os.Stat(path)
 	switch {

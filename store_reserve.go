@@ -1,7 +1,9 @@
 package main
 
-// What the store does when the disk is full: it has set space aside, and uses it
-// up for what takes more away than it adds.
+// The reserve: space in the file that the store uses when the disk is full, for writes
+// that delete more than they add.
+//
+// Not here: when it is used. The keeper decides that (keeper_recovery.go).
 
 import (
 	"encoding/binary"
@@ -13,21 +15,23 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-// The file sets space aside for the day when the disk is full: a release
-// needs fresh pages too, and what deleting frees can be used only by the next
-// transaction. It is in pieces, four to a page of 4 kB: what is free in a file
-// that has been full is single pages, and a larger value needs a run of them, as
-// do larger pieces: bbolt leaves up to four together, also where they do not fit
-// into one page.
+// The size of the reserve and of one of its values, in bytes. A release needs free
+// pages too, and pages that a transaction frees can be used only by the next one. The
+// reserve is stored as pieces, four to a page of 4 kB. A value that is larger than a
+// page needs a run of free pages, but a file that was full has mostly single free
+// pages. Larger pieces would need runs as well: bbolt keeps up to four keys together
+// in a node, even if they do not fit into one page.
 const (
 	reserveSize  = 64 << 10
 	reservePiece = 900
 )
 
+// reservePieces is the number of values in the reserve.
 const reservePieces = reserveSize / reservePiece
 
-// saveTight saves on a full disk: writes that take more away than they add.
-// It uses the reserve up.
+// saveOnFullDisk is save for a full disk. The writes must delete more than they add. It
+// drops the reserve in a transaction of its own first, if the reserve is in the file.
+// Its errors are those of save.
 func (s *store) saveOnFullDisk(counter uint64, writes []write) error {
 	if s.reserved {
 		if err := s.update(dropReserve); err != nil {
@@ -38,8 +42,8 @@ func (s *store) saveOnFullDisk(counter uint64, writes []write) error {
 	return s.save(counter, writes)
 }
 
-// reserve sets space aside again. Its error is errNoSpace while there is none,
-// or as with save.
+// reserve stores the reserve, if it is not in the file. It returns errNoSpace while the
+// disk is full. Its other errors are those of save.
 func (s *store) reserve() error {
 	if s.reserved {
 		return nil
@@ -49,7 +53,8 @@ func (s *store) reserve() error {
 	return err
 }
 
-// putReserve sets aside what a transaction needs, in pages that are half full.
+// putReserve stores the pieces of the reserve. It fills each page, so that the reserve
+// takes reservePieces/4 pages of 4 kB.
 func putReserve(tx *bbolt.Tx) error {
 	b := tx.Bucket([]byte(reserveBucket))
 	b.FillPercent = 1
@@ -62,6 +67,7 @@ func putReserve(tx *bbolt.Tx) error {
 	return nil
 }
 
+// dropReserve deletes the reserve. The pages become free with the next transaction.
 func dropReserve(tx *bbolt.Tx) error {
 	if err := tx.DeleteBucket([]byte(reserveBucket)); err != nil {
 		return err
@@ -70,9 +76,10 @@ func dropReserve(tx *bbolt.Tx) error {
 	return err
 }
 
-// isFull reports whether a write did not find space, so that nothing was
-// stored. A sync that fails for space is not that: what it was to make
-// durable has been written, and bbolt shows it.
+// isDiskFull reports whether err says that a write found no space: the disk is full, or
+// a quota, a limit of the file's size or bbolt's maximum size is reached. Nothing was
+// stored in that case. A sync that fails for lack of space does not count, because the
+// data was written before and bbolt shows it.
 func isDiskFull(err error) bool {
 	var write *fs.PathError
 	if !errors.As(err, &write) || write.Op != "write" {
