@@ -1,6 +1,6 @@
 package main
 
-// call-me backup: the client downloads a copy of the server's file.
+// The client of call-me backup, which downloads a copy of the server's file.
 
 import (
 	"context"
@@ -16,9 +16,13 @@ import (
 
 // backup downloads a copy of the server's file into a temporary file beside path,
 // and calls publish with the temporary file's name once it is complete and durable.
-// The temporary file is removed if publish does not rename it. backup repeats what
-// fails for up to a minute; it returns the error of publish at once.
-func (c *client) backup(ctx context.Context, path string, publish func(temporary string) error, onRetry func(error)) error {
+// The temporary file is removed if publish does not rename it. If a download fails,
+// backup repeats it for up to firstAnswer, and calls onRetry before the first repetition
+// in a row. It returns errors of the file system and of publish at once. Errors: these,
+// those of do, and ctx's.
+func (c *client) backup(
+	ctx context.Context, path string, publish func(temporary string) error, onRetry func(error),
+) error {
 	r := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: onRetry}
 	for {
 		err := c.fetchCopy(ctx, path, publish)
@@ -36,7 +40,7 @@ func (c *client) backup(ctx context.Context, path string, publish func(temporary
 	}
 }
 
-// fetchCopy makes one attempt of backup.
+// fetchCopy makes one attempt of backup, with a temporary file of its own.
 func (c *client) fetchCopy(ctx context.Context, path string, publish func(temporary string) error) error {
 	temporary, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*.tmp")
 	if err != nil {
@@ -56,7 +60,8 @@ func (c *client) fetchCopy(ctx context.Context, path string, publish func(tempor
 	return publish(temporary.Name())
 }
 
-// download fetches a copy. It gives up when the server is silent for too long.
+// download writes a copy to the writer. It gives up when the server has sent nothing for
+// copySilence. Errors: those of do and of the writer.
 func (c *client) download(ctx context.Context, to io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -74,14 +79,16 @@ func (c *client) download(ctx context.Context, to io.Writer) error {
 		return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
 	}
 	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/octet-stream" {
+	contentType := response.Header.Get("Content-Type")
+	if response.StatusCode != http.StatusOK || contentType != "application/octet-stream" {
 		body, _ := io.ReadAll(io.LimitReader(response.Body, maxBody))
 		if isPlainToTLS(response, body) {
 			return secureError(c.base)
 		}
 		return parseResponse(response, body, "", nil)
 	}
-	for part := make([]byte, copyPart); ; silence.Reset(copySilence) {
+	part := make([]byte, copyPart)
+	for {
 		n, err := response.Body.Read(part)
 		if _, err := to.Write(part[:n]); err != nil {
 			return err
@@ -92,5 +99,6 @@ func (c *client) download(ctx context.Context, to io.Writer) error {
 		case err != nil:
 			return fmt.Errorf("%w %s: %w", errUnreachable, c.base, plainNetError(err))
 		}
+		silence.Reset(copySilence)
 	}
 }

@@ -1,6 +1,6 @@
 package main
 
-// call-me health: the client of a container's health check.
+// The client of call-me health, which is the health check of a container.
 
 import (
 	"context"
@@ -10,7 +10,9 @@ import (
 	"strings"
 )
 
-// health asks the server on this machine whether it works: nil, or why not.
+// health makes one call to the server on this machine, without a key, within headerTime.
+// It returns nil if the server works. With a TLS certificate in the configuration it
+// uses HTTPS and trusts only that certificate. Errors: those of do and healthTLS.
 func health(ctx context.Context, config healthConfig) error {
 	ctx, cancel := context.WithTimeout(ctx, headerTime)
 	defer cancel()

@@ -1,6 +1,8 @@
 package main
 
-// One call to the server, and what its answer means.
+// One HTTP call to the server, and the meaning of its response.
+//
+// Not here: when a call is repeated, which is in client_retry.go.
 
 import (
 	"context"
@@ -16,21 +18,24 @@ import (
 	"time"
 )
 
-// What can go wrong with an answer besides the table of api.go.
+// The errors of a call that are not in the table of errors.go.
 var (
 	errUnreachable = errors.New("cannot reach")
 	errNotCallMe   = errors.New("this is not call-me's answer")
 )
 
-// A client speaks to one server. It may be used by several goroutines.
+// A client makes calls to one server. Several goroutines may use it at once.
 type client struct {
-	base   string
+	base   string // URL of the server, without a slash at its end
 	keys   KeyConfig
-	caFile string
-	key    atomic.Pointer[string]
+	caFile string                 // empty for the system's authorities
+	key    atomic.Pointer[string] // nil if the calls need none
 	http   *http.Client
 }
 
+// newClient returns a client for the server in the configuration. It reads the CA file
+// and the key, and makes no call. It uses HTTP/1 only and follows no redirects. Errors:
+// errUsage, or an error of reading the key.
 func newClient(c clientConfig) (*client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DialContext = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
@@ -41,14 +46,15 @@ func newClient(c clientConfig) (*client, error) {
 	transport.TLSClientConfig = trust
 	transport.Protocols = onlyHTTP1()
 	transport.ForceAttemptHTTP2 = false
-	made := &client{base: string(c.Host), keys: c.KeyConfig, caFile: c.CAFile, http: &http.Client{
+	created := &client{base: string(c.Host), keys: c.KeyConfig, caFile: c.CAFile, http: &http.Client{
 		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
-	return made, made.readKey()
+	return created, created.readKey()
 }
 
-// readKey reads the key, also again: the operator may have changed it.
+// readKey reads the key from the configuration or its file. It may be called again,
+// since the operator may change the key. After an error the client keeps its key.
 func (c *client) readKey() error {
 	keys, err := c.keys.keys()
 	if err == nil {
@@ -57,17 +63,18 @@ func (c *client) readKey() error {
 	return err
 }
 
-// hasNewKey reads the key again, and reports whether it is another one.
+// hasNewKey reads the key again, and reports whether it has changed.
 func (c *client) hasNewKey() bool {
 	before := c.key.Load()
 	return c.readKey() == nil && *c.key.Load() != *before
 }
 
-// refusesKey reports whether an error says that the key is wrong. With many
-// wrong keys a server says only that.
+// refusesKey reports whether the server rejected the key. A server that gets many wrong
+// keys responds to them with errTooMany instead of errKey.
 func refusesKey(err error) bool { return errors.Is(err, errKey) || errors.Is(err, errTooMany) }
 
-// An apiError is a server's refusal. It is the table's error for its status.
+// An apiError is the JSON body of an error response of the server. It unwraps to the
+// error that the table of errors.go has for its status.
 type apiError struct {
 	errorJSON
 }
@@ -76,8 +83,10 @@ func (e *apiError) Error() string { return e.Message.String() }
 
 func (e *apiError) Unwrap() error { return failureOf(e.Code) }
 
-// do makes one call and reads the answer into the given value. Errors are
-// *apiError, errUnreachable, errForeign, errUntrusted, errPlain, or ctx's.
+// do makes one call and decodes the JSON response into the given value; nil expects a
+// response without a body. It reads 64 MiB of a response at most. Errors: *apiError,
+// errUnreachable, errNotCallMe, errUntrusted, errPlain, errSecure, and ctx's if ctx was
+// cancelled. A ctx whose deadline has passed gives errUnreachable.
 func (c *client) do(ctx context.Context, method, path string, values url.Values, into any) error {
 	request, err := c.newRequest(ctx, method, path, values)
 	if err != nil {
@@ -107,8 +116,9 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 	return parseResponse(response, body, values.Get("environment"), into)
 }
 
-// meetsTLS asks in plain HTTP whether the server speaks TLS: net/http says so in
-// answer to a GET, and closes the connection without a word after a DELETE.
+// meetsTLS reports whether the server expects TLS on the port of a plain HTTP client. It
+// makes a GET call, to which net/http responds with a sentence that says so. After a
+// DELETE net/http closes the connection without a response.
 func (c *client) meetsTLS(ctx context.Context) bool {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/healthz", nil)
 	if err != nil {
@@ -123,9 +133,12 @@ func (c *client) meetsTLS(ctx context.Context) bool {
 	return isPlainToTLS(response, body)
 }
 
-// newRequest puts the environment into the URL, where a proxy's log may show
-// it, and the rest into a form, unless the method has no body.
-func (c *client) newRequest(ctx context.Context, method, path string, values url.Values) (*http.Request, error) {
+// newRequest returns a request with the values and the key. For POST and PUT the
+// environment is in the URL, so that a proxy's log shows it, and the other values are a
+// form in the body. For other methods all values are in the URL.
+func (c *client) newRequest(
+	ctx context.Context, method, path string, values url.Values,
+) (*http.Request, error) {
 	inURL, body := url.Values{}, ""
 	if method == http.MethodPost || method == http.MethodPut {
 		inURL.Set("environment", values.Get("environment"))
@@ -135,7 +148,8 @@ func (c *client) newRequest(ctx context.Context, method, path string, values url
 	} else {
 		inURL = values
 	}
-	request, err := http.NewRequestWithContext(ctx, method, c.base+path+"?"+inURL.Encode(), strings.NewReader(body))
+	target := c.base + path + "?" + inURL.Encode()
+	request, err := http.NewRequestWithContext(ctx, method, target, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -150,8 +164,8 @@ func (c *client) newRequest(ctx context.Context, method, path string, values url
 	return request, nil
 }
 
-// plainNetError drops the method and the URL that net/http puts in front of
-// an error, and Go's own words for a time-out.
+// plainNetError returns err without the method and the URL that net/http prepends. It
+// returns "no answer in time" for a deadline that has passed.
 func plainNetError(err error) error {
 	var outer *url.Error
 	if errors.As(err, &outer) {
@@ -163,26 +177,33 @@ func plainNetError(err error) error {
 	return err
 }
 
-// recognisable is what can be told from any other JSON.
+// A checkedBody is a response body that can be distinguished from other JSON. isFor
+// reports whether it is a response of call-me about the environment.
 type checkedBody interface{ isFor(environment string) bool }
 
-// understand tells call-me's answers from those of whatever else stands at
-// the address. What is not understood is never a yes, and never "in the queue".
+// parseResponse decodes the response of a call-me server into the given value and
+// returns nil, or returns the error that the response means. It distinguishes call-me's
+// responses from those of other programs at the same address. It never takes an unknown
+// response for a success or for "in the queue". Errors: *apiError, errUnreachable for a
+// proxy without a server behind it, and errNotCallMe.
 func parseResponse(response *http.Response, body []byte, environment string, into any) error {
 	status := response.StatusCode
 	isJSON := strings.HasPrefix(response.Header.Get("Content-Type"), "application/json")
 	switch {
 	case status == http.StatusNoContent && into == nil:
 		return nil
-	case status < 300 && isJSON && into != nil && json.Unmarshal(body, into) == nil:
-		if r, ok := into.(checkedBody); !ok || r.isFor(environment) {
+	case status < 300 && isJSON && into != nil:
+		err := json.Unmarshal(body, into)
+		checked, ok := into.(checkedBody)
+		if err == nil && (!ok || checked.isFor(environment)) {
 			return nil
 		}
 	case status >= 400 && isJSON:
-		refused := &apiError{}
-		about := status == http.StatusForbidden || status == http.StatusConflict || status == http.StatusGone
-		if json.Unmarshal(body, &refused.errorJSON) == nil && refused.Code == status && refused.Message != "" && (!about || refused.isFor(environment)) {
-			return refused
+		reply := &apiError{}
+		err := json.Unmarshal(body, &reply.errorJSON)
+		named := status == http.StatusForbidden || status == http.StatusConflict || status == http.StatusGone
+		if err == nil && reply.Code == status && reply.Message != "" && (!named || reply.isFor(environment)) {
+			return reply
 		}
 	}
 	switch status {
@@ -193,5 +214,6 @@ func parseResponse(response *http.Response, body []byte, environment string, int
 	if to := response.Header.Get("Location"); to != "" {
 		what = "to " + to
 	}
-	return hint(fmt.Errorf("%w: %s (%s)", errNotCallMe, response.Status, what), "check HOST; a proxy or another program may stand there")
+	err := fmt.Errorf("%w: %s (%s)", errNotCallMe, response.Status, what)
+	return hint(err, "check HOST; a proxy or another program may stand there")
 }

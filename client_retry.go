@@ -1,6 +1,6 @@
 package main
 
-// How long a client goes on after calls that failed.
+// Repetition: which failed calls are repeated, after what delay and for how long.
 
 import (
 	"context"
@@ -11,66 +11,73 @@ import (
 )
 
 const (
-	firstAnswer       = time.Minute // within which a server must have been heard once
+	firstAnswer       = time.Minute // within which a call-me must have responded once
 	maxBackOff        = 2 * time.Second
-	maxForeignAnswers = 3 // answers in a row that are not call-me's
+	maxForeignAnswers = 3 // responses in a row that are errNotCallMe or errInternal
 )
 
-// retryable reports whether the same call may have another outcome soon.
+// retryable reports whether repeating the call may give another result soon.
 func retryable(err error) bool {
-	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) || errors.Is(err, errInternal) || errors.Is(err, errNotCallMe)
+	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) ||
+		errors.Is(err, errInternal) || errors.Is(err, errNotCallMe)
 }
 
-// A patience is how long a client goes on after calls that failed.
+// A retrier decides whether a failed call is repeated, and keeps what that depends on.
+// One retrier may serve several calls, one after the other.
 type retrier struct {
-	deadline time.Time // zero: none
+	deadline time.Time // after which nothing is repeated; zero if none
 	started  time.Time
-	sent     time.Time // when the last call was
-	answered bool      // a call-me has answered
-	repeated bool      // a call was sent more than once
-	failures int       // in a row
-	foreign  int       // in a row
-	onRetry  func(error)
+	sent     time.Time   // when the last call was sent
+	answered bool        // a call-me has responded
+	repeated bool        // a call has failed and may have been sent again
+	failures int         // in a row
+	foreign  int         // responses in a row that count for maxForeignAnswers
+	onRetry  func(error) // called after the first failure in a row; nil if not needed
 }
 
-// bear waits before the next try after a failed one, or returns why there is
-// none: the failure is final, nobody has answered for too long, or ctx ended.
-// After a call that was answered it returns nil at once.
-func (p *retrier) wait(ctx context.Context, err error) error {
+// wait waits before the next attempt after err, the result of the last one. It returns
+// nil when the call is to be repeated. It returns err at once if err is nil or not
+// retryable, if the deadline has passed, after maxForeignAnswers, or if no call-me has
+// responded within firstAnswer. It returns ctx's error if ctx ends.
+func (r *retrier) wait(ctx context.Context, err error) error {
 	if err == nil || !retryable(err) {
-		p.answered, p.failures, p.foreign = true, 0, 0
+		r.answered, r.failures, r.foreign = true, 0, 0
 		return err
 	}
-	p.repeated = true
-	p.failures++
-	if p.foreign++; !errors.Is(err, errNotCallMe) && !errors.Is(err, errInternal) {
-		p.foreign = 0
+	r.repeated = true
+	r.failures++
+	if errors.Is(err, errNotCallMe) || errors.Is(err, errInternal) {
+		r.foreign++
+	} else {
+		r.foreign = 0
 	}
 	if errors.Is(err, errUnavailable) {
-		p.answered = true
+		r.answered = true
 	}
 	now := time.Now()
 	switch {
-	case p.foreign >= maxForeignAnswers, !p.answered && now.Sub(p.started) >= firstAnswer:
+	case r.foreign >= maxForeignAnswers, !r.answered && now.Sub(r.started) >= firstAnswer:
 		return err
-	case p.isLate():
+	case r.isLate():
 		return err
-	case p.failures == 1 && p.onRetry != nil:
-		p.onRetry(err)
+	case r.failures == 1 && r.onRetry != nil:
+		r.onRetry(err)
 	}
-	return sleep(ctx, backOff(p.failures))
+	return sleep(ctx, backOff(r.failures))
 }
 
-// late reports whether the deadline has passed.
-func (p *retrier) isLate() bool { return !p.deadline.IsZero() && !time.Now().Before(p.deadline) }
+// isLate reports whether the deadline has passed.
+func (r *retrier) isLate() bool { return !r.deadline.IsZero() && !time.Now().Before(r.deadline) }
 
-// backOff grows from 50 ms to mostBackOff, and is never the same twice: those
-// whom one restart has cut off must not come back at once.
+// backOff returns the delay after a number of failures in a row, which is at least 1. It
+// grows from between 50 and 100 ms to between half of maxBackOff and maxBackOff. It is
+// random, so that the clients of a server that restarts do not return all at once.
 func backOff(failures int) time.Duration {
 	most := min(maxBackOff, 100*time.Millisecond<<min(failures-1, 10))
 	return most/2 + rand.N(most/2) // #nosec G404 -- only spreads retries
 }
 
+// sleep waits for d. It returns ctx's error if ctx ends before.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -82,15 +89,20 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// try repeats a call that may be repeated until it is answered. A key that is
-// refused is read again: the operator may have changed it.
-func (c *client) try(ctx context.Context, p *retrier, each time.Duration, method, path string, values url.Values, into any) error {
+// try makes a call and repeats it as r decides. each is the time limit of one attempt. An
+// attempt ends at most a second after the deadline of r, or after a second if that is
+// later, so that a server that hangs does not exceed the deadline by more. If the server
+// rejects the key and the operator has changed it, try repeats the call with the new key
+// at once. The server must accept the call repeatedly. Errors: those of do, and ctx's.
+func (c *client) try(
+	ctx context.Context, r *retrier, each time.Duration, method, path string, values url.Values, into any,
+) error {
 	for {
-		if !p.deadline.IsZero() { // a server that hangs must not stretch it
-			each = max(time.Second, min(each, time.Until(p.deadline)+time.Second))
+		if !r.deadline.IsZero() {
+			each = max(time.Second, min(each, time.Until(r.deadline)+time.Second))
 		}
 		limited, cancel := context.WithTimeout(ctx, each)
-		p.sent = time.Now()
+		r.sent = time.Now()
 		err := c.do(limited, method, path, values, into)
 		cancel()
 		if ctx.Err() != nil {
@@ -99,12 +111,10 @@ func (c *client) try(ctx context.Context, p *retrier, each time.Duration, method
 		if refusesKey(err) && c.hasNewKey() {
 			continue
 		}
-		if err != nil && retryable(err) {
-			if err = p.wait(ctx, err); err == nil {
-				continue
-			}
+		repeat := err != nil && retryable(err)
+		err = r.wait(ctx, err)
+		if err != nil || !repeat {
 			return err
 		}
-		return p.wait(ctx, err)
 	}
 }

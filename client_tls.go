@@ -1,6 +1,7 @@
 package main
 
-// What the client trusts. Nothing here turns verification off.
+// The certificates that the client trusts, and the errors of TLS. Nothing here turns
+// verification off.
 
 import (
 	"crypto/tls"
@@ -13,14 +14,17 @@ import (
 	"strings"
 )
 
-// What a client can find at the other end instead of a server it trusts.
+// The errors of a call whose server is not trusted or does not speak the protocol of the
+// URL.
 var (
 	errUntrusted = errors.New("cannot trust")
 	errPlain     = errors.New("speaks plain HTTP, not HTTPS")
 	errSecure    = errors.New("speaks HTTPS, not plain HTTP")
 )
 
-// clientTLS trusts the authorities in caFile, or without one the system's.
+// clientTLS returns a configuration that trusts the authorities in caFile (PEM), or the
+// system's if caFile is empty. The error is errUsage if the file cannot be read or has
+// no certificate.
 func clientTLS(caFile string) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile == "" {
@@ -37,8 +41,9 @@ func clientTLS(caFile string) (*tls.Config, error) {
 	return config, nil
 }
 
-// healthTLS trusts exactly the certificate in the file, under one of its own
-// names: this machine has none that it was made for.
+// healthTLS returns a configuration that trusts only the certificates in the file. It
+// expects a name of the first certificate, because the certificate is not made for the
+// address 127.0.0.1.
 func healthTLS(file string) (*tls.Config, error) {
 	config, err := clientTLS(file)
 	if err != nil {
@@ -49,7 +54,7 @@ func healthTLS(file string) (*tls.Config, error) {
 		return nil, err
 	}
 	block, _ := pem.Decode(text)
-	leaf, err := x509.ParseCertificate(block.Bytes) // clientTLS has seen one
+	leaf, err := x509.ParseCertificate(block.Bytes) // clientTLS has found a certificate
 	if err != nil {
 		return nil, usagef("reading %q: %v", file, err)
 	}
@@ -62,8 +67,9 @@ func healthTLS(file string) (*tls.Config, error) {
 	return config, nil
 }
 
-// trustError says why a server is not trusted, or that it speaks plain HTTP;
-// nil for every other failure of a call.
+// trustError returns errUntrusted with the reason if err says that the server's
+// certificate is not trusted, and errPlain if it says that the server speaks plain HTTP.
+// Both have a hint where the remedy is known. It returns nil for any other err.
 func trustError(base string, err error) error {
 	var verification *tls.CertificateVerificationError
 	var unknown x509.UnknownAuthorityError
@@ -73,18 +79,20 @@ func trustError(base string, err error) error {
 	case !errors.As(err, &verification):
 		return nil
 	case errors.As(err, &unknown):
-		return hint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err), prefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
+		return hint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err),
+			prefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
 	}
 	return fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err)
 }
 
-// isPlainToTLS reports whether an answer is the one that net/http gives to
-// plain HTTP on a TLS port (conn.serve in net/http/server.go).
+// isPlainToTLS reports whether a response is the one that net/http sends to plain HTTP on
+// a TLS port (conn.serve in net/http/server.go).
 func isPlainToTLS(response *http.Response, body []byte) bool {
 	return response.StatusCode == http.StatusBadRequest && response.ProtoMinor == 0 &&
 		strings.HasPrefix(string(body), "Client sent an HTTP request to an HTTPS server.")
 }
 
+// secureError returns errSecure with a hint.
 func secureError(base string) error {
 	return hint(fmt.Errorf("%s %w", base, errSecure), "HOST="+strings.Replace(base, "http:", "https:", 1))
 }
