@@ -1,7 +1,7 @@
 package main
 
-// Who am I? In CI the job, with its link; elsewhere the person at the
-// machine. This is the only file that reads variables of others.
+// The default holder of a request: the job of a CI system, with its link, or else
+// user@host. Only this file reads environment variables of other programs.
 
 import (
 	"cmp"
@@ -14,19 +14,21 @@ import (
 	"unicode/utf8"
 )
 
-// A ciSystem tells one job of one CI system from every other. The job, not
-// the run: a sibling job's clean-up step must not free this job's slot.
+// A ciSystem describes how a job of one CI system gets a holder that no other job has. The
+// holder names the job and not the run, so that the clean-up step of another job of the
+// same run does not release this job's slot.
 type ciSystem struct {
 	name   string
 	detect string // the variable that only this system sets
-	value  string // the value that it must have; empty: any
-	job    string // ${VARIABLE}s are filled in; what is empty falls away
-	link   string // likewise; none, unless every variable is set
-	doc    string // the vendor's page about its variables
+	value  string // the value that detect must have, in any case; empty if any
+	job    string // text with ${VARIABLE}s; those that are not set are omitted
+	link   string // text with ${VARIABLE}s; there is no link if one is not set
+	doc    string // URL of the vendor's page about its variables
 }
 
-// ciSystems are tried in this order: whoever imitates another comes first.
-// (Tekton sets no variables; CALL_ME_HOLDER helps.)
+// ciSystems is the table of CI systems. The first that fits is used, so a system that
+// imitates another one comes before it. Tekton sets no variables; a job of Tekton has to
+// set CALL_ME_HOLDER.
 var ciSystems = []ciSystem{
 	{"gitea", "GITEA_ACTIONS", "true",
 		"${GITHUB_REPOSITORY}/run/${GITHUB_RUN_NUMBER}/${GITHUB_JOB}/${RUNNER_NAME}",
@@ -95,19 +97,24 @@ var ciSystems = []ciSystem{
 		"https://docs.prow.k8s.io/docs/jobs/"},
 }
 
+// ciVariable matches a ${VARIABLE} in job and link.
 var (
 	ciVariable  = regexp.MustCompile(`\$\{\w+\}`)
 	manySlashes = regexp.MustCompile(`/{2,}`)
 )
 
-// whoAmI returns the holder that getenv's variables tell, and the job's link,
-// if it has one: the CI job, else user@host.
+// whoAmI returns the holder for the variables that getenv returns: the name of the CI
+// system, a colon and the job, or else user@host. The holder has maxHolder bytes at most.
+// The link is the job's, or empty if it has none.
 func whoAmI(getenv func(string) string) (holder, link string) {
 	for _, ci := range ciSystems {
-		if v := getenv(ci.detect); v == "" || ci.value != "" && !strings.EqualFold(v, ci.value) {
+		v := getenv(ci.detect)
+		if v == "" || ci.value != "" && !strings.EqualFold(v, ci.value) {
 			continue
 		}
-		job := os.Expand(ci.job, func(name string) string { return strings.ReplaceAll(getenv(name), " ", "-") })
+		job := os.Expand(ci.job, func(name string) string {
+			return strings.ReplaceAll(getenv(name), " ", "-")
+		})
 		job = strings.Trim(manySlashes.ReplaceAllString(job, "/"), "/")
 		if job == "" {
 			continue
@@ -117,26 +124,33 @@ func whoAmI(getenv func(string) string) (holder, link string) {
 	return shortenHolder(userAtHost(getenv), maxHolder), ""
 }
 
-// inCI reports whether a CI system runs us. What we print is then a log, even
-// where the job has a terminal, as under Buildkite's agent and act.
+// inCI reports whether a CI system runs this process: the variable CI is set, and not to
+// false. The output is then a log, even if the job has a terminal, as with Buildkite's
+// agent and act.
 func inCI(getenv func(string) string) bool {
 	ci := getenv("CI")
 	return ci != "" && ci != "false"
 }
 
+// linkOf returns the link of a job. It returns an empty string if a variable is not set,
+// or if the result is not a valid link.
 func linkOf(ci ciSystem, getenv func(string) string) string {
 	for _, v := range ciVariable.FindAllString(ci.link, -1) {
 		if getenv(v[2:len(v)-1]) == "" {
 			return ""
 		}
 	}
-	link := os.Expand(ci.link, func(name string) string { return strings.ReplaceAll(getenv(name), " ", "%20") })
+	link := os.Expand(ci.link, func(name string) string {
+		return strings.ReplaceAll(getenv(name), " ", "%20")
+	})
 	if checkLink(link) != nil {
 		return ""
 	}
 	return tidyLink(link)
 }
 
+// userAtHost returns the name of the user, an at sign and the name of the machine. A name
+// that the system does not know is "somebody" or "localhost".
 func userAtHost(getenv func(string) string) string {
 	name := cmp.Or(getenv("USER"), getenv("USERNAME"))
 	if u, err := user.Current(); err == nil {
@@ -146,8 +160,10 @@ func userAtHost(getenv func(string) string) string {
 	return cmp.Or(name, "somebody") + "@" + cmp.Or(host, "localhost")
 }
 
-// cut makes a holder of any name: no more than so many bytes, and nothing that
-// the server refuses. Distinct names stay distinct.
+// shortenHolder returns a holder that the server accepts, with at most the given number of
+// bytes. It returns the name itself if that is one. Otherwise it replaces characters that
+// are not printable, cuts the name if it is too long, and appends a tilde and 16 digits of
+// its SHA-256 sum, so that distinct names stay distinct.
 func shortenHolder(name string, most int) string {
 	tidy := printable(strings.ToValidUTF8(name, "?"))
 	if tidy == name && len(name) <= most {

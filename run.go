@@ -1,8 +1,12 @@
 package main
 
-// `call-me run`: a slot is held for exactly as long as a command lives. What
-// is different on each system, how a command is started, signalled and
-// watched, is in run_unix.go and run_other.go; the clockwork in run_renewal.go.
+// call-me run: it acquires a slot, runs a command, and releases the slot when the
+// command has ended.
+//
+// Not here: how a command is started, signalled and watched, which differs between
+// systems (run_unix.go, run_linux.go, run_darwin.go, run_other.go), the renewal of the
+// lease (run_renewal.go), and the process that takes over when call-me is killed
+// (run_watchdog.go).
 
 import (
 	"cmp"
@@ -22,18 +26,18 @@ import (
 )
 
 const (
-	runTTL       = 2 * time.Minute
+	runTTL       = 2 * time.Minute // default ttl of the lease
 	minRunTTL    = 3 * time.Second
 	defaultGrace = 5 * time.Second
-	releaseTime  = 10 * time.Second // for the server to answer the release, unless a signal hurries us
-	hurryTime    = 2 * time.Second  // with one
+	releaseTime  = 10 * time.Second // for the release of the slot
+	hurryTime    = 2 * time.Second  // for the release after a signal
 )
 
-// A mood is what a command can be in besides running and ended.
+// A childState is a change of the command between stopped and running.
 type childState int
 
 const (
-	stateStopped childState = iota // by Ctrl-Z, or SIGSTOP
+	stateStopped childState = iota // by Ctrl-Z or SIGSTOP
 	stateContinued
 )
 
@@ -42,17 +46,21 @@ type runner struct {
 	*session
 	*terminal
 	options      acquireOptions
-	grace        time.Duration // between the signal that ends the command and SIGKILL
-	leaveRunning bool          // what the command leaves behind when it ends
+	grace        time.Duration // between the signal that asks the command to end and SIGKILL
+	leaveRunning bool          // do not end the processes that the command leaves running
 	argv         []string
 }
 
-// run waits for a slot, runs the command, and gives the slot back whatever
-// happens. The error is an exitError with the command's code, or says what
-// prevented the run.
+// run acquires a slot, runs the command, and releases the slot in every case. It passes
+// signals on to the command, but not SIGHUP if call-me was started with SIGHUP ignored.
+// The error is nil if the command exits with zero, or an exitError with the code of the
+// command. Otherwise it says why the command was not run or the slot was lost.
 func (r *runner) run(ctx context.Context) error {
+	forwarded := slices.DeleteFunc(slices.Clone(forwardedSignals), func(s os.Signal) bool {
+		return s == syscall.SIGHUP && signal.Ignored(s)
+	})
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, slices.DeleteFunc(slices.Clone(forwardedSignals), func(s os.Signal) bool { return s == syscall.SIGHUP && signal.Ignored(s) })...)
+	signal.Notify(signals, forwarded...)
 	defer signal.Stop(signals)
 	path, err := exec.LookPath(r.argv[0])
 	if err != nil {
@@ -67,11 +75,13 @@ func (r *runner) run(ctx context.Context) error {
 	if err != nil {
 		return explainNoSlot(err, r.options)
 	}
-	h := &heldRun{runner: r, grant: g, signals: signals, since: time.Now(), tag: fmt.Sprintf("(%d-%s)", g.Fence, rand.Text())}
+	tag := fmt.Sprintf("(%d-%s)", g.Fence, rand.Text())
+	h := &heldRun{runner: r, grant: g, signals: signals, since: time.Now(), tag: tag}
 	return h.hold(path)
 }
 
-// ownFailure makes failures that would end with 1 end with 125.
+// ownFailure returns a runError, whose exit code is 125, for an error whose exit code
+// would be 1. It returns any other err, and an exitError, unchanged.
 func ownFailure(err error) error {
 	var code exitError
 	if err == nil || errors.As(err, &code) || exitCode(err) != exitFailed {
@@ -80,7 +90,8 @@ func ownFailure(err error) error {
 	return runError{err}
 }
 
-// cannotStart tells why a command cannot be started, with the shell's code.
+// cannotStart prints why the command cannot be started. It returns an exitError with the
+// shell's code: 127 if the command was not found, else 126.
 func (r *runner) cannotStart(err error) error {
 	r.say("call-me: cannot run %s: %s", printable(r.argv[0]), printable(plainExecError(err)))
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
@@ -89,6 +100,8 @@ func (r *runner) cannotStart(err error) error {
 	return exitError(exitNotRunnable)
 }
 
+// plainExecError returns the text of err without the command's path and the name of the
+// system call.
 func plainExecError(err error) string {
 	var outer *exec.Error
 	var path *fs.PathError
@@ -101,36 +114,39 @@ func plainExecError(err error) string {
 	return err.Error()
 }
 
-// A holder is a runner that has its slot.
+// A heldRun is a runner that has its slot.
 type heldRun struct {
 	*runner
 	grant       grant
-	since       time.Time
+	since       time.Time // when the slot was acquired
 	signals     chan os.Signal
-	tag         string // in marksVariable: the fence, and what no other run has, also not of another server
+	tag         string // in runTagsVariable: the fence and a random text, unique among all servers
 	watchdog    *watchdog
-	until       atomic.Pointer[time.Time] // the deadline
-	firstSignal syscall.Signal            // the first one that asked to end; 0: none
-	endBy       time.Time                 // when the grace is over; zero: nobody has asked the command to end
-	lost        error                     // why the lease is not ours any more; nil: it is
+	until       atomic.Pointer[time.Time] // the deadline of the command; see renewer.deadline
+	firstSignal syscall.Signal            // the first signal that asked to end; zero if none
+	endBy       time.Time                 // end of the command's grace; zero if it was not asked to end
+	lost        error                     // why the lease is lost; nil while it is held
 }
 
-// hold runs the command and gives the slot back.
+// hold starts the watchdog, runs the command, renews the lease meanwhile and releases
+// the slot. If the lease is lost, the error is an exitError with exitNotHeld. Otherwise
+// it is that of command, or exitOwnFailure if the watchdog cannot be started.
 func (h *heldRun) hold(path string) error {
-	keeping, stop := context.WithCancel(context.Background())
+	renewing, stop := context.WithCancel(context.Background())
 	defer stop()
-	t := &renewer{ttl: h.options.ttl, grace: h.grace, renew: h.renew, onDeadline: h.reportDeadline}
+	r := &renewer{ttl: h.options.ttl, grace: h.grace, renew: h.renew, onDeadline: h.reportDeadline}
 	var err error
-	if h.watchdog, err = startWatchdog(h.watchdogConfig(t.shortGrace())); err != nil {
+	h.watchdog, err = startWatchdog(h.watchdogConfig(r.shortGrace()))
+	if err != nil {
 		h.release()
 		h.say("call-me: cannot start the watchdog: %v", err)
 		return exitError(exitOwnFailure)
 	}
 	defer h.watchdog.dismiss()
 	lost := make(chan error, 1)
-	h.reportDeadline(t.deadline(h.grant.sent)) // before the command exists
-	go func() { lost <- t.run(keeping, h.grant.sent) }()
-	err = h.command(path, lost, t.shortGrace())
+	h.reportDeadline(r.deadline(h.grant.sent)) // before the command exists
+	go func() { lost <- r.run(renewing, h.grant.sent) }()
+	err = h.command(path, lost, r.shortGrace())
 	if h.lost == nil {
 		h.release()
 	} else {
@@ -142,14 +158,19 @@ func (h *heldRun) hold(path string) error {
 	return err
 }
 
-// command runs the command to its end, and ends what it leaves behind.
+// command starts the command, waits until it has ended, and ends the processes that it
+// leaves running, unless leaveRunning is set. It receives from lost why the lease is
+// lost; the command then has shortGrace to end. If a signal that asks to end arrived
+// before, command returns its exitError without starting the command. Errors: those of
+// cannotStart and code.
 func (h *heldRun) command(path string, lost <-chan error, shortGrace time.Duration) error {
 	select {
-	case s := <-h.signals: // came when the slot did
-		if h.firstSignal = s.(syscall.Signal); slices.Contains(endSignals, h.firstSignal) {
-			return exitError(128 + int(h.firstSignal))
+	case s := <-h.signals: // arrived while the slot was acquired
+		number := s.(syscall.Signal)
+		if slices.Contains(endSignals, number) {
+			h.firstSignal = number
+			return exitError(128 + int(number))
 		}
-		h.firstSignal = 0
 	default:
 	}
 	p, err := startProcess(path, h.argv, append(os.Environ(),
@@ -164,18 +185,20 @@ func (h *heldRun) command(path string, lost <-chan error, shortGrace time.Durati
 	if !h.leaveRunning {
 		h.endLeftovers(p, lost)
 	}
-	h.watchdog.clearGroup() // before the command's number may become another's
+	h.watchdog.clearGroup() // before reap, after which the system may reuse the command's process id
 	return h.code(p.reap())
 }
 
-// await waits until the command has ended, passes signals on to it, and ends
-// it when the lease is lost.
+// await waits until the command has ended. It passes signals on to the command. If the
+// lease is lost, it sends SIGTERM, and SIGKILL after shortGrace. After a signal that
+// asks to end, it sends SIGKILL after the grace. It sets firstSignal, endBy and lost.
 func (h *heldRun) await(p *process, lost <-chan error, shortGrace time.Duration) {
 	var kill <-chan time.Time
 	for {
 		select {
 		case <-p.ended:
-			if h.lost == nil && isPast(*h.until.Load(), time.Now()) { // who knows when it ended: we may have been stopped
+			// The command may have ended after the deadline while call-me was stopped.
+			if h.lost == nil && isPast(*h.until.Load(), time.Now()) {
 				h.lost = errDeadline
 				h.say("call-me: lost %s: %s", h.grant.Slot, h.whyLost())
 			}
@@ -191,13 +214,15 @@ func (h *heldRun) await(p *process, lost <-chan error, shortGrace time.Duration)
 					kill, h.endBy = time.After(h.grace), time.Now().Add(h.grace)
 				}
 			}
-		case h.lost = <-lost:
+		case err := <-lost:
+			h.lost = err
 			h.say("call-me: lost %s: %s; ending %s", h.grant.Slot, h.whyLost(), printable(h.argv[0]))
 			p.signal(syscall.SIGTERM)
 			kill, h.endBy = time.After(shortGrace), time.Now().Add(shortGrace)
 		case m := <-p.states:
 			if m == stateStopped {
-				h.say("call-me: %s is stopped, the lease is renewed; to go on: kill -CONT -- -%d; Ctrl-C ends it", printable(h.argv[0]), p.pid())
+				h.say("call-me: %s is stopped, the lease is renewed; "+
+					"to go on: kill -CONT -- -%d; Ctrl-C ends it", printable(h.argv[0]), p.pid())
 			}
 		case <-kill:
 			p.signal(syscall.SIGKILL)
@@ -205,15 +230,17 @@ func (h *heldRun) await(p *process, lost <-chan error, shortGrace time.Duration)
 	}
 }
 
-// whyLost says what has happened to the lease, and who has the slot now.
+// whyLost returns how the lease ended, and the holder of the slot now, as a text for
+// people.
 func (h *heldRun) whyLost() string {
-	var refused *apiError
-	if errors.Is(h.lost, errDeadline) || !errors.As(h.lost, &refused) {
+	var reply *apiError
+	if errors.Is(h.lost, errDeadline) || !errors.As(h.lost, &reply) {
 		return printable(h.lost.Error())
 	}
 	text := "the lease is over"
-	if e := refused.Ended; e != nil {
-		switch text = "the lease "; e.How {
+	if e := reply.Ended; e != nil {
+		text = "the lease "
+		switch e.How {
 		case "forced":
 			text += "was ended by force by " + cmp.Or(e.By.String(), "somebody who gave no name")
 		case "released":
@@ -223,7 +250,7 @@ func (h *heldRun) whyLost() string {
 		}
 		text += " at " + clockTime(e.At)
 	}
-	for _, l := range refused.HeldBy {
+	for _, l := range reply.HeldBy {
 		if l.Slot == h.grant.Slot {
 			return text + "; " + holderName(l) + " has it now"
 		}
@@ -231,27 +258,31 @@ func (h *heldRun) whyLost() string {
 	return text
 }
 
-// endLeftovers ends what is still running of the command's group, and of its
-// tree where the system can tell. What was asked to end with the command has
-// the rest of its grace, and may start what it needs for that.
+// endLeftovers ends the processes that still run in the command's group, and on Linux
+// also its descendants outside of the group. If the command was asked to end, they have
+// the rest of its grace, and may start the processes that they need to end. Otherwise
+// they have a whole grace. A further signal that asks to end, or the loss of the lease,
+// ends the grace at once.
 func (h *heldRun) endLeftovers(p *process, lost <-chan error) {
 	names := p.leftovers()
 	if len(names) == 0 {
 		return
 	}
-	h.say("call-me: ending what %s left running: %s", printable(h.argv[0]), printable(strings.Join(names, ", ")))
-	patience, asked := h.grace, !h.endBy.IsZero()
+	h.say("call-me: ending what %s left running: %s",
+		printable(h.argv[0]), printable(strings.Join(names, ", ")))
+	grace, asked := h.grace, !h.endBy.IsZero()
 	if asked {
-		patience = time.Until(h.endBy)
+		grace = time.Until(h.endBy)
 		if h.lost != nil || h.firstSignal == syscall.SIGTERM {
 			p.markGroupAsked()
 		}
 	}
-	p.endLeftovers(patience, !asked, func() bool {
+	p.endLeftovers(grace, !asked, func() bool {
 		select {
 		case s := <-h.signals:
 			return slices.Contains(endSignals, s.(syscall.Signal))
-		case h.lost = <-lost:
+		case err := <-lost:
+			h.lost = err
 			h.say("call-me: lost %s: %s", h.grant.Slot, h.whyLost())
 			return true
 		default:
@@ -260,7 +291,9 @@ func (h *heldRun) endLeftovers(p *process, lost <-chan error) {
 	})
 }
 
-// code is what run exits with when the command has ended.
+// code returns the error for the state of the ended command: nil for exit code zero, else
+// an exitError. The code is 128+n if signal n ended the command; after a signal that
+// asked call-me to end, n is that signal.
 func (h *heldRun) code(state *os.ProcessState) error {
 	signal, signalled := deathSignal(state)
 	switch {
@@ -274,12 +307,13 @@ func (h *heldRun) code(state *os.ProcessState) error {
 	return exitError(state.ExitCode())
 }
 
-// renew is one attempt. A refused key is read again: it may have been
-// changed while the command ran.
+// renew makes one attempt to renew the lease. If the server rejects the key, renew reads
+// the key again for the next attempt, since the operator may have changed it. The error
+// is errNotCallMe for a response with another fence, or one of do.
 func (h *heldRun) renew(ctx context.Context) error {
 	var lease leaseJSON
 	values := requestSelector(h.options.environment, h.grant.id)
-	values.Set("ttl", h.options.ttl.String()) // whatever a renewal by the holder has made of it
+	values.Set("ttl", h.options.ttl.String()) // undoes a change of the ttl by call-me renew
 	err := h.client.do(ctx, "PUT", "/maybe", values, &lease)
 	if refusesKey(err) {
 		h.client.readKey()
@@ -290,13 +324,15 @@ func (h *heldRun) renew(ctx context.Context) error {
 	return err
 }
 
+// reportDeadline stores the deadline of the command and sends it to the watchdog.
 func (h *heldRun) reportDeadline(deadline time.Time) {
 	h.until.Store(&deadline)
 	h.watchdog.setDeadline(deadline)
 }
 
-// release gives the slot back. The lease goes on being renewed meanwhile. A
-// signal hurries it.
+// release releases the slot within releaseTime, and prints the result. After a signal,
+// earlier or meanwhile, it has hurryTime. The renewer still renews the lease meanwhile.
+// If the lease was lost without notice, release sets h.lost.
 func (h *heldRun) release() {
 	limit := releaseTime
 	if h.firstSignal != 0 {
@@ -312,7 +348,7 @@ func (h *heldRun) release() {
 		}
 	}()
 	err := h.client.end(ctx, h.options.environment, h.grant.id)
-	if errors.Is(err, errNotHeld) { // and no renewal had told us
+	if errors.Is(err, errNotHeld) { // no renewal has reported the loss
 		h.lost = err
 		h.say("call-me: lost %s while %s ran: %s", h.grant.Slot, printable(h.argv[0]), h.whyLost())
 		return
@@ -325,8 +361,8 @@ func (h *heldRun) release() {
 	h.say("call-me: released %s, held for %s", h.grant.Slot, durationText(time.Since(h.since)))
 }
 
-// abandon tells the server that a lost lease is not needed any more. It is
-// over already, or soon.
+// abandon ends the request of a lost lease, within hurryTime. Errors are ignored: the
+// lease has ended already, or ends soon.
 func (h *heldRun) abandon() {
 	ctx, cancel := context.WithTimeout(context.Background(), hurryTime)
 	defer cancel()

@@ -1,20 +1,22 @@
 package main
 
-// What a command leaves behind, on macOS: its group.
+// The processes that a command leaves running, on macOS. Only its process group is known,
+// not what has left the group.
 
 import "syscall"
 
+// Options of waitid; see run_unix.go.
 const (
 	waitStopped   = 0x8
 	waitContinued = 0x10
 	waitNoReap    = 0x20
 )
 
-// adoptOrphans: macOS has nothing like it.
+// adoptOrphans does nothing, because macOS cannot make call-me the parent of orphans.
 func (p *process) adoptOrphans() {}
 
-// leftovers says whether the group has living members. A group with none but
-// the ended command cannot be signalled.
+// leftovers returns one text for people if the group has living processes, and nil
+// otherwise. A group that has only the ended command cannot be signalled.
 func (p *process) leftovers() []string {
 	if syscall.Kill(-p.pid(), 0) != nil {
 		return nil
@@ -22,16 +24,19 @@ func (p *process) leftovers() []string {
 	return []string{"processes of its group"}
 }
 
-// groupWasAsked notes that the group has had the signal.
+// markGroupAsked records that the group has got SIGTERM, so that signalLeftovers does not
+// send it again.
 func (p *process) markGroupAsked() { p.asked = map[int]bool{p.pid(): true} }
 
-// bearing: macOS does not show the variables of other processes.
+// taggedProcesses returns nil, because macOS does not show the environment of other
+// processes.
 func taggedProcesses(string) []int { return nil }
 
-// ourTree: see adoptOrphans.
+// descendants returns nil, because only the group counts as left running.
 func descendants() map[int]bool { return nil }
 
-// signalLeftovers asks the group once to end; SIGKILL goes out every time.
+// signalLeftovers sends s to the group. It sends SIGKILL each time, and another signal
+// only if the group has not got one before.
 func (p *process) signalLeftovers(s syscall.Signal) {
 	if s == syscall.SIGKILL || !p.asked[p.pid()] {
 		syscall.Kill(-p.pid(), s)

@@ -1,7 +1,7 @@
 package main
 
-// What a command leaves behind, on Linux: /proc knows, and orphans of our
-// tree become our children.
+// The processes that a command leaves running, on Linux. /proc lists them. Descendants of
+// call-me that lose their parent become children of call-me.
 
 import (
 	"bytes"
@@ -17,14 +17,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Options of waitid; see run_unix.go.
 const (
 	waitStopped   = unix.WSTOPPED
 	waitContinued = unix.WCONTINUED
 	waitNoReap    = unix.WNOWAIT
 )
 
-// adoptOrphans makes processes of our tree that lose their parent our
-// children, and buries those that end, as long as we live.
+// adoptOrphans makes call-me the parent of its descendants that lose their parent. It
+// starts a goroutine that reaps those that end, until call-me ends.
 func (p *process) adoptOrphans() {
 	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	ended := make(chan os.Signal, 1)
@@ -37,13 +38,15 @@ func (p *process) adoptOrphans() {
 	}()
 }
 
-// bury reaps one ended child, and reports whether there was one that nobody
-// else reaps.
+// reapOrphan reaps one child that has ended, and reports whether it did. It does not reap
+// the command or the watchdog, which other code reaps. It returns false if one of these
+// is the first child that waitid finds.
 func (p *process) reapOrphan() bool {
-	const all = 0 // P_ALL
-	var info [128]byte
-	_, _, err := syscall.Syscall6(syscall.SYS_WAITID, all, 0, uintptr(unsafe.Pointer(&info)), waitExited|waitNoHang|waitNoReap, 0, 0)
-	pid := int(*(*int32)(unsafe.Pointer(&info[8+unsafe.Sizeof(uintptr(0))]))) // si_pid is aligned as a pointer
+	const all = 0      // P_ALL
+	var info [128]byte // siginfo_t; si_pid is aligned as a pointer
+	_, _, err := syscall.Syscall6(syscall.SYS_WAITID, all, 0,
+		uintptr(unsafe.Pointer(&info)), waitExited|waitNoHang|waitNoReap, 0, 0)
+	pid := int(*(*int32)(unsafe.Pointer(&info[8+unsafe.Sizeof(uintptr(0))])))
 	if err != 0 || pid == 0 || pid == p.pid() || pid == watchdogPID() {
 		return false
 	}
@@ -51,38 +54,41 @@ func (p *process) reapOrphan() bool {
 	return waitErr == nil
 }
 
-// A relative is a living process, as /proc/PID/stat has it.
+// A processInfo describes a living process, as in /proc/PID/stat.
 type processInfo struct {
 	pid, parent, group int
 	name               string
 }
 
-// remaining lists the living processes of the command's group, and those
-// that left the group but not our tree; never ourselves or a watchdog, nor
-// what was there before the command.
+// remaining returns the living processes of the command's group and the descendants of
+// call-me that have left the group, in the order of their process ids. It omits the
+// command itself, watchdogs, and descendants that call-me had before the command.
 func (p *process) remaining() []processInfo {
 	all := processTable()
 	var found []processInfo
-	for _, r := range all {
-		if r.pid != p.pid() && (r.group == p.pid() || p.isDescendant(all, r)) && !isWatchdog(r.pid) {
-			found = append(found, r)
+	for _, info := range all {
+		ours := info.group == p.pid() || p.isDescendant(all, info)
+		if info.pid != p.pid() && ours && !isWatchdog(info.pid) {
+			found = append(found, info)
 		}
 	}
 	slices.SortFunc(found, func(a, b processInfo) int { return a.pid - b.pid })
 	return found
 }
 
-// relatives are all living processes, by their numbers.
+// processTable returns all living processes, by process id.
 func processTable() map[int]processInfo {
 	all := map[int]processInfo{}
 	for _, pid := range allPIDs() {
-		if r, alive := readProcess(pid); alive {
-			all[pid] = r
+		if info, alive := readProcess(pid); alive {
+			all[pid] = info
 		}
 	}
 	return all
 }
 
+// allPIDs returns the process ids in /proc, also those of processes that have ended and
+// are not reaped.
 func allPIDs() (pids []int) {
 	folders, _ := os.ReadDir("/proc")
 	for _, folder := range folders {
@@ -93,53 +99,58 @@ func allPIDs() (pids []int) {
 	return pids
 }
 
-// descends reports whether a process is of our tree, the watchdog's aside.
-func (p *process) isDescendant(all map[int]processInfo, r processInfo) bool {
+// isDescendant reports whether a process is a descendant of call-me. It does not count
+// the watchdog, the processes in p.prior, and the descendants of both. all is the process
+// table.
+func (p *process) isDescendant(all map[int]processInfo, info processInfo) bool {
 	for range len(all) {
-		if r.pid == watchdogPID() || p.prior[r.pid] {
+		if info.pid == watchdogPID() || p.prior[info.pid] {
 			return false
 		}
-		if r.parent == os.Getpid() {
+		if info.parent == os.Getpid() {
 			return true
 		}
-		parent, found := all[r.parent]
+		parent, found := all[info.parent]
 		if !found {
 			return false
 		}
-		r = parent
+		info = parent
 	}
 	return false
 }
 
-// isWatchdog reports whether a process is one, also another call-me's: it ends
-// by itself, when it has given its slot back.
+// isWatchdog reports whether a process is the watchdog of this or another call-me. A
+// watchdog ends by itself when it has released its slot.
 func isWatchdog(pid int) bool {
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	return string(line) == "call-me\x00"+watchdogCommand+"\x00"
 }
 
-// ourTree is what descends from us now, but for the watchdog.
+// descendants returns the process ids of call-me's descendants, without the watchdog.
+// Call-me has descendants before the command if a shell has started them and then
+// executed call-me in its place.
 func descendants() map[int]bool {
-	all, tree := processTable(), map[int]bool{}
-	for _, r := range all {
-		if new(process).isDescendant(all, r) {
-			tree[r.pid] = true
+	all, pids := processTable(), map[int]bool{}
+	for _, info := range all {
+		if new(process).isDescendant(all, info) {
+			pids[info.pid] = true
 		}
 	}
-	return tree
+	return pids
 }
 
-// bearing lists the living processes that have a command's mark among their
-// variables, but no watchdog: also what has left the group and lost its parent.
-func taggedProcesses(mark string) (pids []int) {
-	if mark == "" {
+// taggedProcesses returns the process ids of the living processes that have the tag in
+// runTagsVariable, without watchdogs. It also finds processes that have left the group
+// and lost their parent. It returns nil for an empty tag.
+func taggedProcesses(tag string) (pids []int) {
+	if tag == "" {
 		return nil
 	}
 	for _, pid := range allPIDs() {
 		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		for variable := range bytes.SplitSeq(text, []byte{0}) {
-			marks, found := bytes.CutPrefix(variable, []byte(runTagsVariable+"="))
-			if found && bytes.Contains(marks, []byte(mark)) && !isWatchdog(pid) {
+			tags, found := bytes.CutPrefix(variable, []byte(runTagsVariable+"="))
+			if found && bytes.Contains(tags, []byte(tag)) && !isWatchdog(pid) {
 				pids = append(pids, pid)
 			}
 		}
@@ -147,16 +158,18 @@ func taggedProcesses(mark string) (pids []int) {
 	return pids
 }
 
-// groupWasAsked notes that the group has had the signal.
+// markGroupAsked records that the processes of the group have got SIGTERM, so that
+// signalLeftovers does not send it to them again.
 func (p *process) markGroupAsked() {
 	p.asked = map[int]bool{}
-	for _, r := range p.remaining() {
-		p.asked[r.pid] = r.group == p.pid()
+	for _, info := range p.remaining() {
+		p.asked[info.pid] = info.group == p.pid()
 	}
 }
 
-// readRelative reads "PID (NAME) STATE PARENT GROUP ..."; NAME may have
-// anything in it.
+// readProcess reads /proc/PID/stat, which is "PID (NAME) STATE PARENT GROUP ...". NAME may
+// contain any characters. The second result is false if the process has ended, also if it
+// is not reaped yet.
 func readProcess(pid int) (processInfo, bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
@@ -172,24 +185,26 @@ func readProcess(pid int) (processInfo, bool) {
 	return processInfo{pid, parent, group, string(stat[open+1 : end])}, true
 }
 
-// leftovers names what is still running: "sleep (123)".
+// leftovers returns the names of the remaining processes for people, such as
+// "sleep (123)".
 func (p *process) leftovers() []string {
 	var names []string
-	for _, r := range p.remaining() {
-		names = append(names, fmt.Sprintf("%s (%d)", r.name, r.pid))
+	for _, info := range p.remaining() {
+		names = append(names, fmt.Sprintf("%s (%d)", info.name, info.pid))
 	}
 	return names
 }
 
-// signalLeftovers asks each process once to end; SIGKILL goes to all.
+// signalLeftovers sends s to the remaining processes. It sends SIGKILL each time, and
+// another signal only to a process that has not got one before.
 func (p *process) signalLeftovers(s syscall.Signal) {
-	for _, r := range p.remaining() {
-		if s == syscall.SIGKILL || !p.asked[r.pid] {
-			syscall.Kill(r.pid, s)
+	for _, info := range p.remaining() {
+		if s == syscall.SIGKILL || !p.asked[info.pid] {
+			syscall.Kill(info.pid, s)
 		}
 		if p.asked == nil {
 			p.asked = map[int]bool{}
 		}
-		p.asked[r.pid] = true
+		p.asked[info.pid] = true
 	}
 }

@@ -2,9 +2,9 @@
 
 package main
 
-// Commands on systems without process groups of the Unix kind: the command
-// itself is ended, not what it has started, and there is no watchdog. The
-// README says what does not hold here.
+// The process of a command on other systems, such as Windows. They have no process groups
+// as Unix has: only the command itself is ended, not the processes that it started. There
+// is no watchdog. The README says what does not hold here.
 
 import (
 	"io"
@@ -14,17 +14,22 @@ import (
 	"time"
 )
 
+// forwardedSignals are the signals that run handles, and endSignals those of them that
+// ask the command to end.
 var (
 	endSignals       = []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}
 	forwardedSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}
 )
 
+// A process is the command.
 type process struct {
 	cmd    *exec.Cmd
-	ended  chan struct{}
-	states chan childState // of which this system tells none
+	ended  chan struct{}   // closed when the command has ended
+	states chan childState // nil, because this system does not report stops
 }
 
+// startProcess starts the command path with the arguments argv, the environment env, and
+// the standard streams of call-me. It calls known with the process id afterwards.
 func startProcess(path string, argv, env []string, known func(int)) (*process, error) {
 	p := &process{ended: make(chan struct{})}
 	p.cmd = &exec.Cmd{Path: path, Args: argv, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
@@ -39,10 +44,11 @@ func startProcess(path string, argv, env []string, known func(int)) (*process, e
 	return p, nil
 }
 
+// pid returns the process id of the command.
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// signal ends the command where the system has no softer way. Ctrl-C reaches
-// it by itself, through the console.
+// signal sends s to the command, and kills the command if the system cannot send s. It
+// ignores SIGINT, because the console sends Ctrl-C to the command itself.
 func (p *process) signal(s syscall.Signal) {
 	if s == syscall.SIGINT {
 		return
@@ -52,31 +58,43 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
+// leftovers returns nil, because this system does not show them.
 func (p *process) leftovers() []string { return nil }
 
+// endLeftovers does nothing; see leftovers.
 func (p *process) endLeftovers(time.Duration, bool, func() bool) {}
 
+// markGroupAsked does nothing; see leftovers.
 func (p *process) markGroupAsked() {}
 
+// reap returns the state of the command, which must have ended.
 func (p *process) reap() *os.ProcessState { return p.cmd.ProcessState }
 
+// deathSignal returns false, because no signal ends a process here.
 func deathSignal(*os.ProcessState) (syscall.Signal, bool) { return 0, false }
 
+// The names of the hidden commands, which do nothing here.
 const (
 	watchdogCommand = "watchdog"
 	gateCommand     = "gate"
 )
 
+// gate returns exitOwnFailure. startProcess does not use it here.
 func gate(string, []string) int { return exitOwnFailure }
 
+// A watchdogConfig is empty, because there is no watchdog here.
 type watchdogConfig struct{}
 
+// watchdogConfig returns an empty configuration.
 func (h *heldRun) watchdogConfig(time.Duration) watchdogConfig { return watchdogConfig{} }
 
+// A watchdog does nothing here.
 type watchdog struct{}
 
+// startWatchdog starts no process. Its error is always nil.
 func startWatchdog(watchdogConfig) (*watchdog, error) { return &watchdog{}, nil }
 
+// The methods of a watchdog do nothing.
 func (*watchdog) setDeadline(time.Time) {}
 
 func (*watchdog) setGroup(int) {}
@@ -85,4 +103,5 @@ func (*watchdog) clearGroup() {}
 
 func (*watchdog) dismiss() {}
 
+// runWatchdog returns at once.
 func runWatchdog(io.Reader) {}

@@ -1,8 +1,10 @@
 package main
 
-// The clockwork of run: a lease is renewed while its command lives, and there
-// is a moment, known in advance, from which the command must not be running
-// any more, because the server may give the slot to another.
+// The renewer: it renews the lease of a run, and computes the deadline at which the
+// command must be asked to end, because the server may grant the slot to another
+// request after the lease.
+//
+// Not here: ending the command, which run.go and run_watchdog.go do.
 
 import (
 	"context"
@@ -11,66 +13,72 @@ import (
 	"time"
 )
 
-// margin is what a tenure ends early by, for what the clocks and the network
-// do: 2 s, and a tenth of a short ttl.
+// maxMargin is the largest difference between the deadline and the end of the lease,
+// besides the grace. It allows for the clocks and the network. The margin is a tenth of
+// the ttl, but not more than maxMargin.
 const maxMargin = 2 * time.Second
 
-// errDeadline is the end of a tenure that could not be renewed in time.
+// errDeadline is the error of a lease that could not be renewed before its deadline.
 var errDeadline = errors.New("the server could not be asked to renew the lease in time")
 
-// A tenure keeps one lease. The fields are set once, before keep.
+// A renewer renews one lease. Its fields must be set before run is called.
 type renewer struct {
-	ttl        time.Duration
-	grace      time.Duration                   // how long the command may take to end when it must
-	renew      func(ctx context.Context) error // one attempt; errNotHeld: it is lost; other errors: try again
-	onDeadline func(deadline time.Time)        // hears each new deadline
+	ttl        time.Duration                   // of the lease
+	grace      time.Duration                   // of the command, between SIGTERM and SIGKILL
+	renew      func(ctx context.Context) error // makes one attempt; errNotHeld if the lease is lost
+	onDeadline func(deadline time.Time)        // called with each new deadline
 }
 
-// shortGrace is the part of the grace that a lost lease leaves: at most a
-// quarter of the ttl.
-func (t *renewer) shortGrace() time.Duration { return min(t.grace, t.ttl/4) }
+// shortGrace returns the grace of the command when the lease is lost: the configured
+// one, but at most a quarter of the ttl.
+func (r *renewer) shortGrace() time.Duration { return min(r.grace, r.ttl/4) }
 
-// attemptTime is how long an attempt may take: half of what is left, so that
-// there is time for another one.
-func (t *renewer) attemptTime(left time.Duration) time.Duration {
-	return min(callTime, max(left/2, t.ttl/10))
+// attemptTime returns how long an attempt to renew may take, if left is the time until
+// the deadline. It is half of left, so that there is time for another attempt, but at
+// least a tenth of the ttl and at most callTime.
+func (r *renewer) attemptTime(left time.Duration) time.Duration {
+	return min(callTime, max(left/2, r.ttl/10))
 }
 
-// deadline is when the command must be told to end, if the last renewal that
-// succeeded was sent then: so early that it is dead when the lease is over.
-func (t *renewer) deadline(sent time.Time) time.Time {
-	return sent.Add(t.ttl - t.shortGrace() - min(maxMargin, t.ttl/10))
+// deadline returns when the command must be asked to end, if sent is the time at which
+// the last successful renewal was sent. After the deadline there is time for shortGrace
+// and the margin before the lease ends.
+func (r *renewer) deadline(sent time.Time) time.Time {
+	return sent.Add(r.ttl - r.shortGrace() - min(maxMargin, r.ttl/10))
 }
 
-// passed reports whether a time is over, by the monotonic clock or by the
-// wall clock: while a machine is suspended only the latter goes on.
+// isPast reports whether t is not after now, by the monotonic clock or by the wall
+// clock. While a machine is suspended, only the wall clock advances.
 func isPast(t, now time.Time) bool {
 	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
 }
 
-// earlier makes a deadline of both clocks out of a wall time and what is left
-// until then.
+// deadlineFrom returns the earlier one of two times: wall, by the wall clock, and left
+// from now, by the monotonic clock. The result has a reading of both clocks.
 func deadlineFrom(wall time.Time, left time.Duration) time.Time {
 	now := time.Now()
 	return now.Add(min(left, wall.Sub(now.Round(0))))
 }
 
-// keep renews the lease, whose time counts from sent, until ctx ends; then it
-// returns nil. Otherwise it returns why the lease must be taken as lost: an
-// error that is errNotHeld, or errDeadline.
-func (t *renewer) run(ctx context.Context, sent time.Time) error {
+// run renews the lease after each third of the ttl, until ctx ends. It then returns nil.
+// sent is the time at which the renewal that confirmed the lease was sent. After a
+// failed attempt run makes another one, with an increasing delay of at most a tenth of
+// the ttl. It returns an error that wraps errNotHeld if the server says that the lease
+// has ended. When the deadline has passed, it returns errDeadline, together with the
+// error of the last attempt if that failed.
+func (r *renewer) run(ctx context.Context, sent time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ticker := time.NewTicker(min(time.Second, t.ttl/20))
+	ticker := time.NewTicker(min(time.Second, r.ttl/20))
 	defer ticker.Stop()
 	var (
-		next     = sent.Add(t.ttl / 3)
-		attempt  chan error // under way
-		started  time.Time
-		failures int
-		last     error // of the last attempt
+		next     = sent.Add(r.ttl / 3) // when the next attempt is due
+		attempt  chan error            // receives the result of the attempt in progress; nil if none
+		started  time.Time             // when that attempt was started
+		failures int                   // in a row
+		last     error                 // of the last attempt
 	)
-	t.onDeadline(t.deadline(sent))
+	r.onDeadline(r.deadline(sent))
 	for {
 		select {
 		case <-ctx.Done():
@@ -81,29 +89,29 @@ func (t *renewer) run(ctx context.Context, sent time.Time) error {
 			switch {
 			case err == nil:
 				sent, failures = started, 0
-				next = sent.Add(t.ttl / 3)
-				t.onDeadline(t.deadline(sent))
+				next = sent.Add(r.ttl / 3)
+				r.onDeadline(r.deadline(sent))
 			case errors.Is(err, errNotHeld):
 				return err
 			default:
 				failures++
-				next = time.Now().Add(min(backOff(failures), t.ttl/10))
+				next = time.Now().Add(min(backOff(failures), r.ttl/10))
 			}
 		}
 		now := time.Now()
 		switch {
-		case isPast(t.deadline(sent), now):
+		case isPast(r.deadline(sent), now):
 			if last != nil {
 				return fmt.Errorf("%w: %w", errDeadline, last)
 			}
 			return errDeadline
 		case attempt == nil && isPast(next, now):
 			attempt, started = make(chan error, 1), now
-			limit := t.attemptTime(t.deadline(sent).Sub(now))
+			limit := r.attemptTime(r.deadline(sent).Sub(now))
 			go func(result chan<- error) {
 				limited, cancel := context.WithTimeout(ctx, limit)
 				defer cancel()
-				result <- t.renew(limited)
+				result <- r.renew(limited)
 			}(attempt)
 		}
 	}

@@ -2,11 +2,11 @@
 
 package main
 
-// The watchdog: a small process of its own session that outlives call-me. It
-// hears each new deadline through a pipe. When the pipe ends without a word,
-// because call-me was killed, or when the deadline passes, because call-me was
-// stopped, it ends the command's group, on Linux also what has left the group,
-// and releases the slot.
+// The watchdog: a process in a session of its own that outlives call-me run. It reads
+// each new deadline from a pipe. It ends the command's process group and releases the
+// slot in two cases: the pipe ends without a Done message, because call-me was killed,
+// or the deadline passes, because call-me was stopped. On Linux it also ends processes
+// of the command that have left the group.
 
 import (
 	"bufio"
@@ -20,70 +20,79 @@ import (
 	"time"
 )
 
-// watchdogCommand is the hidden command that a watchdog runs.
+// watchdogCommand is the name of the hidden command that the watchdog process runs.
 const watchdogCommand = "watchdog"
 
-// killTime is how long the group may take to end when call-me was killed.
+// killTime is the time between SIGTERM and SIGKILL if call-me was killed.
 const killTime = 500 * time.Millisecond
 
-// An order is what a watchdog begins with.
+// A watchdogConfig is the first message to a watchdog process. Base, Keys and CAFile are
+// those of the client.
 type watchdogConfig struct {
 	Base        string
 	Keys        KeyConfig
 	CAFile      string
 	Environment string
-	ID          string
+	ID          string        // of the request that owns the lease
 	Grace       time.Duration // between SIGTERM and SIGKILL at the deadline
-	Tag         string        // of the command; empty: what has left its group is left alone
+	Tag         string        // of the command; empty if only its group is to be ended
 }
 
-// A word is what call-me says to its watchdog.
+// A watchdogMessage is a line of JSON from call-me to the watchdog process. Fields that
+// are absent do not change.
 type watchdogMessage struct {
 	Config   *watchdogConfig `json:",omitempty"`
-	Deadline time.Time       `json:",omitzero"`  // by the wall clock
-	Left     time.Duration   `json:",omitempty"` // until then, by the monotonic clock
-	Group    *int            `json:",omitempty"` // to end; 0: none any more
-	Done     bool            `json:",omitempty"` // the slot is released
+	Deadline time.Time       `json:",omitzero"`  // of the command, by the wall clock
+	Left     time.Duration   `json:",omitempty"` // until the deadline, by the monotonic clock
+	Group    *int            `json:",omitempty"` // the process group to end; zero if none
+	Done     bool            `json:",omitempty"` // the watchdog is not needed any more
 }
 
+// watchdogConfig returns the configuration of the watchdog for this run.
 func (h *heldRun) watchdogConfig(grace time.Duration) watchdogConfig {
-	o := watchdogConfig{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile, Environment: h.options.environment, ID: h.grant.id, Grace: grace}
+	c := watchdogConfig{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile,
+		Environment: h.options.environment, ID: h.grant.id, Grace: grace}
 	if !h.leaveRunning {
-		o.Tag = h.tag
+		c.Tag = h.tag
 	}
-	return o
+	return c
 }
 
-// A watchdog is the process, as call-me sees it. When it dies, another takes
-// its place, and is told all that the first one knew.
+// A watchdog is call-me's view of the watchdog process. If the process ends before
+// dismiss is called, the watchdog starts another one and sends it the same state.
 type watchdog struct {
 	mu        sync.Mutex
 	config    watchdogConfig
 	cmd       *exec.Cmd
 	pipe      io.WriteCloser
-	until     time.Time
-	group     int
+	until     time.Time // the deadline
+	group     int       // the process group of the command; zero if none
 	dismissed bool
 }
 
-// theWatchdog is the one that runs; there is never more than one.
+// currentWatchdog has the process id of the watchdog that was started last. There is
+// never more than one.
 var currentWatchdog struct {
 	mu  sync.Mutex
 	pid int
 }
 
+// watchdogPID returns the process id of the watchdog, or zero if none was started.
 func watchdogPID() int {
 	currentWatchdog.mu.Lock()
 	defer currentWatchdog.mu.Unlock()
 	return currentWatchdog.pid
 }
 
-func startWatchdog(o watchdogConfig) (*watchdog, error) {
-	g := &watchdog{config: o}
-	return g, g.start()
+// startWatchdog starts a watchdog process. Its error is the system's.
+func startWatchdog(c watchdogConfig) (*watchdog, error) {
+	w := &watchdog{config: c}
+	return w, w.start()
 }
 
-func (g *watchdog) start() error {
+// start starts the process and sends it the configuration. The caller must hold mu, or
+// be the only one that uses w.
+func (w *watchdog) start() error {
 	self, err := ownBinary()
 	if err != nil {
 		return err
@@ -101,112 +110,120 @@ func (g *watchdog) start() error {
 	currentWatchdog.mu.Lock()
 	currentWatchdog.pid = cmd.Process.Pid
 	currentWatchdog.mu.Unlock()
-	g.cmd, g.pipe = cmd, pipe
-	g.send(watchdogMessage{Config: &g.config})
-	go g.restart(cmd)
+	w.cmd, w.pipe = cmd, pipe
+	w.send(watchdogMessage{Config: &w.config})
+	go w.restart(cmd)
 	return nil
 }
 
-// replace starts another watchdog when this one ends too early.
-func (g *watchdog) restart(cmd *exec.Cmd) {
+// restart waits until the process has ended. It then starts another one, unless dismiss
+// was called before.
+func (w *watchdog) restart(cmd *exec.Cmd) {
 	cmd.Wait()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.dismissed {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.dismissed {
 		return
 	}
-	time.Sleep(50 * time.Millisecond) // not in a tight circle, if it cannot live
-	if g.start() == nil {
-		g.send(watchdogMessage{Deadline: g.until.Round(0), Left: time.Until(g.until), Group: &g.group})
+	time.Sleep(50 * time.Millisecond) // limits the rate, if each process ends at once
+	if w.start() == nil {
+		w.send(watchdogMessage{Deadline: w.until.Round(0), Left: time.Until(w.until), Group: &w.group})
 	}
 }
 
-// say writes one word. When the watchdog is dead it is lost; the next one is
-// told again.
-func (g *watchdog) send(w watchdogMessage) {
-	line, err := json.Marshal(w)
+// send writes one message to the pipe. Errors are ignored: if the process has ended,
+// restart sends the state to the next one.
+func (w *watchdog) send(m watchdogMessage) {
+	line, err := json.Marshal(m)
 	if err == nil {
-		g.pipe.Write(append(line, '\n'))
+		w.pipe.Write(append(line, '\n'))
 	}
 }
 
-// deadline tells until when the command may run.
-func (g *watchdog) setDeadline(t time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.until = t
-	g.send(watchdogMessage{Deadline: t.Round(0), Left: time.Until(t)})
+// setDeadline sends the deadline of the command to the process.
+func (w *watchdog) setDeadline(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.until = t
+	w.send(watchdogMessage{Deadline: t.Round(0), Left: time.Until(t)})
 }
 
-// watch tells which group is the command's.
-func (g *watchdog) setGroup(group int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.group = group
-	g.send(watchdogMessage{Group: &group})
+// setGroup sends the process group of the command to the process.
+func (w *watchdog) setGroup(group int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.group = group
+	w.send(watchdogMessage{Group: &group})
 }
 
-func (g *watchdog) clearGroup() { g.setGroup(0) }
+// clearGroup notifies the process that there is no process group to end any more.
+func (w *watchdog) clearGroup() { w.setGroup(0) }
 
-// dismiss ends the watchdog; it does nothing any more.
-func (g *watchdog) dismiss() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.dismissed = true
-	g.send(watchdogMessage{Done: true})
-	g.pipe.Close()
+// dismiss ends the process. Messages that are sent later are dropped.
+func (w *watchdog) dismiss() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dismissed = true
+	w.send(watchdogMessage{Done: true})
+	w.pipe.Close()
 }
 
-// runWatchdog is the watchdog's life: it ends with its work, or when it is
-// dismissed.
+// runWatchdog is the main function of the watchdog process. It reads messages from in. It
+// returns after a Done message, or after it has ended the group and released the slot. It
+// ignores lines that are not valid JSON.
 func runWatchdog(in io.Reader) {
-	words := make(chan watchdogMessage)
+	messages := make(chan watchdogMessage)
 	go func() {
-		defer close(words)
-		for lines := bufio.NewScanner(in); lines.Scan(); {
-			var w watchdogMessage
-			if json.Unmarshal(lines.Bytes(), &w) == nil {
-				words <- w
+		defer close(messages)
+		lines := bufio.NewScanner(in)
+		for lines.Scan() {
+			var m watchdogMessage
+			if json.Unmarshal(lines.Bytes(), &m) == nil {
+				messages <- m
 			}
 		}
 	}()
-	var o watchdogConfig
+	var config watchdogConfig
 	var until time.Time
 	group := 0
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		select {
-		case w, open := <-words:
+		case m, open := <-messages:
 			switch {
 			case !open:
-				endGroup(group, o.Tag, killTime)
-				o.release()
+				endGroup(group, config.Tag, killTime)
+				config.release()
 				return
-			case w.Done:
+			case m.Done:
 				return
-			case w.Config != nil:
-				o = *w.Config
+			case m.Config != nil:
+				config = *m.Config
 			}
-			if w.Group != nil {
-				group = *w.Group
+			if m.Group != nil {
+				group = *m.Group
 			}
-			if !w.Deadline.IsZero() {
-				until = deadlineFrom(w.Deadline, w.Left)
+			if !m.Deadline.IsZero() {
+				until = deadlineFrom(m.Deadline, m.Left)
 			}
 		case now := <-ticker.C:
 			if !until.IsZero() && isPast(until, now) {
-				endGroup(group, o.Tag, o.Grace)
-				o.release()
+				endGroup(group, config.Tag, config.Grace)
+				config.release()
 				return
 			}
 		}
 	}
 }
 
-// endGroup asks a group, and who bears the command's mark, to end, and kills
-// them after grace. 0: there is none.
-func endGroup(group int, mark string, grace time.Duration) {
+// endGroup sends SIGTERM to a process group and to the processes with the tag outside of
+// it, and SIGKILL after grace to those that have not ended. It does nothing if group is
+// zero. It returns when none is left, or about half a second after the first SIGKILL.
+//
+// A process that is just executing another program shows no environment variables for a
+// moment. So endGroup takes the processes as ended only after it has found none twice.
+func endGroup(group int, tag string, grace time.Duration) {
 	if group == 0 {
 		return
 	}
@@ -216,40 +233,46 @@ func endGroup(group int, mark string, grace time.Duration) {
 			syscall.Kill(pid, s)
 		}
 	}
-	others := taggedProcesses(mark)
+	others := taggedProcesses(tag)
 	others = slices.DeleteFunc(others, func(pid int) bool {
-		of, err := syscall.Getpgid(pid)
-		return err == nil && of == group // it has the signal of its group
+		itsGroup, err := syscall.Getpgid(pid)
+		return err == nil && itsGroup == group // it gets the signal with its group
 	})
 	signal(syscall.SIGTERM, others)
 	signal(syscall.SIGCONT, others)
-	gone := 0 // who is just becoming another program has no variables: one look is not enough
-	for end := time.Now().Add(grace); gone < 2 && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if gone++; syscall.Kill(-group, 0) == nil || len(taggedProcesses(mark)) > 0 {
-			gone = 0
+	end := time.Now().Add(grace)
+	absent := 0 // how often in a row no process was found
+	for absent < 2 && time.Now().Before(end) {
+		if syscall.Kill(-group, 0) == nil || len(taggedProcesses(tag)) > 0 {
+			absent = 0
+		} else {
+			absent++
 		}
+		time.Sleep(20 * time.Millisecond)
 	}
-	for range 50 { // what is killed may leave children of its own
-		if gone >= 2 {
+	for range 50 { // a killed process may leave children, which are found only now
+		if absent >= 2 {
 			return
 		}
-		others = taggedProcesses(mark)
-		if gone++; len(others) > 0 {
-			gone = 0
+		others = taggedProcesses(tag)
+		if len(others) > 0 {
+			absent = 0
+		} else {
+			absent++
 		}
 		signal(syscall.SIGKILL, others)
 		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// release gives the slot back, when the server can be reached within a
-// minute. Otherwise its lease ends by itself.
-func (o watchdogConfig) release() {
-	c, err := newClient(clientConfig{KeyConfig: o.Keys, CAFile: o.CAFile, Host: serverURL(o.Base)})
+// release ends the request that owns the lease, if the server can be reached within
+// firstAnswer. Otherwise the lease ends after its ttl.
+func (c watchdogConfig) release() {
+	slotClient, err := newClient(clientConfig{KeyConfig: c.Keys, CAFile: c.CAFile, Host: serverURL(c.Base)})
 	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), firstAnswer)
 	defer cancel()
-	c.end(ctx, o.Environment, o.ID)
+	slotClient.end(ctx, c.Environment, c.ID)
 }
