@@ -20,7 +20,7 @@ import (
 type ciSystem struct {
 	name   string
 	detect string // the variable that only this system sets
-	value  string // the value that detect must have, in any case; empty if any
+	value  string // the value that detect must have, ignoring case; empty if any
 	job    string // text with ${VARIABLE}s; those that are not set are omitted
 	link   string // text with ${VARIABLE}s; there is no link if one is not set
 	doc    string // URL of the vendor's page about its variables
@@ -34,7 +34,7 @@ var ciSystems = []ciSystem{
 		"${GITHUB_REPOSITORY}/run/${GITHUB_RUN_NUMBER}/${GITHUB_JOB}/${RUNNER_NAME}",
 		"${GITHUB_SERVER_URL}/${GITHUB_REPOSITORY}/actions/runs/${GITHUB_RUN_NUMBER}",
 		"https://docs.gitea.com/usage/actions/actions-variables"},
-	// GITHUB_JOB is the same for every leg of a matrix; the runner is not.
+	// All jobs of a matrix have the same GITHUB_JOB, but different runners.
 	{"github", "GITHUB_ACTIONS", "true",
 		"${GITHUB_REPOSITORY}/run/${GITHUB_RUN_ID}/${GITHUB_JOB}/${RUNNER_NAME}",
 		"${GITHUB_SERVER_URL}/${GITHUB_REPOSITORY}/actions/runs/${GITHUB_RUN_ID}",
@@ -48,16 +48,19 @@ var ciSystems = []ciSystem{
 		"${BUILD_URL}",
 		"https://www.jenkins.io/doc/book/pipeline/jenkinsfile/#using-environment-variables"},
 	{"buildkite", "BUILDKITE", "true",
-		"${BUILDKITE_ORGANIZATION_SLUG}/${BUILDKITE_PIPELINE_SLUG}/${BUILDKITE_BUILD_NUMBER}/${BUILDKITE_JOB_ID}",
+		"${BUILDKITE_ORGANIZATION_SLUG}/${BUILDKITE_PIPELINE_SLUG}/" +
+			"${BUILDKITE_BUILD_NUMBER}/${BUILDKITE_JOB_ID}",
 		"${BUILDKITE_BUILD_URL}#${BUILDKITE_JOB_ID}",
 		"https://buildkite.com/docs/pipelines/configure/environment-variables"},
 	{"circleci", "CIRCLECI", "true",
-		"${CIRCLE_PROJECT_USERNAME}/${CIRCLE_PROJECT_REPONAME}/${CIRCLE_BUILD_NUM}/${CIRCLE_JOB}/${CIRCLE_NODE_INDEX}",
+		"${CIRCLE_PROJECT_USERNAME}/${CIRCLE_PROJECT_REPONAME}/${CIRCLE_BUILD_NUM}/" +
+			"${CIRCLE_JOB}/${CIRCLE_NODE_INDEX}",
 		"${CIRCLE_BUILD_URL}",
 		"https://circleci.com/docs/reference/variables/"},
 	{"azure", "TF_BUILD", "True",
 		"${SYSTEM_TEAMPROJECT}/${BUILD_BUILDID}/${SYSTEM_JOBDISPLAYNAME}/${SYSTEM_JOBID}",
-		"${SYSTEM_COLLECTIONURI}${SYSTEM_TEAMPROJECT}/_build/results?buildId=${BUILD_BUILDID}&view=logs&j=${SYSTEM_JOBID}",
+		"${SYSTEM_COLLECTIONURI}${SYSTEM_TEAMPROJECT}/_build/results" +
+			"?buildId=${BUILD_BUILDID}&view=logs&j=${SYSTEM_JOBID}",
 		"https://learn.microsoft.com/en-us/azure/devops/pipelines/build/variables"},
 	{"travis", "TRAVIS", "true",
 		"${TRAVIS_REPO_SLUG}/${TRAVIS_JOB_NUMBER}",
@@ -89,7 +92,8 @@ var ciSystems = []ciSystem{
 		"https://docs.semaphoreci.com/reference/env-vars"},
 	{"appveyor", "APPVEYOR", "True",
 		"${APPVEYOR_ACCOUNT_NAME}/${APPVEYOR_PROJECT_SLUG}/${APPVEYOR_BUILD_NUMBER}/${APPVEYOR_JOB_ID}",
-		"${APPVEYOR_URL}/project/${APPVEYOR_ACCOUNT_NAME}/${APPVEYOR_PROJECT_SLUG}/builds/${APPVEYOR_BUILD_ID}/job/${APPVEYOR_JOB_ID}",
+		"${APPVEYOR_URL}/project/${APPVEYOR_ACCOUNT_NAME}/${APPVEYOR_PROJECT_SLUG}/" +
+			"builds/${APPVEYOR_BUILD_ID}/job/${APPVEYOR_JOB_ID}",
 		"https://www.appveyor.com/docs/environment-variables/"},
 	{"prow", "PROW_JOB_ID", "",
 		"${JOB_NAME}/${PROW_JOB_ID}",
@@ -97,7 +101,8 @@ var ciSystems = []ciSystem{
 		"https://docs.prow.k8s.io/docs/jobs/"},
 }
 
-// ciVariable matches a ${VARIABLE} in job and link.
+// ciVariable matches a ${VARIABLE} in a link. manySlashes matches what a variable that is
+// not set leaves in a job.
 var (
 	ciVariable  = regexp.MustCompile(`\$\{\w+\}`)
 	manySlashes = regexp.MustCompile(`/{2,}`)
