@@ -79,8 +79,10 @@ type apiError struct {
 	errorJSON
 }
 
+// Error returns the server's message.
 func (e *apiError) Error() string { return e.Message.String() }
 
+// Unwrap returns the error of the status, or nil for a status that the table does not have.
 func (e *apiError) Unwrap() error { return failureOf(e.Code) }
 
 // do makes one call and decodes the JSON response into the given value; nil expects a

@@ -190,13 +190,13 @@ func (s *store) readExisting(file *os.File) error {
 	})
 }
 
-// syncAgain makes durable what the file shows. A server that was killed may have
-// written a meta page without a sync, or after a sync that failed; the system then
-// treats the page as clean although it may not be on the disk. syncAgain writes both
-// meta pages again and syncs the file and its folder. The other pages need no second
-// write, because bbolt syncs the pages of a transaction before it writes the meta page
-// that refers to them. An empty transaction is not enough: it writes only one of the
-// two meta pages, and the other could be older on the disk than bbolt ever leaves it.
+// syncAgain makes durable what the file shows. A server that was killed may have written
+// a meta page that it did not sync, or whose sync failed. After a failed sync the system
+// treats pages as clean that may not be on the disk. syncAgain writes both meta pages
+// again and syncs the file and its folder. The other pages need no second write, because
+// bbolt syncs the pages of a transaction before it writes the meta page that refers to
+// them. An empty transaction is not enough: it writes only one of the two meta pages,
+// and the other could be older on the disk than bbolt ever leaves it.
 func (s *store) syncAgain(file *os.File) error {
 	meta := make([]byte, 2*s.db.Info().PageSize)
 	if _, err := file.ReadAt(meta, 0); err != nil {
