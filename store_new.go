@@ -41,6 +41,8 @@ func globQuote(name string) string {
 func (s *store) create(link func(from, to string) error) error {
 	err := s.replace(header{format: fileFormat}, nil, link)
 	switch {
+	case s.db != nil: // the link was made
+		return err
 	case errors.Is(err, fs.ErrExist):
 		return errInUse
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.EPERM): // the file system has no links

@@ -31,9 +31,13 @@ const lockWait = time.Second
 // error names the path. A file that openStore rejects before it writes is unchanged.
 func openStore(path string) (s *store, err error) {
 	defer func() {
-		if err != nil {
-			err = fmt.Errorf("opening database %q: %w", path, err)
+		if err == nil {
+			return
 		}
+		if s != nil && s.db != nil {
+			s.db.Close()
+		}
+		s, err = nil, fmt.Errorf("opening database %q: %w", path, err)
 	}()
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // rewrite must replace the file, not a symbolic link to it
@@ -59,13 +63,11 @@ func openStore(path string) (s *store, err error) {
 		return nil, err
 	}
 	if err := s.hold(db, file); err != nil {
-		db.Close()
-		return nil, err
+		return s, err
 	}
 	err = guardBolt(func() error { return s.readExisting(file) })
 	if err != nil {
-		db.Close()
-		return nil, err
+		return s, err
 	}
 	s.removeTemporary()
 	if s.header.format == 0 {
@@ -219,13 +221,10 @@ func (s *store) takeOver2019() error {
 		records = append(records, write{bucket, bytes.Clone(key), bytes.Clone(value)})
 		return nil
 	})
-	if err == nil {
-		err = s.rewrite(counter, records)
-	}
 	if err != nil {
-		s.db.Close()
+		return err
 	}
-	return err
+	return s.rewrite(counter, records)
 }
 
 // readHeader returns the header of a file of call-me. The format is zero for a file of
