@@ -43,7 +43,7 @@ func newApp(t *terminal) *cli.App {
 		Commands: []*cli.Command{
 			serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
 			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t),
-			completionCommand(t), watchdogHidden(),
+			completionCommand(t), hiddenWatchdog(),
 		},
 	}
 	clientVariables := variables(&clientConfig{})
@@ -51,7 +51,7 @@ func newApp(t *terminal) *cli.App {
 		command.OnUsageError = usageProblem
 		command.HideHelpCommand = true
 		command.CustomHelpTemplate = helpTemplate
-		command.BashComplete = complete
+		command.BashComplete = completeWord
 		command.Description = strings.TrimPrefix(command.Description, "\n")
 		if strings.Contains(command.ArgsUsage, "ENV") {
 			command.UsageText = clientVariables
@@ -224,7 +224,7 @@ func runCommand(t *terminal) *cli.Command {
 		Action: func(c *cli.Context) error {
 			argv := c.Args().Tail()
 			if len(argv) == 0 {
-				return hint(usagef("run needs a command"), "call-me run uat -- ./test.sh")
+				return withHint(usagef("run needs a command"), "call-me run uat -- ./test.sh")
 			}
 			r, err := newRunner(c, t, argv)
 			if err != nil {
@@ -255,7 +255,7 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 		r.options.ttl = runTTL
 	}
 	if text := c.String("grace"); text != "" {
-		if err := (*positiveDuration)(&r.grace).Decode(text); err != nil {
+		if err := (*nonNegativeDuration)(&r.grace).Decode(text); err != nil {
 			return nil, usagef("--grace: %q is %v", text, err)
 		}
 	}
@@ -267,10 +267,10 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 	return r, nil
 }
 
-// watchdogHidden returns the hidden command that run starts beside the user's command.
+// hiddenWatchdog returns the hidden command that run starts beside the user's command.
 // It reads its messages from stdin until its work is done. It ignores the signals that
 // end other commands.
-func watchdogHidden() *cli.Command {
+func hiddenWatchdog() *cli.Command {
 	return &cli.Command{Name: watchdogCommand, Hidden: true, Action: func(*cli.Context) error {
 		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 		runWatchdog(os.Stdin)
@@ -305,7 +305,7 @@ func renewCommand(t *terminal) *cli.Command {
 			case c.Bool("json"):
 				return t.json(lease)
 			}
-			fmt.Fprintln(t.out, yours(lease))
+			fmt.Fprintln(t.out, leaseSentence(lease))
 			return nil
 		},
 	}
@@ -350,5 +350,5 @@ func commandNames(app *cli.App) []string {
 // usageProblem makes an error of the command-line library a usage error, with the
 // command's help as its hint.
 func usageProblem(c *cli.Context, err error, _ bool) error {
-	return hint(usagef("%v", err), "call-me "+c.Command.Name+" --help")
+	return withHint(usagef("%v", err), "call-me "+c.Command.Name+" --help")
 }

@@ -18,12 +18,12 @@ import (
 // the command-line library's.
 const completionFlag = "--generate-bash-completion"
 
-// complete prints the words that may stand next, one a line: nothing after a flag that
+// completeWord prints the words that may stand next, one a line: nothing after a flag that
 // takes a value, the flags of the command after a dash, and otherwise the names of the
 // environments of the server, for a command that takes one and has none yet. Without a
 // configuration, and when the server does not answer within a second, it prints
 // nothing. It returns no error.
-func complete(c *cli.Context) {
+func completeWord(c *cli.Context) {
 	last := "" // the word before completionFlag
 	if len(os.Args) > 2 {
 		last = os.Args[len(os.Args)-2]

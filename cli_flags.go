@@ -21,7 +21,7 @@ import (
 // default. A name that is no flag of clientConfig is left out.
 func configFlags(names ...string) []cli.Flag {
 	var flags []cli.Flag
-	all := settings(&clientConfig{})
+	all := listSettings(&clientConfig{})
 	for _, name := range names {
 		name, preset, hasPreset := strings.Cut(name, "=")
 		for _, s := range all {
@@ -50,7 +50,7 @@ var slotFlag = &cli.StringFlag{Name: "slot", Usage: "the lease on this slot, whe
 // a pointer to a configuration.
 func variables(config any) string {
 	var b strings.Builder
-	for _, s := range settings(config) {
+	for _, s := range listSettings(config) {
 		if s.flag != "" {
 			continue
 		}
@@ -87,7 +87,7 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	s := &session{name: c.Args().First(), report: t.say}
 	switch {
 	case needsName && s.name == "":
-		return nil, hint(usagef("%s needs the name of an environment", c.Command.Name),
+		return nil, withHint(usagef("%s needs the name of an environment", c.Command.Name),
 			"call-me "+c.Command.Name+" uat")
 	case c.Args().Len() > 1 && c.Command.Name != "run":
 		return nil, usagef("%s takes one environment, but got %q too", c.Command.Name, c.Args().Get(1))
@@ -103,7 +103,7 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	if held := os.Getenv("CALL_ME_ENVIRONMENT"); held != "" && held != s.name {
 		s.config.Fence = 0
 	}
-	for _, field := range settings(&s.config) {
+	for _, field := range listSettings(&s.config) {
 		if field.flag != "" && c.IsSet(field.flag) {
 			if err := field.set(c.String(field.flag)); err != nil {
 				return nil, err
@@ -196,7 +196,7 @@ func splitFlags(command *cli.Command, words []string) (flags, rest []string, err
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
 		if isRun && len(rest) == 0 {
-			return nil, nil, hint(usagef("run needs the name of an environment before the --"),
+			return nil, nil, withHint(usagef("run needs the name of an environment before the --"),
 				"call-me run uat -- ./test.sh")
 		}
 	}
@@ -219,7 +219,7 @@ func lookUpFlag(command *cli.Command, word string) (cli.Flag, error) {
 	if near := nearest(name, known); near != "" {
 		proposal = "; did you mean --" + near + "?"
 	}
-	return nil, hint(usagef("%s has no flag %s%s", command.Name, word, proposal),
+	return nil, withHint(usagef("%s has no flag %s%s", command.Name, word, proposal),
 		"call-me "+command.Name+" --help")
 }
 
@@ -248,7 +248,7 @@ func flagAndValue(command *cli.Command, words []string) ([]string, error) {
 		value, used = words[1], words[:2]
 		if looksLikeFlag(value) {
 			name := flag.Names()[0]
-			return nil, hint(usagef("--%s needs a value", name),
+			return nil, withHint(usagef("--%s needs a value", name),
 				"what follows it looks like a flag; if it is the value: --"+name+"="+quote(value))
 		}
 	}
@@ -260,7 +260,7 @@ func flagAndValue(command *cli.Command, words []string) ([]string, error) {
 
 // missingValue returns the usage error for a flag without its value.
 func missingValue(command *cli.Command, flag cli.Flag) error {
-	return hint(usagef("--%s needs a value", flag.Names()[0]),
+	return withHint(usagef("--%s needs a value", flag.Names()[0]),
 		"a variable that is unset or empty gives none; what the flag takes: call-me "+command.Name+" --help")
 }
 

@@ -98,11 +98,11 @@ func backupCommand(t *terminal) *cli.Command {
 		Action: func(c *cli.Context) error {
 			file := c.Args().First()
 			if file == "" || c.Args().Len() > 1 {
-				return hint(usagef("backup takes the name of one file"), "call-me backup call-me-copy.db")
+				return withHint(usagef("backup takes the name of one file"), "call-me backup call-me-copy.db")
 			}
 			if info, err := os.Stat(file); err == nil && info.IsDir() {
 				proposal := quote(filepath.Join(file, "call-me.db"))
-				return hint(usagef("%q is a folder", file), "call-me backup "+proposal)
+				return withHint(usagef("%q is a folder", file), "call-me backup "+proposal)
 			}
 			return downloadBackup(c.Context, t, file)
 		},
@@ -161,7 +161,7 @@ func checkCommand(t *terminal) *cli.Command {
 		Action: func(c *cli.Context) error {
 			file := c.Args().First()
 			if file == "" || c.Args().Len() > 1 {
-				return hint(usagef("check takes the name of one file"), "call-me check call-me-copy.db")
+				return withHint(usagef("check takes the name of one file"), "call-me check call-me-copy.db")
 			}
 			n, err := checkFile(file)
 			if err != nil {
@@ -203,12 +203,12 @@ func checkError(err error, path string) error {
 	err = fmt.Errorf("checking %q: %w", path, err)
 	switch {
 	case errors.Is(err, errInUse):
-		return hint(err, "stop the server, or check a copy: call-me backup call-me-copy.db")
+		return withHint(err, "stop the server, or check a copy: call-me backup call-me-copy.db")
 	case errors.Is(err, errDamaged):
-		return hint(err,
+		return withHint(err,
 			"the file was left as it is; restore a copy, or move it away to begin without leases")
 	case errors.Is(err, fs.ErrPermission):
-		return hint(err, "call-me must be able to read the file")
+		return withHint(err, "call-me must be able to read the file")
 	}
 	return err
 }

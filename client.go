@@ -310,7 +310,7 @@ func (c *client) environments(ctx context.Context, name string) (environmentsJSO
 // an error it returns the events read so far, and an error of do.
 func (c *client) history(ctx context.Context, environment, since string) (historyJSON, error) {
 	all := historyJSON{Events: []eventJSON{}}
-	values := url.Values{"since": {since}, "limit": {strconv.Itoa(largestPage)}}
+	values := url.Values{"since": {since}, "limit": {strconv.Itoa(maxPage)}}
 	if environment != "" {
 		values.Set("environment", environment)
 	}

@@ -217,5 +217,5 @@ func parseResponse(response *http.Response, body []byte, environment string, int
 		what = "to " + to
 	}
 	err := fmt.Errorf("%w: %s (%s)", errNotCallMe, response.Status, what)
-	return hint(err, "check HOST; a proxy or another program may stand there")
+	return withHint(err, "check HOST; a proxy or another program may stand there")
 }

@@ -88,13 +88,13 @@ func explainNoSlot(err error, asked acquireOptions) error {
 	for _, l := range reply.HeldBy {
 		if l.Holder != "" && string(l.Holder) == asked.holder {
 			again := "call-me request " + quote(asked.environment) + " --again"
-			return hint(err, "that is you; to go on with the slot: "+again)
+			return withHint(err, "that is you; to go on with the slot: "+again)
 		}
 	}
 	if asked.noWait {
-		return hint(err, "without --no-wait, request waits in the queue for it")
+		return withHint(err, "without --no-wait, request waits in the queue for it")
 	}
-	return hint(err, fmt.Sprintf("the time-out of %s has passed; a longer one: --timeout %s",
+	return withHint(err, fmt.Sprintf("the time-out of %s has passed; a longer one: --timeout %s",
 		durationText(asked.timeout), durationText(2*asked.timeout)))
 }
 
@@ -106,7 +106,7 @@ func explainNotHeld(err error, which leaseSelector) error {
 		return err
 	}
 	if which.fence != 0 {
-		return hint(err, "you asked for the lease with the fence "+strconv.FormatUint(which.fence, 10)+
+		return withHint(err, "you asked for the lease with the fence "+strconv.FormatUint(which.fence, 10)+
 			", by --fence or CALL_ME_FENCE; it is over, or another holder's")
 	}
 	text := "to end it whoever has it: call-me release " + quote(which.environment) + " --force"
@@ -116,5 +116,5 @@ func explainNotHeld(err error, which leaseSelector) error {
 		setBoth := fmt.Sprintf("you are %s; if it is yours, from another job, set in both:\n", which.holder)
 		text = setBoth + fmt.Sprintf("  CALL_ME_HOLDER=%s\n%s", quote(holder), text)
 	}
-	return hint(err, text)
+	return withHint(err, text)
 }

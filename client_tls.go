@@ -32,11 +32,11 @@ func clientTLS(caFile string) (*tls.Config, error) {
 	}
 	text, err := os.ReadFile(caFile)
 	if err != nil {
-		return nil, usagef("reading %s: %v", prefix+"_CA_FILE", err)
+		return nil, usagef("reading %s: %v", variablePrefix+"_CA_FILE", err)
 	}
 	config.RootCAs = x509.NewCertPool()
 	if !config.RootCAs.AppendCertsFromPEM(text) {
-		return nil, usagef("reading %s: %q has no certificate (PEM)", prefix+"_CA_FILE", caFile)
+		return nil, usagef("reading %s: %q has no certificate (PEM)", variablePrefix+"_CA_FILE", caFile)
 	}
 	return config, nil
 }
@@ -75,12 +75,12 @@ func trustError(base string, err error) error {
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return hint(fmt.Errorf("%s %w", base, errPlain), "HOST="+strings.Replace(base, "https:", "http:", 1))
+		return withHint(fmt.Errorf("%s %w", base, errPlain), "HOST="+strings.Replace(base, "https:", "http:", 1))
 	case !errors.As(err, &verification):
 		return nil
 	case errors.As(err, &unknown):
-		return hint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err),
-			prefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
+		return withHint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err),
+			variablePrefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
 	}
 	return fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err)
 }
@@ -94,5 +94,5 @@ func isPlainToTLS(response *http.Response, body []byte) bool {
 
 // secureError returns errSecure with a hint.
 func secureError(base string) error {
-	return hint(fmt.Errorf("%s %w", base, errSecure), "HOST="+strings.Replace(base, "http:", "https:", 1))
+	return withHint(fmt.Errorf("%s %w", base, errSecure), "HOST="+strings.Replace(base, "http:", "https:", 1))
 }

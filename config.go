@@ -17,10 +17,10 @@ import (
 	"github.com/kelseyhightower/envconfig"
 )
 
-// prefix is the beginning of the name of every variable, before an underscore. A field
+// variablePrefix is the beginning of the name of every variable, before an underscore. A field
 // with an envconfig tag is also read from the variable without the prefix. The one with
 // the prefix has precedence.
-const prefix = "CALL_ME"
+const variablePrefix = "CALL_ME"
 
 // KeyConfig has the settings that server and client share. It is exported because
 // envconfig does not fill embedded structs of unexported types.
@@ -58,13 +58,13 @@ type healthConfig struct {
 // tag can also be set by this flag, if the command has it.
 type clientConfig struct {
 	KeyConfig
-	Host    serverURL        `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; without a scheme http, without a port 8000"`
-	Holder  string           `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
-	Reason  string           `flag:"reason" desc:"why, shown to everyone who looks"`
-	Timeout positiveDuration `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
-	TTL     optionalTTL      `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
-	Fence   fenceNumber      `flag:"fence" desc:"exactly the lease with this fence"`
-	CAFile  string           `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
+	Host    serverURL           `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; without a scheme http, without a port 8000"`
+	Holder  string              `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
+	Reason  string              `flag:"reason" desc:"why, shown to everyone who looks"`
+	Timeout nonNegativeDuration `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
+	TTL     optionalTTL         `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
+	Fence   fenceNumber         `flag:"fence" desc:"exactly the lease with this fence"`
+	CAFile  string              `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
 }
 
 // readConfig fills a configuration, a pointer to a struct, from the variables and
@@ -73,7 +73,7 @@ type clientConfig struct {
 // names the variable and the value.
 func readConfig(into interface{ validate() error }) error {
 	dropEmpty()
-	err := envconfig.Process(prefix, into)
+	err := envconfig.Process(variablePrefix, into)
 	var parse *envconfig.ParseError
 	if errors.As(err, &parse) {
 		return usagef("reading %s: %q is %v", setName(parse.KeyName), parse.Value, parse.Err)
@@ -98,9 +98,9 @@ type setting struct {
 // becomes TLS_PRIVATE_KEY.
 var wordBoundary = regexp.MustCompile(`([A-Z]+)([A-Z][a-z])|([a-z])([A-Z])`)
 
-// settings returns the settings of a configuration, a pointer to a struct, in the order
+// listSettings returns the settings of a configuration, a pointer to a struct, in the order
 // of its fields.
-func settings(config any) []setting {
+func listSettings(config any) []setting {
 	var all []setting
 	v := reflect.ValueOf(config).Elem()
 	for _, field := range reflect.VisibleFields(v.Type()) {
@@ -115,7 +115,7 @@ func settings(config any) []setting {
 			value:  v.FieldByIndex(field.Index),
 		}
 		long := strings.ToUpper(wordBoundary.ReplaceAllString(field.Name, "$1${3}_$2$4"))
-		s.variable = prefix + "_" + cmp.Or(s.short, long)
+		s.variable = variablePrefix + "_" + cmp.Or(s.short, long)
 		all = append(all, s)
 	}
 	return all
@@ -141,7 +141,7 @@ func dropEmpty() {
 	short := []string{"PORT", "API_KEY", "API_KEY_FILE", "HOST"}
 	for _, entry := range os.Environ() {
 		name, value, _ := strings.Cut(entry, "=")
-		if value == "" && (strings.HasPrefix(name, prefix+"_") || slices.Contains(short, name)) {
+		if value == "" && (strings.HasPrefix(name, variablePrefix+"_") || slices.Contains(short, name)) {
 			os.Unsetenv(name)
 		}
 	}
@@ -150,7 +150,7 @@ func dropEmpty() {
 // setName returns the name by which a variable is set: the given one with the prefix, or
 // the one without it if only that is set.
 func setName(name string) string {
-	short := strings.TrimPrefix(name, prefix+"_")
+	short := strings.TrimPrefix(name, variablePrefix+"_")
 	_, isSet := os.LookupEnv(name)
 	_, isShortSet := os.LookupEnv(short)
 	if !isSet && isShortSet {
@@ -163,7 +163,7 @@ func setName(name string) string {
 // if there is no API key. It reads the file of the keys.
 func (c *serverConfig) validate() error {
 	if (c.TLSCertificate == "") != (c.TLSPrivateKey == "") {
-		return usagef("%[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY belong together", prefix)
+		return usagef("%[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY belong together", variablePrefix)
 	}
 	_, err := c.keys()
 	return err
@@ -176,7 +176,7 @@ func (c *healthConfig) validate() error { return nil }
 // the file of the keys.
 func (c *clientConfig) validate() error {
 	if c.Host == "" {
-		return hint(usagef("HOST must be set"),
+		return withHint(usagef("HOST must be set"),
 			"HOST=localhost:8000, the machine on which `call-me serve` runs")
 	}
 	_, err := c.keys()
@@ -191,14 +191,14 @@ func (c KeyConfig) keys() ([]string, error) {
 	if c.APIKeyFile == "" {
 		key := strings.TrimSpace(c.APIKey)
 		if key == "" {
-			return nil, hint(usagef("API_KEY must be set"),
+			return nil, withHint(usagef("API_KEY must be set"),
 				"API_KEY=..., the key that the server and its clients share, or API_KEY_FILE=...")
 		}
 		return []string{key}, nil
 	}
 	text, err := os.ReadFile(c.APIKeyFile)
 	if err != nil {
-		return nil, usagef("reading %s: %v", setName(prefix+"_API_KEY_FILE"), err)
+		return nil, usagef("reading %s: %v", setName(variablePrefix+"_API_KEY_FILE"), err)
 	}
 	var keys []string
 	for line := range strings.SplitSeq(string(text), "\n") {
@@ -208,7 +208,7 @@ func (c KeyConfig) keys() ([]string, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, usagef("reading %s: %q has no key", setName(prefix+"_API_KEY_FILE"), c.APIKeyFile)
+		return nil, usagef("reading %s: %q has no key", setName(variablePrefix+"_API_KEY_FILE"), c.APIKeyFile)
 	}
 	return keys, nil
 }

@@ -13,7 +13,7 @@ import (
 func setVariables(t *testing.T, set map[string]string) {
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
-		if strings.HasPrefix(name, prefix) || slices.Contains([]string{"PORT", "HOST", "API_KEY", "API_KEY_FILE"}, name) {
+		if strings.HasPrefix(name, variablePrefix) || slices.Contains([]string{"PORT", "HOST", "API_KEY", "API_KEY_FILE"}, name) {
 			t.Setenv(name, "") // put back at the end
 			os.Unsetenv(name)
 		}
@@ -104,7 +104,7 @@ func TestEveryVariableIsReadUnderTheNameThatHelpGives(t *testing.T) {
 		"CALL_ME_TIMEOUT": "7s", "CALL_ME_FENCE": "7"}
 	for _, into := range []interface{ validate() error }{&serverConfig{}, &clientConfig{}} {
 		set := map[string]string{}
-		for _, s := range settings(into) {
+		for _, s := range listSettings(into) {
 			if set[s.variable] = values[s.variable]; set[s.variable] == "" {
 				set[s.variable] = "seven"
 			}
@@ -114,7 +114,7 @@ func TestEveryVariableIsReadUnderTheNameThatHelpGives(t *testing.T) {
 		if err := readConfig(into); err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range settings(into) {
+		for _, s := range listSettings(into) {
 			if s.value.IsZero() && s.variable != "CALL_ME_API_KEY_FILE" {
 				t.Errorf("%s is not read", s.variable)
 			}

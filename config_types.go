@@ -103,16 +103,16 @@ func (t *optionalTTL) Decode(text string) error {
 	return err
 }
 
-// A positiveDuration is a duration that is zero or more.
-type positiveDuration time.Duration
+// A nonNegativeDuration is a duration that is zero or more.
+type nonNegativeDuration time.Duration
 
 // Decode reads a duration of Go, such as 90s or 30m.
-func (p *positiveDuration) Decode(text string) error {
+func (p *nonNegativeDuration) Decode(text string) error {
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
 		return errors.New("no duration such as 90s or 30m")
 	}
-	*p = positiveDuration(d)
+	*p = nonNegativeDuration(d)
 	return nil
 }
 

@@ -35,7 +35,7 @@ func documented(t *testing.T) []string {
 func TestWhatPeopleAreToldToTypeExists(t *testing.T) {
 	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", runTagsVariable} // set by run
 	for _, config := range []any{&serverConfig{}, &clientConfig{}} {
-		for _, s := range settings(config) {
+		for _, s := range listSettings(config) {
 			variables = append(variables, s.variable)
 		}
 	}

@@ -75,9 +75,9 @@ const (
 	exitNotFound    = 127 // there is no such command
 )
 
-// failures has the HTTP status and the exit code of each error. The first row that
+// errorTable has the HTTP status and the exit code of each error. The first row that
 // matches an error, or a status, is used. A status of zero is never sent.
-var failures = []struct {
+var errorTable = []struct {
 	err    error
 	status int
 	exit   int
@@ -109,7 +109,7 @@ var failures = []struct {
 
 // statusOf returns the HTTP status for an error; 500 if failures does not have the error.
 func statusOf(err error) int {
-	for _, f := range failures {
+	for _, f := range errorTable {
 		if f.status != 0 && errors.Is(err, f.err) {
 			return f.status
 		}
@@ -120,7 +120,7 @@ func statusOf(err error) int {
 // failureOf returns the error for an HTTP status of an answer; nil if failures does not
 // have the status.
 func failureOf(status int) error {
-	for _, f := range failures {
+	for _, f := range errorTable {
 		if f.status == status {
 			return f.err
 		}
@@ -143,7 +143,7 @@ func exitCode(err error) int {
 	if errors.As(err, &notRun) {
 		return exitOwnFailure
 	}
-	for _, f := range failures {
+	for _, f := range errorTable {
 		if errors.Is(err, f.err) {
 			return f.exit
 		}
@@ -179,7 +179,7 @@ type hinted struct {
 	hint string // of one or several lines, without "hint:"
 }
 
-// hint returns err with a hint.
-func hint(err error, text string) error { return hinted{err, text} }
+// withHint returns err with a hint.
+func withHint(err error, text string) error { return hinted{err, text} }
 
 func (h hinted) Unwrap() error { return h.error }

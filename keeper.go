@@ -83,9 +83,9 @@ type keeperObserver interface {
 	// their replies, while the keeper's lock is held: it must not call the keeper.
 	published(events []*event)
 
-	// answered is called once the calls of a batch have their replies, without the
+	// replied is called once the calls of a batch have their replies, without the
 	// lock. at is when the batch was published.
-	answered(at time.Time, changes []change, refused []refusedRenewal)
+	replied(at time.Time, changes []change, refused []refusedRenewal)
 
 	// failed is called when saving begins to fail, with the first error.
 	failed(err error)
@@ -249,7 +249,7 @@ func (k *keeper) step() {
 		return
 	}
 	if k.diskFull {
-		inOrder(calls)
+		sortCalls(calls)
 		k.requeue(calls[min(len(calls), fullDiskCalls):])
 		calls = calls[:min(len(calls), fullDiskCalls)]
 	}
@@ -320,7 +320,7 @@ func (k *keeper) renewInMemory(c *call) bool {
 	if e == nil || published == nil {
 		return false
 	}
-	found := e.find(c.renewal.selector)
+	found := e.matchingLeases(c.renewal.selector)
 	if len(found) != 1 || !slices.Contains(published.leases, found[0]) {
 		return false
 	}

@@ -17,7 +17,7 @@ type callBatch struct {
 	firstRequest   int      // index of the first request in calls; renewals and releases are before it
 	results        []result // of calls, with the same indexes; zero if there is nothing to reply
 	touched        []*environment
-	late           []*call // their time was up in this batch, in which their waiters were granted or ended
+	grantedLate    []*call // their time was up in this batch, in which their waiters were granted or ended
 	gaveUp         []*call // their time was up while they were in the queue
 	droppedEvents  int     // how many of the oldest events the commit deletes
 	withoutHistory bool    // the commit does not store the events: the disk is full
@@ -32,7 +32,7 @@ type callBatch struct {
 func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *callBatch {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	inOrder(calls)
+	sortCalls(calls)
 	b := &callBatch{batch: &batch{now: now, next: k.next, history: k.history}, calls: calls,
 		results: make([]result, len(calls))}
 	byKind := func(c *call, kind callKind) int { return int(c.kind) - int(kind) }
@@ -41,7 +41,7 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *callBatch {
 		b.results[i] = k.applyCall(b, c)
 	}
 	var due []*environment
-	for e := k.due(ticked, now); e != nil; e = k.due(ticked, now) {
+	for e := k.nextDue(ticked, now); e != nil; e = k.nextDue(ticked, now) {
 		due = append(due, e)
 		hasEnded := e.expire(b.batch)
 		if hasEnded || len(e.queue) > 0 && e.freeSlots() > 0 {
@@ -60,17 +60,17 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *callBatch {
 	return b
 }
 
-// due takes an environment that is due out of the expiry queue; nil if none is left, or if
+// nextDue takes an environment that is due out of the expiry queue; nil if none is left, or if
 // ticked is false.
-func (k *keeper) due(ticked bool, now time.Time) *environment {
+func (k *keeper) nextDue(ticked bool, now time.Time) *environment {
 	if !ticked {
 		return nil
 	}
 	return k.expiries.next(now)
 }
 
-// inOrder sorts calls by their kinds. Calls of one kind stay in the order of their arrival.
-func inOrder(calls []*call) {
+// sortCalls sorts calls by their kinds. Calls of one kind stay in the order of their arrival.
+func sortCalls(calls []*call) {
 	slices.SortStableFunc(calls, func(x, y *call) int { return int(x.kind) - int(y.kind) })
 }
 
@@ -87,13 +87,13 @@ func (k *keeper) applyCall(b *callBatch, c *call) result {
 	case callRenew:
 		return e.renew(b.batch, c.renewal)
 	case callLeave:
-		k.callerLeft(b, e, c.about)
+		k.callerLeft(b, e, c.other)
 	case callRelease:
 		return e.release(b.batch, c.release)
 	case callRequest:
-		return k.request(b, e, c)
+		return k.applyRequest(b, e, c)
 	case callGiveUp:
-		k.giveUp(b, e, c.about)
+		k.callerGaveUp(b, e, c.other)
 	}
 	return result{}
 }
@@ -104,10 +104,10 @@ func (k *keeper) isRepeatedRelease(c *call) bool {
 	return c.kind == callRelease && k.history.endOfLease(c.environment, c.release.selector, time.Now()) != nil
 }
 
-// request applies a request, with what the rules do not know: the error is errGone if the
+// applyRequest applies a request, with what the rules do not know: the error is errGone if the
 // caller has left, errBusy if too many calls wait, and errFull for a new request on a full
 // disk. A call that is in the queue afterwards waits: its reply comes with a later batch.
-func (k *keeper) request(b *callBatch, e *environment, c *call) result {
+func (k *keeper) applyRequest(b *callBatch, e *environment, c *call) result {
 	before := e.waitersByID[c.request.id]
 	known, away := before != nil || e.leaseByID(c.request.id) != nil, before != nil && !before.connected
 	switch {
@@ -150,14 +150,14 @@ func (k *keeper) callerLeft(b *callBatch, e *environment, c *call) {
 	}
 }
 
-// giveUp handles a call that has waited for its time. The call gets errNoSlot when the
+// callerGaveUp handles a call that has waited for its time. The call gets errNoSlot when the
 // batch is published, and its waiter is removed if it has no id. A call that has its reply,
 // or gets one with this batch, is left as it is.
-func (k *keeper) giveUp(b *callBatch, e *environment, c *call) {
+func (k *keeper) callerGaveUp(b *callBatch, e *environment, c *call) {
 	switch w := c.waiter; {
 	case c.replied || w == nil:
 	case e.position(w) == 0: // granted or ended in this batch
-		b.late = append(b.late, c)
+		b.grantedLate = append(b.grantedLate, c)
 	default:
 		k.stopWaiting(c, b.now)
 		b.gaveUp = append(b.gaveUp, c)
@@ -217,7 +217,7 @@ func (b *callBatch) needsStore() bool {
 func (k *keeper) publish(b *callBatch) {
 	at := k.publishState(b)
 	runtime.Gosched() // the callers that have their replies run before the observer does
-	k.observer.answered(at, b.changes, b.refused)
+	k.observer.replied(at, b.changes, b.refused)
 }
 
 // publishState makes a committed batch visible to readers and replies to its calls
@@ -338,7 +338,7 @@ func (k *keeper) replyTo(c *call, r result) {
 		full.lease = &l
 	}
 	if e := k.published[c.environment]; e != nil && r.err != nil {
-		full.held = copyLeases(e)
+		full.leases = copyLeases(e)
 		if r.waiter != nil {
 			full.position = e.position(r.waiter)
 		}

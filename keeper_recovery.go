@@ -66,7 +66,7 @@ func (k *keeper) undoBatch(b *callBatch, again bool) {
 	for _, e := range b.touched { // expiries and grants that are undone are still due
 		k.expiries.add(e, now)
 	}
-	for _, c := range slices.Concat(b.late, b.gaveUp) {
+	for _, c := range slices.Concat(b.grantedLate, b.gaveUp) {
 		k.stopWaiting(c, now)
 		k.replyTo(c, result{err: errUnknown})
 		requeued = append(requeued, c.leaveCall()) // this removes a waiter without id
@@ -100,7 +100,7 @@ func (k *keeper) undoBatch(b *callBatch, again bool) {
 }
 
 // leaveCall returns the call that notifies the keeper that the connection of c has ended.
-func (c *call) leaveCall() *call { return &call{kind: callLeave, environment: c.environment, about: c} }
+func (c *call) leaveCall() *call { return &call{kind: callLeave, environment: c.environment, other: c} }
 
 // probeStore checks whether the store works again: it rewrites the whole file after a
 // failure; on a full disk it sets the reserve aside. It does nothing if the store is not
@@ -162,10 +162,10 @@ func (k *keeper) refuseCalls(calls []*call) {
 	now := time.Now()
 	for _, c := range calls {
 		switch {
-		case c.kind == callGiveUp && !c.about.replied && c.about.waiter != nil:
-			k.stopWaiting(c.about, now)
-			k.replyTo(c.about, result{err: errUnknown})
-			k.deferred = append(k.deferred, c.about.leaveCall())
+		case c.kind == callGiveUp && !c.other.replied && c.other.waiter != nil:
+			k.stopWaiting(c.other, now)
+			k.replyTo(c.other, result{err: errUnknown})
+			k.deferred = append(k.deferred, c.other.leaveCall())
 		case c.kind == callLeave:
 			k.deferred = append(k.deferred, c)
 		default:

@@ -32,7 +32,7 @@ type call struct {
 	claim       time.Duration // callRequest: that of the lease; zero if none
 	renewal     renewal
 	release     releaseRequest
-	about       *call // callLeave, callGiveUp: the other call
+	other       *call // callLeave, callGiveUp: the other call
 
 	reply chan reply // with space for the only reply; nil if none is wanted
 
@@ -46,7 +46,7 @@ type call struct {
 // A reply is the result of a call when it was committed. Its lease is a copy.
 type reply struct {
 	result
-	held     []lease // with an error: copies of the environment's leases
+	leases   []lease // with an error: copies of the environment's leases
 	position int     // with an error: the waiter's position in the queue; zero if it is not there
 }
 
@@ -129,15 +129,15 @@ func (k *keeper) send(c *call) bool {
 	if !k.inbox.put(c) {
 		return false
 	}
-	if c.kind != callRenew || !k.renewed(c) {
+	if c.kind != callRenew || !k.applyRenewals(c) {
 		k.inbox.wakeUp()
 	}
 	return true
 }
 
-// renewed applies the renewals in the inbox that need no store, and reports whether c has
+// applyRenewals applies the renewals in the inbox that need no store, and reports whether c has
 // its reply. A renewal does not wait for the keeper, which may be waiting for the disk.
-func (k *keeper) renewed(c *call) bool {
+func (k *keeper) applyRenewals(c *call) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.drainInbox()
@@ -162,19 +162,19 @@ func (k *keeper) requestSlot(ctx context.Context, c *call, wait time.Duration) r
 	select {
 	case r = <-c.reply:
 	case <-ctx.Done():
-		return k.callerGone(c)
+		return k.sendLeave(c)
 	case <-timer.C:
-		k.send(&call{kind: callGiveUp, environment: c.environment, about: c})
+		k.send(&call{kind: callGiveUp, environment: c.environment, other: c})
 		r = <-c.reply
 	}
 	if r.lease != nil && c.request.id == "" && ctx.Err() != nil {
-		return k.callerGone(c)
+		return k.sendLeave(c)
 	}
 	return r
 }
 
-// callerGone notifies the keeper that the caller of c has left, and returns errGone.
-func (k *keeper) callerGone(c *call) reply {
+// sendLeave notifies the keeper that the caller of c has left, and returns errGone.
+func (k *keeper) sendLeave(c *call) reply {
 	k.send(c.leaveCall())
 	return errorReply(errGone)
 }

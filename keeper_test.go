@@ -498,8 +498,8 @@ func TestWaitEndsWithThePlaceInTheLine(t *testing.T) {
 		time.Sleep(25*time.Second - time.Millisecond)
 		a.wantNothing(t)
 		time.Sleep(time.Millisecond)
-		if got := a.wantErr(t, errNoSlot); got.position != 2 || len(got.held) != 1 || got.held[0].id != "holder" {
-			t.Errorf("position %d, held by %v", got.position, got.held)
+		if got := a.wantErr(t, errNoSlot); got.position != 2 || len(got.leases) != 1 || got.leases[0].id != "holder" {
+			t.Errorf("position %d, held by %v", got.position, got.leases)
 		}
 		g.want("holder | w0 w1")
 		if got := g.take("w1", 0); !errors.Is(got.err, errNoSlot) || got.position != 2 {
@@ -556,8 +556,8 @@ func TestSlotsAreDeclared(t *testing.T) {
 		if got := g.mustTake("a", 0).slot + " " + g.mustTake("b", 0).slot; got != "blue green" {
 			t.Errorf("granted %s", got)
 		}
-		if a := g.take("c", 0); !errors.Is(a.err, errNoSlot) || len(a.held) != 2 {
-			t.Errorf("the third got %v, held by %v", a.err, a.held)
+		if a := g.take("c", 0); !errors.Is(a.err, errNoSlot) || len(a.leases) != 2 {
+			t.Errorf("the third got %v, held by %v", a.err, a.leases)
 		}
 		if a := g.ask(&call{kind: callRequest, environment: "prod", request: request{}}); !errors.Is(a.err, errUndeclared) {
 			t.Errorf("an undeclared one: %v", a.err)
@@ -928,7 +928,7 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true}, 0)
 	g.keeper.close() // from here on this goroutine owns what run did
 	k, c := g.keeper, poll()
-	group := k.apply([]*call{c, {kind: callGiveUp, environment: "uat", about: c}, {kind: callRequest, environment: "uat", request: request{id: "other"}, wait: true, reply: make(chan reply, 1)}}, false, time.Now())
+	group := k.apply([]*call{c, {kind: callGiveUp, environment: "uat", other: c}, {kind: callRequest, environment: "uat", request: request{id: "other"}, wait: true, reply: make(chan reply, 1)}}, false, time.Now())
 	k.undoBatch(group, true)
 	for _, again := range k.pending {
 		if again == c {

@@ -65,10 +65,10 @@ func (k *keeper) views(declared []string) []view {
 	return views
 }
 
-// each calls f for every published environment that has a lease or a queue, in no order.
+// eachPublished calls f for every published environment that has a lease or a queue, in no order.
 // The keeper waits for f: it must be quick, must not change the environment or call the
 // keeper, and must not use the environment later.
-func (k *keeper) each(f func(e *environment)) {
+func (k *keeper) eachPublished(f func(e *environment)) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	for _, e := range k.published {

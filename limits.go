@@ -30,22 +30,22 @@ const (
 	maxWait        = 5 * time.Minute  // of one poll; a longer one is shortened
 	headerTime     = 5 * time.Second  // for the header of a request to arrive
 	bodyTime       = 5 * time.Second  // for the body of a request to arrive
-	copyPart       = 256 << 10        // of a copy that a reader must accept within answerTime
+	copyPart       = 256 << 10        // of a copy that a reader must accept within writeTime
 	copySilence    = 30 * time.Second // without a byte from the server while a copy is downloaded
 )
 
 // Numbers of waiters, files and events.
 const (
-	mostWaiters = 20_000  // that may wait at once
-	mostFiles   = 1 << 20 // that may be open if the system's limit is higher or unknown
+	maxWaiting  = 20_000  // that may wait at once
+	maxFiles    = 1 << 20 // that may be open if the system's limit is higher or unknown
 	defaultPage = 100     // events in an answer of GET /history
-	largestPage = 1000    // the same, at most
+	maxPage     = 1000    // the same, at most
 )
 
-// maxWaiters returns the number of callers that may wait at once: mostWaiters, or the limit
+// maxWaiters returns the number of callers that may wait at once: maxWaiting, or the limit
 // of open files less 200 for other connections and files if that is smaller. It is at
 // least 1.
-func maxWaiters() int { return min(mostWaiters, max(1, openFiles()-200)) }
+func maxWaiters() int { return min(maxWaiting, max(1, openFiles()-200)) }
 
 // maxConnections returns the number of connections that the server accepts at once: the
 // limit of open files less 50, so that files remain for the database, a copy of it and

@@ -2,5 +2,5 @@
 
 package main
 
-// openFiles returns mostFiles: these systems have no limit of open files that can be read.
-func openFiles() int { return mostFiles }
+// openFiles returns maxFiles: these systems have no limit of open files that can be read.
+func openFiles() int { return maxFiles }

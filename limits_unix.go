@@ -5,11 +5,11 @@ package main
 import "syscall"
 
 // openFiles returns the number of files and connections that this process may have open, at
-// most mostFiles. Go raises the soft limit to the hard one when a process starts.
+// most maxFiles. Go raises the soft limit to the hard one when a process starts.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return mostFiles
+		return maxFiles
 	}
-	return int(min(mostFiles, uint64(limit.Cur)))
+	return int(min(maxFiles, uint64(limit.Cur)))
 }

@@ -47,8 +47,8 @@ type selector struct {
 	slot   string
 }
 
-// find returns the leases that match the selector, in the order of their fences.
-func (e *environment) find(s selector) []*lease {
+// matchingLeases returns the leases that match the selector, in the order of their fences.
+func (e *environment) matchingLeases(s selector) []*lease {
 	var found []*lease
 	for _, l := range e.leases {
 		if (s.id == "" || l.id == s.id) && (s.holder == "" || l.holder == s.holder) &&
@@ -133,7 +133,7 @@ type renewal struct {
 // The error is errNotHeld if no lease matches, and errSeveral if several do. A renewal
 // grants nothing, so a late one is harmless.
 func (e *environment) renew(b *batch, q renewal) result {
-	found := e.find(q.selector)
+	found := e.matchingLeases(q.selector)
 	switch {
 	case len(found) == 0:
 		return result{err: errNotHeld, ended: b.history.endOfLease(e.name, q.selector, b.now)}
@@ -173,10 +173,10 @@ func (e *environment) release(b *batch, q releaseRequest) result {
 	if q.id != "" {
 		return e.releaseID(b, q)
 	}
-	found := e.find(q.selector)
+	found := e.matchingLeases(q.selector)
 	if q.is2019 && (len(found) == 0 || q.holder == "") {
 		isOwned := func(l *lease) bool { return l.holder != "" || l.id != "" }
-		found = slices.DeleteFunc(e.find(selector{}), isOwned)
+		found = slices.DeleteFunc(e.matchingLeases(selector{}), isOwned)
 		found = found[:min(1, len(found))]
 	}
 	switch {

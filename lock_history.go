@@ -212,7 +212,7 @@ func (h *history) publish(drop int, now time.Time) {
 // store them. Their ends are still remembered (invariant 7), see moveOut.
 func (h *history) setAside() {
 	for _, e := range h.appended {
-		h.moveOut(e)
+		h.leaveRing(e)
 	}
 	h.appended = nil
 }
@@ -221,7 +221,7 @@ func (h *history) setAside() {
 // are older than rememberAge or more than rememberEnds.
 func (h *history) drop(n int, now time.Time) {
 	for i, e := range h.events[:n] {
-		h.moveOut(e)
+		h.leaveRing(e)
 		use := h.environments[e.environment]
 		use.events--
 		if use.events == 0 {
@@ -237,9 +237,9 @@ func (h *history) drop(n int, now time.Time) {
 	}
 }
 
-// moveOut notes that an event is not in the ring. An end is remembered for as long as any
+// leaveRing notes that an event is not in the ring. An end is remembered for as long as any
 // other, but only until the server stops: it is not stored.
-func (h *history) moveOut(e *event) {
+func (h *history) leaveRing(e *event) {
 	if e.isEnd() {
 		h.endCount--
 		h.remembered = append(h.remembered, e)

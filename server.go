@@ -22,23 +22,23 @@ import (
 	"time"
 )
 
-// answerTime is the write deadline of a response, or of one part of a long one: how
+// writeTime is the write deadline of a response, or of one part of a long one: how
 // long a client may take to read it.
-const answerTime = 10 * time.Second
+const writeTime = 10 * time.Second
 
 // A server answers HTTP calls from the state of one keeper. Its methods are safe for
 // concurrent use. The caller closes the keeper.
 type server struct {
-	keeper     *keeper
-	declared   declaredEnvironments
-	defaultTTL time.Duration // of requests without a ttl; zero if their leases do not expire
-	log        *slog.Logger
-	metrics    *metrics
-	keys       keyring
-	wrong      wrongKeyLimit
-	trusted    proxies    // proxies whose X-Forwarded-For is used
-	database   string     // path of the database file; copies are written beside it
-	copying    sync.Mutex // held while a copy is made and sent: one at a time
+	keeper         *keeper
+	declared       declaredEnvironments
+	defaultTTL     time.Duration // of requests without a ttl; zero if their leases do not expire
+	log            *slog.Logger
+	metrics        *metrics
+	keys           keyring
+	wrongKeys      wrongKeyLimit
+	trustedProxies proxies    // proxies whose X-Forwarded-For is used
+	database       string     // path of the database file; copies are written beside it
+	copying        sync.Mutex // held while a copy is made and sent: one at a time
 }
 
 // routes returns the handler of the whole API. Every route but GET /healthz requires
@@ -185,12 +185,12 @@ func (s *server) check(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 		return s.undeclared(name)
-	case q.plain():
+	case q.is2019():
 		return writeEmpty(w, status2019(open, http.StatusOK))
 	}
 	v, err := s.keeper.view(name)
 	if err == nil && !open {
-		err = replyError{name: name, reply: reply{result: result{err: errNoSlot}, held: v.leases}}
+		err = replyError{name: name, reply: reply{result: result{err: errNoSlot}, leases: v.leases}}
 	}
 	if err != nil {
 		return err
@@ -215,28 +215,28 @@ func (s *server) request(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := &call{kind: callRequest, environment: name, request: req, wait: waits, claim: claim}
 	if !waits {
-		return s.answerRequest(w, q, c, s.keeper.ask(c))
+		return s.respondRequest(w, q, c, s.keeper.ask(c))
 	}
 	ctx, end := s.keys.watch(r.Context(), keySumOf(r))
 	defer end()
 	rep := s.keeper.requestSlot(ctx, c, wait)
 	switch {
 	case rep.lease != nil && req.id == "" && connectionFor(r).hasLeft():
-		rep = s.keeper.callerGone(c)
+		rep = s.keeper.sendLeave(c)
 	case errors.Is(rep.err, errGone) && errors.Is(context.Cause(ctx), errKey):
 		rep.err = errKey
 	}
-	return s.answerRequest(w, q, c, rep)
+	return s.respondRequest(w, q, c, rep)
 }
 
-// answerRequest writes the keeper's reply to a POST: 201 with the lease, 201 or 403
+// respondRequest writes the keeper's reply to a POST: 201 with the lease, 201 or 403
 // without a body for the 2019 call, or it returns the error. While no environments are
 // declared, the lease names an older environment with a similar name, if there is one.
-func (s *server) answerRequest(w http.ResponseWriter, q query, c *call, rep reply) error {
+func (s *server) respondRequest(w http.ResponseWriter, q query, c *call, rep reply) error {
 	switch {
 	case errors.Is(rep.err, errKey):
 		return errKey // without the environment and its leases: the key is not valid
-	case q.plain() && (rep.err == nil || errors.Is(rep.err, errNoSlot)):
+	case q.is2019() && (rep.err == nil || errors.Is(rep.err, errNoSlot)):
 		return writeEmpty(w, status2019(rep.err == nil, http.StatusCreated))
 	}
 	if rep.err != nil {
@@ -287,12 +287,12 @@ func (s *server) release(w http.ResponseWriter, r *http.Request) error {
 	if err := cmp.Or(errSelector, errForce); err != nil {
 		return err
 	}
-	req := releaseRequest{selector: selected, is2019: q.plain(), force: force}
+	req := releaseRequest{selector: selected, is2019: q.is2019(), force: force}
 	switch {
 	case force && selected.id != "":
 		return fmt.Errorf("%w: id and force exclude each other: an id ends its own lease", errParameter)
 	case force:
-		req.by, req.from, req.holder = selected.holder, callerAddress(r, s.trusted).String(), ""
+		req.by, req.from, req.holder = selected.holder, callerAddress(r, s.trustedProxies).String(), ""
 	case !req.is2019 && selected.id == "" && selected.holder == "":
 		return fmt.Errorf("%w: id, holder or force is required", errParameter)
 	}

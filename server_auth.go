@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	shortKey  = 16 // characters; the server logs a warning about keys with fewer
-	wrongKeys = 50 // wrong keys that are allowed at once: many jobs may have the old key
-	wrongRate = 1  // wrong keys a second that are allowed after that
+	shortKey      = 16 // characters; the server logs a warning about keys with fewer
+	wrongKeyBurst = 50 // wrong keys that are allowed at once: many jobs may have the old key
+	wrongRate     = 1  // wrong keys a second that are allowed after that
 )
 
 // A keySum is the SHA-256 sum of a key.
@@ -46,7 +46,7 @@ type keyring struct {
 // A keyUse is a call that waits or sends events, and ends when its key is removed.
 type keyUse struct {
 	sum    keySum
-	refuse context.CancelCauseFunc
+	cancel context.CancelCauseFunc
 }
 
 // set replaces the keys. Contexts of watch end with errKey if their key is removed.
@@ -60,7 +60,7 @@ func (k *keyring) set(keys []string) {
 	defer k.mu.Unlock()
 	for u := range k.uses {
 		if !k.has(u.sum) {
-			u.refuse(errKey)
+			u.cancel(errKey)
 		}
 	}
 }
@@ -151,12 +151,12 @@ func (s *server) withKey(h handler) handler {
 		if sendsNoKey(r) {
 			return errKey
 		}
-		allowed, first := s.wrong.allow(time.Now())
+		allowed, first := s.wrongKeys.allow(time.Now())
 		if allowed {
 			return errKey
 		}
 		if first {
-			s.log.Warn("too many wrong keys", "from", callerAddress(r, s.trusted).String())
+			s.log.Warn("too many wrong keys", "from", callerAddress(r, s.trustedProxies).String())
 		}
 		w.Header().Set("Retry-After", "1") // in seconds, as wrongRate
 		return errTooMany
@@ -179,9 +179,9 @@ func (l *wrongKeyLimit) allow(now time.Time) (allowed, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.limiter == nil {
-		l.limiter = rate.NewLimiter(wrongRate, wrongKeys)
+		l.limiter = rate.NewLimiter(wrongRate, wrongKeyBurst)
 	}
-	if l.limiter.TokensAt(now) >= wrongKeys {
+	if l.limiter.TokensAt(now) >= wrongKeyBurst {
 		l.logged = false
 	}
 	if l.limiter.AllowN(now, 1) {

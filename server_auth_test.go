@@ -32,7 +32,7 @@ func (s *site) with(header http.Header, line string) httpReply {
 func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
 	s := newSite(t, "")
 	counts := map[int]int{}
-	for i := range 2 * wrongKeys {
+	for i := range 2 * wrongKeyBurst {
 		r := s.with(http.Header{"X-Api-Key": {fmt.Sprint("wrong-", i)}}, "GET /environments")
 		if counts[r.StatusCode]++; r.StatusCode == 429 {
 			if r.Header.Get("Retry-After") != "1" || r.body != `{"code":429,"message":"too many wrong keys"}`+"\n" {
@@ -41,7 +41,7 @@ func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
 		}
 		s.call("GET /environments").want(t, 200, "") // from the same address
 	}
-	if counts[401] < wrongKeys || counts[429] == 0 || counts[401]+counts[429] != 2*wrongKeys {
+	if counts[401] < wrongKeyBurst || counts[429] == 0 || counts[401]+counts[429] != 2*wrongKeyBurst {
 		t.Errorf("answers: %v", counts)
 	}
 	if r := s.with(http.Header{}, "GET /"); r.StatusCode != 401 {
@@ -93,7 +93,7 @@ func TestAClientReadsItsKeyAgainWhenTooManyWereWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := 0
-	for range 2 * wrongKeys {
+	for range 2 * wrongKeyBurst {
 		if s.with(http.Header{"X-Api-Key": {"wrong"}}, "GET /environments").StatusCode == 429 {
 			refused++
 		}
@@ -116,7 +116,7 @@ func TestTheLimitOfWrongKeysComesBackAndIsLoggedOnce(t *testing.T) {
 	now := time.Now()
 	burst := func() {
 		t.Helper()
-		for range wrongKeys {
+		for range wrongKeyBurst {
 			if allowed, _ := l.allow(now); !allowed {
 				t.Error("fewer than 50 are allowed at once")
 			}
@@ -135,7 +135,7 @@ func TestTheLimitOfWrongKeysComesBackAndIsLoggedOnce(t *testing.T) {
 			t.Errorf("a second one: allowed is %v, first %v", allowed, first)
 		}
 	}
-	now = now.Add(wrongKeys * time.Second)
+	now = now.Add(wrongKeyBurst * time.Second)
 	burst()
 }
 

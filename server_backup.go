@@ -24,7 +24,7 @@ const fenceGap = 1 << 32
 
 // backup answers GET /backup: a copy of the database file. It is errUnavailable while
 // another copy is made or sent, and if the disk has no space for a copy. A client must
-// read copyPart bytes within answerTime. If it does not, the response ends early, which
+// read copyPart bytes within writeTime. If it does not, the response ends early, which
 // the client notices by Content-Length.
 func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 	if _, err := readQuery(w, r); err != nil {
@@ -55,7 +55,7 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 	}
 	control := http.NewResponseController(w)
 	for {
-		control.SetWriteDeadline(time.Now().Add(answerTime))
+		control.SetWriteDeadline(time.Now().Add(writeTime))
 		_, err = io.CopyN(w, file, copyPart)
 		if err != nil {
 			break

@@ -56,7 +56,7 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 // stream writes the new events, those after number last, whenever changed has a value, and
 // a beat every heartbeat. It writes the events of one environment, of all if it is empty.
 // It returns when ctx ends, when the keeper has stopped, or when a write fails or takes
-// longer than answerTime.
+// longer than writeTime.
 func (s *server) stream(
 	ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64, environment string,
 ) {
@@ -65,7 +65,7 @@ func (s *server) stream(
 	defer beat.Stop()
 	text := ": this is call-me\n\n"
 	for {
-		control.SetWriteDeadline(time.Now().Add(answerTime))
+		control.SetWriteDeadline(time.Now().Add(writeTime))
 		if _, err := w.Write([]byte(text)); err != nil {
 			return
 		}

@@ -53,7 +53,7 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 
 // eventFilter returns the filter of the events that the call selects by environment,
 // holder, since, limit and before. since is an age, counted back from now. The limit is
-// 1 to largestPage, and defaultPage if it is missing or empty. Its error is errParameter.
+// 1 to maxPage, and defaultPage if it is missing or empty. Its error is errParameter.
 func (q query) eventFilter(now time.Time) (f eventFilter, err error) {
 	f = eventFilter{environment: q.get("environment"), holder: q.get("holder"), limit: defaultPage}
 	if f.environment != "" {
@@ -73,8 +73,8 @@ func (q query) eventFilter(now time.Time) (f eventFilter, err error) {
 	}
 	if text := q.get("limit"); text != "" {
 		f.limit, err = strconv.Atoi(text)
-		if err != nil || f.limit < 1 || f.limit > largestPage {
-			return f, fmt.Errorf("%w: limit must be 1 to %d", errParameter, largestPage)
+		if err != nil || f.limit < 1 || f.limit > maxPage {
+			return f, fmt.Errorf("%w: limit must be 1 to %d", errParameter, maxPage)
 		}
 	}
 	if text := q.get("before"); text != "" {

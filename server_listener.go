@@ -34,7 +34,7 @@ const (
 // request under way, Accept blocks.
 type limitedListener struct {
 	net.Listener
-	most int // connections that may be open at once
+	limit int // connections that may be open at once
 
 	mu      sync.Mutex
 	changed sync.Cond // broadcast when a connection may be accepted or closed
@@ -47,7 +47,7 @@ type limitedListener struct {
 // newLimitedListener returns a listener that accepts the connections of l, and keeps at
 // most the given number of them open. Closing it closes l.
 func newLimitedListener(l net.Listener, most int) *limitedListener {
-	limited := &limitedListener{Listener: l, most: most}
+	limited := &limitedListener{Listener: l, limit: most}
 	limited.changed.L = &limited.mu
 	return limited
 }
@@ -89,11 +89,11 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 
 // isFull reports whether a further connection would exceed a limit. The caller holds mu.
 func (l *limitedListener) isFull() bool {
-	return l.open >= l.most || l.keyless.Len() >= l.mostKeyless()
+	return l.open >= l.limit || l.keyless.Len() >= l.keylessLimit()
 }
 
-// mostKeyless returns how many connections may be without a key: at least one.
-func (l *limitedListener) mostKeyless() int { return max(1, l.most/keylessFactor) }
+// keylessLimit returns how many connections may be without a key: at least one.
+func (l *limitedListener) keylessLimit() int { return max(1, l.limit/keylessFactor) }
 
 // makeRoom closes one connection, or blocks until something has changed. The caller holds
 // mu and checks isFull again. A connection without a key that has unread bytes counts as
@@ -111,7 +111,7 @@ func (l *limitedListener) makeRoom() {
 	if !c.isKeyed && c.hasUnread() {
 		c.moveTo(&l.keyless)
 	}
-	quiet := min(maxKeylessQuiet, time.Duration(l.mostKeyless())*keylessQuietEach)
+	quiet := min(maxKeylessQuiet, time.Duration(l.keylessLimit())*keylessQuietEach)
 	if rest := quiet - time.Since(c.since); rest > 0 && !c.isKeyed {
 		defer time.AfterFunc(rest, l.wake).Stop()
 		l.changed.Wait()

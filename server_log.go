@@ -70,12 +70,12 @@ func (w *lineWriter) Write(line []byte) (int, error) {
 	}
 	w.lines++
 	w.pending.Write(line)
-	w.rouse()
+	w.wakeUp()
 	return len(line), nil
 }
 
-// rouse wakes writeAll, which takes the lines at once or after its current write.
-func (w *lineWriter) rouse() {
+// wakeUp wakes writeAll, which takes the lines at once or after its current write.
+func (w *lineWriter) wakeUp() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -114,7 +114,7 @@ func (w *lineWriter) flush() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
-	w.rouse()
+	w.wakeUp()
 	select {
 	case <-w.ended:
 	case <-time.After(flushTime):
@@ -160,8 +160,8 @@ func (l keeperLog) failed(err error) { l.log.Error("storing failed", "error", er
 // recovered logs that saving works again.
 func (l keeperLog) recovered() { l.log.Info("storing works again") }
 
-// answered logs the changes of a batch and its refused renewals, with the time at.
-func (l keeperLog) answered(at time.Time, changes []change, refused []refusedRenewal) {
+// replied logs the changes of a batch and its refused renewals, with the time at.
+func (l keeperLog) replied(at time.Time, changes []change, refused []refusedRenewal) {
 	for i, c := range changes {
 		isGranted := c.oldWaiter != nil && i+1 < len(changes) && changes[i+1].newLease != nil
 		if !isGranted { // the event of the grant is logged

@@ -206,7 +206,7 @@ func TestAGrantToAWaiterWithoutAnIDIsOneLine(t *testing.T) {
 	ended := &batch{now: now, next: next, history: held.history}
 	e.release(ended, releaseRequest{selector: selector{id: "12345678"}})
 	e.serveQueue(ended)
-	l.answered(now, ended.changes, nil)
+	l.replied(now, ended.changes, nil)
 	log := out.String()
 	if strings.Contains(log, "left") || strings.Count(log, "msg=") != 2 || !strings.Contains(log, "msg=granted") {
 		t.Errorf("the log is\n%s", log)

@@ -233,7 +233,7 @@ func (c *environmentCollector) states() map[string]*gaugeValues {
 	for _, name := range c.declared.names {
 		valuesOf(name).add(len(c.declared.slotsOf(name)), 0, nil, now)
 	}
-	c.keeper.each(func(e *environment) {
+	c.keeper.eachPublished(func(e *environment) {
 		declared := 0
 		if len(c.declared.names) > 0 { // its slots were added above
 			declared = len(e.slots)
@@ -277,7 +277,7 @@ func (s *server) metricsHandler() handler {
 		DisableCompression: true,
 	})
 	return func(w http.ResponseWriter, r *http.Request) error {
-		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 		w.Header().Set("Cache-Control", "no-store")
 		scrape.ServeHTTP(w, r)
 		return nil

@@ -127,7 +127,7 @@ func serveAsset(name, kind string) handler {
 // writePage sends a page or a file of it, with the headers that protect the page in a
 // browser. Its error is always nil.
 func writePage(w http.ResponseWriter, kind string, content []byte) error {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	h := w.Header()
 	h.Set("Content-Type", kind)
 	h.Set("Content-Security-Policy", contentPolicy)

@@ -36,12 +36,12 @@ type lane struct {
 // A bar is a lease in a lane, or several leases that are too close to draw separately.
 // Positions and widths are in units of laneWidth.
 type bar struct {
-	X, Width         float64
-	WaitX, WaitWidth float64 // of the wait before the grant
-	How              string  // released, expired, forced, held
-	Title            string  // the tooltip
-	from, to, asked  time.Time
-	count            int // leases in the bar
+	X, Width              float64
+	WaitX, WaitWidth      float64 // of the wait before the grant
+	How                   string  // released, expired, forced, held
+	Title                 string  // the tooltip
+	from, to, requestedAt time.Time
+	count                 int // leases in the bar
 }
 
 // barsOf returns the bars of each slot, not placed yet: one for each event that ended a
@@ -55,23 +55,23 @@ func barsOf(events []*event, leases []lease, now time.Time) map[string][]bar {
 		start, how := e.at.Add(-e.held), e.kind.String()
 		end := how + " at " + e.at.UTC().Format("Jan 2 15:04 UTC")
 		bars[e.slot] = append(bars[e.slot], bar{
-			from: start, to: e.at, asked: start.Add(-e.waited), How: how, count: 1,
-			Title: barTitle(e.holder, e.held, e.waited, end),
+			from: start, to: e.at, requestedAt: start.Add(-e.waited), How: how, count: 1,
+			Title: tooltip(e.holder, e.held, e.waited, end),
 		})
 	}
 	for _, l := range leases {
 		bars[l.slot] = append(bars[l.slot], bar{
-			from: l.since, to: now, asked: l.since.Add(-l.waited), How: "held", count: 1,
-			Title: barTitle(l.holder, now.Sub(l.since), l.waited, "held now"),
+			from: l.since, to: now, requestedAt: l.since.Add(-l.waited), How: "held", count: 1,
+			Title: tooltip(l.holder, now.Sub(l.since), l.waited, "held now"),
 		})
 	}
 	return bars
 }
 
-// barTitle returns the tooltip of a bar. The holder stands between U+2068 and U+2069,
+// tooltip returns the tooltip of a bar. The holder stands between U+2068 and U+2069,
 // which isolate its direction, so that letters from right to left do not reorder the text
 // after it. A tooltip has no markup for that.
-func barTitle(holder string, held, waited time.Duration, end string) string {
+func tooltip(holder string, held, waited time.Duration, end string) string {
 	name := cmp.Or(printable(holder), "somebody who gave no name")
 	text := fmt.Sprintf("\u2068%s\u2069: %s, %s", name, durationText(held), end)
 	if waited >= time.Second {
@@ -92,7 +92,7 @@ func placeBars(bars []bar, from, to time.Time) []bar {
 		if b.to.Before(from) {
 			continue
 		}
-		b.X, b.WaitX = x(b.from), x(b.asked)
+		b.X, b.WaitX = x(b.from), x(b.requestedAt)
 		b.Width, b.WaitWidth = max(1, x(b.to)-b.X), b.X-b.WaitX
 		kept = append(kept, b)
 	}

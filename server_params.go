@@ -50,9 +50,9 @@ func (q query) find(name string) (value string, found bool) {
 	return "", false
 }
 
-// plain reports whether environment is the only parameter, as in the 2019 API. Such a
+// is2019 reports whether environment is the only parameter, as in the 2019 API. Such a
 // call gets the 2019 response: a status without a body.
-func (q query) plain() bool { return len(q) == 1 && q[0].name == "environment" }
+func (q query) is2019() bool { return len(q) == 1 && q[0].name == "environment" }
 
 // readQuery returns the parameters of the URL and of a form in the body. It reads the body
 // to its end, because net/http notices a closed connection only after that. A body that is
@@ -80,17 +80,17 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 		q = append(q, form...)
 	}
 	key, _ := sentKey(r)
-	if q.tells(key) || becomesHolder(r) && (query{{"", basicUser(r)}}).tells(key) {
+	if q.contains(key) || becomesHolder(r) && (query{{"", basicUser(r)}}).contains(key) {
 		return nil, fmt.Errorf("%w: the key is sent in its header, and nowhere else", errMalformed)
 	}
 	return q, q.check()
 }
 
-// tells reports whether a name or a value contains the key. Parameters are shown to
-// everyone, so such a call is rejected. A key of less than minTold bytes is not looked
+// contains reports whether a name or a value contains the key. Parameters are shown to
+// everyone, so such a call is rejected. A key of less than minSecret bytes is not looked
 // for, because it may be a word that is meant.
-func (q query) tells(key string) bool {
-	if len(key) < minTold {
+func (q query) contains(key string) bool {
+	if len(key) < minSecret {
 		return false
 	}
 	return slices.ContainsFunc(q, func(p parameter) bool {
@@ -98,8 +98,8 @@ func (q query) tells(key string) bool {
 	})
 }
 
-// minTold is the length in bytes of the shortest key that tells looks for.
-const minTold = 8
+// minSecret is the length in bytes of the shortest key that tells looks for.
+const minSecret = 8
 
 // becomesHolder reports whether the user name of HTTP Basic may be stored as a holder.
 func becomesHolder(r *http.Request) bool {

@@ -73,7 +73,7 @@ func (r replyError) json(status int, now time.Time) errorJSON {
 		Message:     untrusted(r.message(now)),
 		Environment: untrusted(r.name),
 		Position:    r.position,
-		HeldBy:      leasesToJSON(r.name, r.held, now),
+		HeldBy:      leasesToJSON(r.name, r.leases, now),
 		Ended:       endToJSON(r.ended),
 	}
 }
@@ -100,9 +100,9 @@ func (r replyError) message(now time.Time) string {
 	if r.ended != nil {
 		fmt.Fprintf(&b, "; it %s at %s", endText(r.ended), wireTime(r.ended.at).Format(time.RFC3339))
 	}
-	for i, l := range r.held {
+	for i, l := range r.leases {
 		if i == 3 {
-			fmt.Fprintf(&b, ", and %d more", len(r.held)-i)
+			fmt.Fprintf(&b, ", and %d more", len(r.leases)-i)
 			break
 		}
 		before := ", "
@@ -143,7 +143,7 @@ func status2019(yes bool, status int) int {
 
 // writeEmpty sends a status without a body, as in 2019. Its error is always nil.
 func writeEmpty(w http.ResponseWriter, status int) error {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	w.WriteHeader(status)
 	return nil
 }
@@ -158,7 +158,7 @@ func writeJSON(w http.ResponseWriter, status int, body any) error {
 	if err := encoder.Encode(body); err != nil {
 		return err
 	}
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(answerTime))
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -57,13 +57,13 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		return storeError(err)
 	}
 	s := &server{
-		keeper:     k,
-		declared:   c.Environments,
-		defaultTTL: time.Duration(c.TTL),
-		log:        log,
-		metrics:    m,
-		trusted:    c.TrustedProxies,
-		database:   store.path,
+		keeper:         k,
+		declared:       c.Environments,
+		defaultTTL:     time.Duration(c.TTL),
+		log:            log,
+		metrics:        m,
+		trustedProxies: c.TrustedProxies,
+		database:       store.path,
 	}
 	s.useKeys(keys)
 	stopReloading := s.reload(c, pair)
@@ -92,7 +92,7 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	case err = <-failed:
 		err = fmt.Errorf("serving: %w", err)
 	case err = <-s.keeper.taken:
-		err = hint(err, "it was deleted or replaced while this server used it, and another server has it now; this one stops")
+		err = withHint(err, "it was deleted or replaced while this server used it, and another server has it now; this one stops")
 	}
 	// Shutdown waits for the handlers. Those that wait for a slot or send events end
 	// when the keeper is closed, so Shutdown runs beside it.
@@ -172,9 +172,9 @@ func listenError(err error, p portNumber) error {
 	err = fmt.Errorf("listening on port %d: %w", p, err)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return hint(err, "another program, perhaps another call-me, listens there; stop it or set PORT")
+		return withHint(err, "another program, perhaps another call-me, listens there; stop it or set PORT")
 	case errors.Is(err, fs.ErrPermission):
-		return hint(err, "ports below 1024 need a privilege; set PORT to a higher one")
+		return withHint(err, "ports below 1024 need a privilege; set PORT to a higher one")
 	}
 	return err
 }
@@ -184,15 +184,15 @@ func listenError(err error, p portNumber) error {
 func storeError(err error) error {
 	switch {
 	case errors.Is(err, errInUse):
-		return hint(err, "stop the other call-me, or set CALL_ME_DB to another file")
+		return withHint(err, "stop the other call-me, or set CALL_ME_DB to another file")
 	case errors.Is(err, errDamaged):
-		return hint(err, "the file was left as it is; "+
+		return withHint(err, "the file was left as it is; "+
 			"restore a copy, or move it away to begin without leases")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
-		return hint(err, "call-me must be able to write the file and its folder; "+
+		return withHint(err, "call-me must be able to write the file and its folder; "+
 			"set CALL_ME_DB to one that it can")
 	case errors.Is(err, fs.ErrNotExist):
-		return hint(err, "make its folder first, or set CALL_ME_DB")
+		return withHint(err, "make its folder first, or set CALL_ME_DB")
 	}
 	return err
 }

@@ -33,7 +33,7 @@ func (c *certificate) read(config serverConfig) error {
 	}
 	pair, err := tls.LoadX509KeyPair(config.TLSCertificate, config.TLSPrivateKey)
 	if err != nil {
-		return usagef("reading %s and %s: %v", prefix+"_TLS_CERTIFICATE", prefix+"_TLS_PRIVATE_KEY", err)
+		return usagef("reading %s and %s: %v", variablePrefix+"_TLS_CERTIFICATE", variablePrefix+"_TLS_PRIVATE_KEY", err)
 	}
 	c.pair.Store(&pair)
 	return nil

@@ -44,7 +44,7 @@ func (t *terminal) say(format string, args ...any) { fmt.Fprintf(t.err, format+"
 func (t *terminal) fail(err error) {
 	var answer *apiError
 	if errors.As(err, &answer) && len(answer.HeldBy) > 0 && !errors.Is(err, errSeveral) {
-		t.say("call-me: %s", printable(reason(err, answer)))
+		t.say("call-me: %s", printable(errorText(err, answer)))
 		t.holders(answer.HeldBy)
 	} else {
 		t.say("call-me: %s", printable(err.Error()))
@@ -60,9 +60,9 @@ func (t *terminal) fail(err error) {
 	}
 }
 
-// reason returns the text of an apiError without its holders, and how the caller's own
+// errorText returns the text of an apiError without its holders, and how the caller's own
 // request ended if the server says so. err is the error that answer was found in.
-func reason(err error, answer *apiError) string {
+func errorText(err error, answer *apiError) string {
 	text := ""
 	switch {
 	case errors.Is(err, errNoSlot):
@@ -101,9 +101,9 @@ func (t *terminal) holders(leases []leaseJSON) {
 	}
 }
 
-// yours returns a sentence for the holder of a lease: until when it lasts, and the
+// leaseSentence returns a sentence for the holder of a lease: until when it lasts, and the
 // command that renews it, or releases it if it has no end.
-func yours(l leaseJSON) string {
+func leaseSentence(l leaseJSON) string {
 	environment := quote(l.Environment.String())
 	if l.Until == nil {
 		return fmt.Sprintf("%s is yours until you release it: call-me release %s", l.Slot, environment)

@@ -51,7 +51,7 @@ func (o *output) Write(p []byte) (int, error) {
 	text := append(o.partial, p...)
 	var b bytes.Buffer
 	for len(text) > 0 {
-		if sequence := o.drawingAt(text); sequence != "" {
+		if sequence := o.sequenceAt(text); sequence != "" {
 			b.WriteString(sequence)
 			text = text[len(sequence):]
 			if sequence == clearLine || sequence == clearScreen {
@@ -73,9 +73,9 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// drawingAt returns the one of ownSequences that the text begins with; empty if there is
+// sequenceAt returns the one of ownSequences that the text begins with; empty if there is
 // none, or if the output is not a terminal. The text is not empty.
-func (o *output) drawingAt(text []byte) string {
+func (o *output) sequenceAt(text []byte) string {
 	if !o.isTerminal || text[0] != '\r' && text[0] != '\x1b' {
 		return ""
 	}

@@ -37,12 +37,12 @@ type waitDisplay struct {
 	stop    chan struct{} // closed by done
 	ended   chan struct{} // closed when tick has returned
 
-	mu        sync.Mutex // guards the fields below
-	said      time.Time  // when the last line was printed; zero if none was
-	lastReply *errorJSON // the last answer of a poll; nil if the server has not answered yet
-	trouble   bool       // the server has not answered since retrying printed its error
-	live      bool       // the redrawn line is on the screen
-	outputErr error      // why the lease could not be printed on stdout
+	mu          sync.Mutex // guards the fields below
+	lastPrinted time.Time  // when the last line was printed; zero if none was
+	lastReply   *errorJSON // the last answer of a poll; nil if the server has not answered yet
+	isRetrying  bool       // the server has not answered since retrying printed its error
+	live        bool       // the redrawn line is on the screen
+	outputErr   error      // why the lease could not be printed on stdout
 }
 
 // newWaitDisplay returns a display for one request and starts its goroutine, which done
@@ -87,10 +87,10 @@ func (w *waitDisplay) tick() {
 		}
 		w.mu.Lock()
 		switch {
-		case w.said.IsZero():
+		case w.lastPrinted.IsZero():
 		case w.columns > 0:
 			w.draw()
-		case w.now().Sub(w.said) >= repeatTime:
+		case w.now().Sub(w.lastPrinted) >= repeatTime:
 			w.printLine("still waiting after %s, %s", w.elapsed(), w.stateText())
 		}
 		w.mu.Unlock()
@@ -105,7 +105,7 @@ func (w *waitDisplay) elapsed() string { return durationText(w.now().Sub(w.start
 func (w *waitDisplay) printLine(format string, args ...any) {
 	w.clear()
 	w.say(format, args...)
-	w.said = w.now()
+	w.lastPrinted = w.now()
 }
 
 // clear clears the redrawn line.
@@ -165,10 +165,10 @@ func (w *waitDisplay) queued(reply errorJSON) {
 	defer w.mu.Unlock()
 	before := w.lastReply
 	w.lastReply = &reply
-	if w.trouble && before != nil {
+	if w.isRetrying && before != nil {
 		w.printLine("the server answers again")
 	}
-	w.trouble = false
+	w.isRetrying = false
 	if before == nil {
 		w.printBegin()
 		return
@@ -243,7 +243,7 @@ func (w *waitDisplay) retrying(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.printLine("%s; trying again", printable(err.Error()))
-	w.trouble = true
+	w.isRetrying = true
 }
 
 // restarted implements acquireListener. It prints how the request ended at the server.
@@ -284,7 +284,7 @@ func (w *waitDisplay) acquired(lease leaseJSON, waited time.Duration) {
 		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.options.environment)
 		_, w.outputErr = fmt.Fprintf(w.out, "waited %s\n", waited)
 	}
-	w.say("%s", yours(lease))
+	w.say("%s", leaseSentence(lease))
 	w.warnSimilar(lease)
 }
 

@@ -361,7 +361,7 @@ func (d *duel) adopt(t *rapid.T) {
 		if l.fence != 0 {
 			continue
 		}
-		found := d.e.find(selector{slot: l.slot})
+		found := d.e.matchingLeases(selector{slot: l.slot})
 		if len(found) != 1 {
 			t.Fatalf("slot %q has %d leases", l.slot, len(found))
 		}

@@ -26,7 +26,7 @@ import (
 const (
 	headerTime = 5 * time.Second  // for a header to arrive
 	bodyTime   = 5 * time.Second  // for a body to arrive
-	answerTime = 10 * time.Second // for an answer to be taken
+	writeTime = 10 * time.Second // for an answer to be taken
 )
 
 // memory is what the server's process has, in bytes.
@@ -124,8 +124,8 @@ func (d *daemon) readsNothing(t *testing.T) {
 	defer conn.Close()
 	conn.(*net.TCPConn).SetReadBuffer(4096)
 	start := time.Now()
-	for err == nil && time.Since(start) < 4*answerTime { // the server stops reading once it cannot write
-		conn.SetWriteDeadline(time.Now().Add(4 * answerTime))
+	for err == nil && time.Since(start) < 4*writeTime { // the server stops reading once it cannot write
+		conn.SetWriteDeadline(time.Now().Add(4 * writeTime))
 		_, err = fmt.Fprintf(conn, "GET /environments HTTP/1.1\r\nHost: x\r\nX-API-KEY: %s\r\n\r\n", testKey)
 	}
 	if err == nil || os.IsTimeout(err) {
