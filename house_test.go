@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // arrows has every wing, and the wings that it may name.
@@ -189,5 +190,39 @@ func TestTheArrowsPointOneWay(t *testing.T) {
 	}
 	for wing := range arrows {
 		visit(wing, nil)
+	}
+}
+
+// What fits a head: no file has more than 400 lines and no function more than 60. Of
+// lines with more than 110 columns there are a few, such as tags of fields.
+func TestFilesFunctionsAndLinesAreShort(t *testing.T) {
+	const maxFile, maxFunction, maxColumns, maxLongLines = 400, 60, 110, 20
+	h := loadHouse(t)
+	var long []string
+	for _, f := range h.files {
+		name := h.fileOf(f.Pos())
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSuffix(string(source), "\n"), "\n")
+		if len(lines) > maxFile {
+			t.Errorf("%s has %d lines", name, len(lines))
+		}
+		for i, line := range lines {
+			if columns := utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")); columns > maxColumns {
+				long = append(long, fmt.Sprintf("%s:%d: %d columns", name, i+1, columns))
+			}
+		}
+		for _, d := range f.Decls {
+			if function, isFunc := d.(*ast.FuncDecl); isFunc {
+				if n := h.fset.Position(function.End()).Line - h.fset.Position(function.Pos()).Line + 1; n > maxFunction {
+					t.Errorf("%s: %s has %d lines", name, function.Name.Name, n)
+				}
+			}
+		}
+	}
+	if len(long) > maxLongLines {
+		t.Errorf("%d lines are too long:\n%s", len(long), strings.Join(long, "\n"))
 	}
 }

@@ -84,20 +84,6 @@ func (s *server) routes() http.Handler {
 	return guard.Handler(withoutRedirects(mux, notFound))
 }
 
-var errOtherSite = fmt.Errorf("%w: a page of another site may not call this", errMalformed)
-
-// notFromOtherSites rejects calls that a page of another site makes a browser send, for
-// instance as an image: with the login of this site they would cost the server a copy of
-// its file. A client that is no browser sends no Sec-Fetch-Site.
-func notFromOtherSites(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
-			return errOtherSite
-		}
-		return h(w, r)
-	}
-}
-
 // withoutRedirects passes calls to mux, except for paths that a ServeMux would
 // redirect with an HTML page, such as //maybe and /a/../b. Those go to notFound.
 func withoutRedirects(mux, notFound http.Handler) http.Handler {

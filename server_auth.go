@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -225,4 +226,18 @@ func parseAddress(text string) (netip.Addr, error) {
 	}
 	a, err := netip.ParseAddr(text)
 	return a.Unmap().WithZone(""), err
+}
+
+var errOtherSite = fmt.Errorf("%w: a page of another site may not call this", errMalformed)
+
+// notFromOtherSites rejects calls that a page of another site makes a browser send, for
+// instance as an image: with the login of this site they would cost the server a copy of
+// its file. A client that is no browser sends no Sec-Fetch-Site.
+func notFromOtherSites(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+			return errOtherSite
+		}
+		return h(w, r)
+	}
 }

@@ -26,7 +26,7 @@ import (
 const (
 	headerTime = 5 * time.Second  // for a header to arrive
 	bodyTime   = 5 * time.Second  // for a body to arrive
-	writeTime = 10 * time.Second // for an answer to be taken
+	writeTime  = 10 * time.Second // for an answer to be taken
 )
 
 // memory is what the server's process has, in bytes.
