@@ -86,11 +86,15 @@ func serveCommand(t *terminal) *cli.Command {
 				}
 			}
 			var config serverConfig
+			warnings := variableWarnings()
 			if err := readConfig(&config); err != nil {
 				return err
 			}
 			log, flush := newLog(t.err, config.Log)
 			defer flush()
+			for _, warning := range warnings {
+				log.Warn(warning)
+			}
 			stop, err := serveProfiles(int(profilePort), log)
 			if err != nil {
 				return err

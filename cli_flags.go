@@ -97,6 +97,9 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 			return nil, usagef("%q is no environment: %v", s.name, err)
 		}
 	}
+	for _, warning := range variableWarnings() {
+		t.say("call-me: warning: %s", printable(warning))
+	}
 	if err := readConfig(&s.config); err != nil {
 		return nil, err
 	}

@@ -68,10 +68,6 @@ func (s *session) reportRetry(err error) { s.report("%s; trying again", printabl
 // defaultTTL is how long the lease of a request lasts, unless it is renewed.
 const defaultTTL = 2 * time.Hour
 
-// runTagsVariable is the environment variable with the tags of all runs around a
-// process, one after the other. A child process inherits it.
-const runTagsVariable = "CALL_ME_RUNS"
-
 // isFenceOfRun reports whether the fence is that of a run around this process. A tag
 // begins with the fence: "(FENCE-RANDOM)".
 func isFenceOfRun(fence uint64) bool {

@@ -6,13 +6,16 @@ package main
 // imports envconfig.
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
+	"fmt"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/kelseyhightower/envconfig"
 )
@@ -73,6 +76,7 @@ type clientConfig struct {
 // names the variable and the value.
 func readConfig(into interface{ validate() error }) error {
 	dropEmpty()
+	dropServiceLinks()
 	err := envconfig.Process(variablePrefix, into)
 	var parse *envconfig.ParseError
 	if errors.As(err, &parse) {
@@ -196,12 +200,12 @@ func (c KeyConfig) keys() ([]string, error) {
 		}
 		return []string{key}, nil
 	}
-	text, err := os.ReadFile(c.APIKeyFile)
+	text, err := readKeyFile(c.APIKeyFile)
 	if err != nil {
 		return nil, usagef("reading %s: %v", setName(variablePrefix+"_API_KEY_FILE"), err)
 	}
 	var keys []string
-	for line := range strings.SplitSeq(string(text), "\n") {
+	for line := range strings.SplitSeq(text, "\n") {
 		key := strings.TrimSpace(line)
 		if key != "" {
 			keys = append(keys, key)
@@ -211,4 +215,32 @@ func (c KeyConfig) keys() ([]string, error) {
 		return nil, usagef("reading %s: %q has no key", setName(variablePrefix+"_API_KEY_FILE"), c.APIKeyFile)
 	}
 	return keys, nil
+}
+
+// maxKeyFile is the size of the largest file of keys, in bytes.
+const maxKeyFile = 64 << 10
+
+// readKeyFile returns the text of a file of keys, without the byte order mark that some
+// editors put before it. It rejects what is not a regular file, which could make it wait
+// for ever, what has more than maxKeyFile bytes, and what is not UTF-8. No error has a
+// part of the file in it.
+func readKeyFile(path string) (string, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return "", err
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%q is not a regular file", path)
+	case info.Size() > maxKeyFile:
+		return "", fmt.Errorf("%q has %d bytes, more than %d: it is not a file of keys",
+			path, info.Size(), maxKeyFile)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+		return "", fmt.Errorf("%q is not text in UTF-8", path)
+	}
+	return strings.TrimPrefix(string(text), "\ufeff"), nil
 }

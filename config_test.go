@@ -90,11 +90,69 @@ func TestHosts(t *testing.T) {
 }
 
 func TestDeclarationsOfEnvironments(t *testing.T) {
-	for _, text := range []string{",", "uat,", "uat:", "uat:0", "uat:1001", "uat:a+a", "uat:+", "a:b:c", "uat, uat", "\n", strings.Repeat("x", 129), "uat:a+ b"} {
+	for _, text := range []string{",", "uat,", "uat:", "uat:0", "uat:1001", "uat:a+a", "uat:+", "a:b:c", "uat, uat", "\n", strings.Repeat("x", 129),
+		"uat; perf", "uat:blue;green", "uat:blue+perf,perf", "perf,uat:blue+perf"} {
 		var e declaredEnvironments
 		if err := e.Decode(text); err == nil {
 			t.Errorf("%q is read as %v", text, e)
 		}
+	}
+}
+
+func TestSpacesInADeclarationAreFine(t *testing.T) {
+	for text, want := range map[string]string{
+		"uat: blue + green , perf":  "uat:blue+green,perf",
+		" uat : 2 ,team/perf":       "uat:uat-1+uat-2,team/perf",
+		"uat:blue+green,perf:uat-1": "uat:blue+green,perf:uat-1",
+	} {
+		var e declaredEnvironments
+		if err := e.Decode(text); err != nil || e.String() != want {
+			t.Errorf("%q is read as %q, %v; want %q", text, e, err, want)
+		}
+	}
+}
+
+func TestAKeyFileIsReadOrRejected(t *testing.T) {
+	const key = "a-key-in-a-file-of-keys"
+	folder := t.TempDir()
+	for name, c := range map[string]struct{ text, want string }{
+		"plain":                  {key + "\n", ""},
+		"with a byte order mark": {"\ufeff" + key + "\n", ""},
+		"with CRLF":              {"\r\n" + key + "\r\n", ""},
+		"in UTF-16":              {"\xff\xfe" + strings.Join(strings.Split(key, ""), "\x00") + "\x00", "not text in UTF-8"},
+		"in UTF-16 without mark": {strings.Join(strings.Split(key, ""), "\x00") + "\x00", "not text in UTF-8"},
+		"large":                  {strings.Repeat(key+"\n", 10_000), "more than"},
+		"empty":                  {" \r\n", "has no key"},
+	} {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		keys, err := KeyConfig{APIKeyFile: path}.keys()
+		switch {
+		case c.want == "" && (err != nil || len(keys) != 1 || keys[0] != key):
+			t.Errorf("%s: %q, %v", name, keys, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), key)):
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
+	if _, err := (KeyConfig{APIKeyFile: folder}).keys(); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a folder: %v", err)
+	}
+}
+
+func TestVariablesThatAreNotReadAreWarnedOf(t *testing.T) {
+	setVariables(t, map[string]string{"CALL_ME_ENVIROMENTS": "uat", "CALL_ME_TTL": "2h", "CALL_ME_HOLDER": "ann", "CALL_ME_RUNS": "(1-x)",
+		"CALL_ME_SLOT": "uat", "CALL_ME_EMPTY": "", "CALL_ME_PORT": "tcp://10.96.0.1:8000", "CALL_ME_PORT_8000_TCP_ADDR": "10.96.0.1",
+		"CALL_ME_SERVICE_HOST": "10.96.0.1", "CALL_ME_SERVICE_PORT_HTTP": "8000", "CALL_ME_STAGING_PORT": "tcp://10.96.0.2:80"})
+	got := variableWarnings()
+	if len(got) != 2 || !strings.Contains(got[0], "enableServiceLinks") || got[1] != `the variable CALL_ME_ENVIROMENTS is unknown; did you mean "CALL_ME_ENVIRONMENTS"?` {
+		t.Errorf("%q", got)
+	}
+	setVariables(t, map[string]string{"CALL_ME_PORT": "tcp://10.96.0.1:8000", "API_KEY": "key"})
+	var c serverConfig
+	if err := readConfig(&c); err != nil || c.Port != 8000 {
+		t.Errorf("the port of a Service is read as %d, %v", c.Port, err)
 	}
 }
 

@@ -209,8 +209,12 @@ const maxSlots = 1000
 // of its slots, with their number, or with one slot of its own name.
 func (e *declaredEnvironments) Decode(text string) error {
 	read := declaredEnvironments{slots: map[string][]string{}}
+	if strings.Contains(text, ";") {
+		return errors.New("no list of environments: it has a semicolon; commas stand between environments")
+	}
 	for entry := range strings.SplitSeq(text, ",") {
-		name, list, listed := strings.Cut(strings.TrimSpace(entry), ":")
+		name, list, listed := strings.Cut(entry, ":")
+		name, list = strings.TrimSpace(name), strings.TrimSpace(list)
 		if err := checkEnvironment(name); err != nil {
 			return fmt.Errorf("no list of environments: %q is no name", name)
 		}
@@ -228,8 +232,38 @@ func (e *declaredEnvironments) Decode(text string) error {
 		read.names = append(read.names, name)
 		read.slots[name] = slots
 	}
+	if err := read.checkSlots(); err != nil {
+		return err
+	}
 	*e = read
 	return nil
+}
+
+// checkSlots returns an error if a slot has the name of another environment: it is likely
+// that a comma was meant to stand between slots.
+func (e declaredEnvironments) checkSlots() error {
+	for _, name := range e.names {
+		for _, slot := range e.slots[name] {
+			if slot != name && e.slots[slot] != nil {
+				return fmt.Errorf("no list of environments: %q is an environment and a slot of %q", slot, name)
+			}
+		}
+	}
+	return nil
+}
+
+// String returns the declaration as Decode reads it; empty if nothing is declared.
+func (e declaredEnvironments) String() string {
+	var entries []string
+	for _, name := range e.names {
+		slots := e.slots[name]
+		if len(slots) == 1 && slots[0] == name {
+			entries = append(entries, name)
+		} else {
+			entries = append(entries, name+":"+strings.Join(slots, "+"))
+		}
+	}
+	return strings.Join(entries, ",")
 }
 
 // slotNames returns the names of an environment's slots. The list is a number from 1 to
@@ -249,7 +283,9 @@ func slotNames(environment, list string) ([]string, error) {
 		return slots, nil
 	}
 	slots := strings.Split(list, "+")
-	for i, slot := range slots {
+	for i := range slots {
+		slots[i] = strings.TrimSpace(slots[i])
+		slot := slots[i]
 		isTwice := slices.Contains(slots[:i], slot)
 		if checkEnvironment(slot) != nil || isTwice || strings.Contains(slot, ":") || len(slots) > maxSlots {
 			return nil, fmt.Errorf("no list of environments: %q of %q is no slot, or is there twice",

@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -69,7 +68,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	stopReloading := s.reload(c, pair)
 	defer stopReloading()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB,
-		"environments", strings.Join(c.Environments.names, ","))
+		"environments", c.Environments.String())
 	var limited net.Listener = newLimitedListener(listener, maxConnections())
 	if pair != nil {
 		limited = tls.NewListener(limited, pair.config())
