@@ -227,8 +227,7 @@ const maxKeyFile = 64 << 10
 func readKeyFile(path string) (string, error) {
 	info, err := os.Stat(path)
 	switch {
-	case err != nil:
-		return "", err
+	case err != nil: // opening the file says why
 	case !info.Mode().IsRegular():
 		return "", fmt.Errorf("%q is not a regular file", path)
 	case info.Size() > maxKeyFile:
