@@ -192,6 +192,7 @@ func (g *rig) want(state string) {
 	}
 }
 
+// Invariant 3.
 func TestOneReleaseWakesOneWaiterInOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
@@ -216,7 +217,8 @@ func TestOneReleaseWakesOneWaiterInOrder(t *testing.T) {
 	})
 }
 
-func TestTheLineSurvivesARestartInItsOrder(t *testing.T) {
+// Invariant 3.
+func TestTheQueueSurvivesARestartInItsOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
 		before := []*asker{}
@@ -260,6 +262,7 @@ func TestAfterAStartEveryoneIsAbsentFromThatMoment(t *testing.T) {
 	})
 }
 
+// Invariant 4.
 func TestAStartGivesEveryLeaseItsFullTTL(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", time.Minute)
@@ -274,6 +277,7 @@ func TestAStartGivesEveryLeaseItsFullTTL(t *testing.T) {
 	})
 }
 
+// Invariant 4.
 func TestALeaseEndsNeverBeforeItsTTLAndAtMostASecondAfter(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		for ttl := time.Second; ttl < 3*time.Second; ttl += 37 * time.Millisecond {
@@ -311,6 +315,7 @@ func TestRenewalsKeepALeaseForDaysWithoutTheDisk(t *testing.T) {
 	})
 }
 
+// Invariant 2.
 func TestARenewalThatChangesTheTTLIsOnTheDisk(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", time.Minute)
@@ -351,7 +356,7 @@ func TestAClaimIsKeptInMemoryOnly(t *testing.T) {
 	})
 }
 
-func TestAWaiterGrantedFromTheLineMustClaimToo(t *testing.T) {
+func TestAWaiterGrantedFromTheQueueMustClaimToo(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
 		go g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true, claim: 30 * time.Second}, time.Hour)
@@ -364,7 +369,7 @@ func TestAWaiterGrantedFromTheLineMustClaimToo(t *testing.T) {
 	})
 }
 
-func TestAPlaceWithoutAnIDEndsWithItsConnectionAndIsNeverWritten(t *testing.T) {
+func TestAWaiterWithoutAnIDEndsWithItsConnectionAndIsNeverWritten(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
 		nameless, named := g.asks("", time.Hour), g.asks("named", time.Hour)
@@ -490,7 +495,7 @@ func TestADuplicateOfAWaitingRequestGetsTheSameAnswer(t *testing.T) {
 	})
 }
 
-func TestWaitEndsWithThePlaceInTheLine(t *testing.T) {
+func TestACallEndsWithItsWaiter(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
 		g.asks("w0", time.Hour)
@@ -509,7 +514,7 @@ func TestWaitEndsWithThePlaceInTheLine(t *testing.T) {
 	})
 }
 
-func TestAZeroWaitEntersTheLine(t *testing.T) {
+func TestAZeroWaitEntersTheQueue(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
 		a := g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "w"}, wait: true}, 0)
@@ -590,7 +595,7 @@ func TestTheDeclarationMayChangeUnderLeases(t *testing.T) {
 	})
 }
 
-func TestAnEnvironmentWithoutLeaseAndLineCostsNothing(t *testing.T) {
+func TestAnEnvironmentWithoutLeaseAndQueueCostsNothing(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		for i := range 100 {
 			name := fmt.Sprint("env", i)
@@ -606,6 +611,7 @@ func TestAnEnvironmentWithoutLeaseAndLineCostsNothing(t *testing.T) {
 	})
 }
 
+// Invariant 5.
 func TestNumbersGrowAcrossRestartsAndClocksThatGoBack(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		last := g.mustTake("a", 0).fence
@@ -623,6 +629,7 @@ func TestNumbersGrowAcrossRestartsAndClocksThatGoBack(t *testing.T) {
 	})
 }
 
+// Invariant 7.
 func TestEndedRequestsAreRememberedAcrossARestart(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("a", 0)
@@ -641,7 +648,7 @@ func TestEndedRequestsAreRememberedAcrossARestart(t *testing.T) {
 }
 
 // In one round: renewals, releases, expiries, then requests.
-func TestARoundTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
+func TestABatchTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("renewed", time.Minute)
 		now := time.Now()
@@ -716,6 +723,8 @@ func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
 
 // bbolt is closed under the keeper: the commit fails as it does on a broken
 // disk, and the file must be written anew from memory.
+//
+// Invariant 6.
 func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
 	inBubble(t, "uat:2", func(t *testing.T, g *rig) {
 		g.mustTake("a", time.Hour)
@@ -753,6 +762,7 @@ func TestAnExpiryThatCouldNotBeStoredIsTriedAgain(t *testing.T) {
 	})
 }
 
+// Invariant 6.
 func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("a", 10*time.Second)
@@ -839,6 +849,7 @@ func TestOnAFullDiskReleasesWork(t *testing.T) {
 	})
 }
 
+// Invariant 1.
 func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
 	g := newRig(t, "uat:3")
 	defer g.close()
@@ -875,7 +886,7 @@ func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
 	}
 }
 
-func TestWhoIsInLineIsNotRefusedWhenTooManyWait(t *testing.T) {
+func TestWhoIsInTheQueueIsNotRefusedWhenTooManyWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, "")
 		defer func() { g.close() }()
@@ -1148,6 +1159,7 @@ func TestARenewalThatHadArrivedIsNotLostToAScan(t *testing.T) {
 	}
 }
 
+// Invariant 7.
 func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("duplicate", 0)

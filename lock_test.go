@@ -149,6 +149,7 @@ func (b *bench) picture() string {
 	return s
 }
 
+// Invariant 1.
 func TestASlotNeverHasTwoLeases(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.must("a")
@@ -161,7 +162,8 @@ func TestASlotNeverHasTwoLeases(t *testing.T) {
 	b.want("blue:d green:b", "")
 }
 
-func TestTheLineIsServedInItsOrder(t *testing.T) {
+// Invariant 3.
+func TestTheQueueIsServedInItsOrder(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
 	for _, id := range []string{"b", "c", "d"} {
@@ -173,7 +175,8 @@ func TestTheLineIsServedInItsOrder(t *testing.T) {
 	}
 }
 
-func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInLine(t *testing.T) {
+// Invariant 3.
+func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInTheQueue(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
 	b.goAway(b.queue("b"))
@@ -206,7 +209,7 @@ func TestAnAbsentWaiterKeepsItsOfferUntilItPollsAgain(t *testing.T) {
 	b.want("uat:b", "c")
 }
 
-func TestAnAbsenceOf10sEndsThePlace(t *testing.T) {
+func TestAnAbsenceOf10sEndsTheWait(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
 	gone := b.queue("b")
@@ -222,7 +225,7 @@ func TestAnAbsenceOf10sEndsThePlace(t *testing.T) {
 	}
 }
 
-func TestTheNextFreeSlotGoesToTheNextInLine(t *testing.T) {
+func TestTheNextFreeSlotGoesToTheNextInTheQueue(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.must("a")
 	b.must("b")
@@ -295,6 +298,7 @@ func TestARenewedTTLDoesNotMakeARepeatedRequestDifferent(t *testing.T) {
 	}
 }
 
+// Invariant 7.
 func TestAnEndedIDIsRefusedWithHowItEnded(t *testing.T) {
 	ends := map[eventKind]func(b *bench){
 		eventReleased: func(b *bench) { b.endID("a") },
@@ -315,7 +319,7 @@ func TestAnEndedIDIsRefusedWithHowItEnded(t *testing.T) {
 	}
 }
 
-func TestAReleaseThatOvertakesItsRequestUsesTheIDUp(t *testing.T) {
+func TestAReleaseThatOvertakesItsRequestClosesTheID(t *testing.T) {
 	b := newBench(t)
 	b.wantErr(b.endID("early"), nil)
 	o := b.ask("early")
@@ -474,7 +478,7 @@ func TestForceEndsTheLeaseWhoeverHoldsItAndIsRemembered(t *testing.T) {
 	b.want("uat:b", "")
 }
 
-func TestAReleaseByIDLeavesTheLine(t *testing.T) {
+func TestAReleaseByIDLeavesTheQueue(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
 	b.queue("b")
@@ -579,7 +583,7 @@ func TestFreeIsDeclaredSlotsLessLiveLeases(t *testing.T) {
 	b.want("", "c")
 }
 
-func TestWhoIsNotInLineHasNoPosition(t *testing.T) {
+func TestWhoIsNotInTheQueueHasNoPosition(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
 	gone, next := b.queue("b"), b.queue("c")
@@ -597,6 +601,7 @@ func TestNoIDOwnsNoLease(t *testing.T) {
 	}
 }
 
+// Invariant 5.
 func TestFencesOnlyGrow(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	last := uint64(0)

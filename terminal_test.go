@@ -60,7 +60,7 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 
 // Trouble before the first answer is no place in the queue, and takes nothing
 // away from what is said once there is one.
-func TestWhoHasHeardNothingIsNotToldOfALine(t *testing.T) {
+func TestWhoHasHeardNothingIsNotToldOfAQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, out, log := paper()
 		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)

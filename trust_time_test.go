@@ -168,6 +168,7 @@ func (c *calendar) live(span time.Duration) {
 	}
 }
 
+// Invariant 4.
 func TestTrustTime(t *testing.T) {
 	started, spend := time.Now(), budget(3*time.Second)
 	folder, days, ends, early, late := fastFolder(t), 0, 0, 0, 0

@@ -56,7 +56,7 @@ func deployed(t *testing.T, name string, d *daemon, a *authority) *proxy {
 	return p
 }
 
-func TestBehindTheProxiesOfDeployTheLineWorksAsWithoutOne(t *testing.T) {
+func TestBehindTheProxiesOfDeployTheQueueWorksAsWithoutOne(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"nginx", "caddy"} {
 		t.Run(name, func(t *testing.T) {

@@ -103,7 +103,7 @@ func (p *proxy) kill() {
 	p.cmd.Wait()
 }
 
-func TestThroughAProxyThePlaceInTheLineIsKept(t *testing.T) {
+func TestThroughAProxyTheWaitIsKept(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"nginx", "haproxy"} {
 		t.Run(name, func(t *testing.T) {

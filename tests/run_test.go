@@ -289,7 +289,7 @@ func TestAStubbornCommandIsGoneAndTheSlotFreeWithinSevenSeconds(t *testing.T) {
 	}
 }
 
-func TestASignalWhileWaitingLeavesTheLine(t *testing.T) {
+func TestASignalWhileWaitingLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=other")

@@ -70,7 +70,7 @@ func TestFiftyWaitersKeepTheirOrderAcrossAKill(t *testing.T) {
 	}
 }
 
-func TestAWaiterThatIsKilledIsPassedOverAndOneThatIsStoppedLeavesTheLine(t *testing.T) {
+func TestAWaiterThatIsKilledIsPassedOverAndOneThatIsStoppedLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=first")
