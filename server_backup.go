@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -72,7 +71,7 @@ func (s *server) backup(w http.ResponseWriter, r *http.Request) error {
 // killed before that, its next start removes the file. The error is that of copyError.
 func (s *server) copyAside() (*os.File, error) {
 	counter, records := s.keeper.snapshot()
-	file, err := os.CreateTemp(filepath.Dir(s.database), filepath.Base(s.database)+".*.tmp")
+	file, err := createTemporary(s.database)
 	if err != nil {
 		return nil, copyError(err)
 	}

@@ -6,11 +6,13 @@ package main
 // Not here: opening an existing file, which is in store_open.go.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -21,16 +23,31 @@ import (
 // rewrote the file. The caller must hold the lock on the file, so that no other server
 // is writing a temporary file. Errors are ignored.
 func (s *store) removeTemporary() {
-	pattern := globQuote(filepath.Base(s.path)) + ".*.tmp"
-	names, _ := filepath.Glob(filepath.Join(filepath.Dir(s.path), pattern))
-	for _, name := range names {
-		os.Remove(name)
+	folder, base := filepath.Split(s.path)
+	entries, _ := os.ReadDir(cmp.Or(folder, "."))
+	for _, e := range entries {
+		if isTemporary(base, e) {
+			os.Remove(filepath.Join(folder, e.Name()))
+		}
 	}
 }
 
-// globQuote returns a pattern for filepath.Glob that matches exactly the name.
-func globQuote(name string) string {
-	return strings.NewReplacer("*", "\\*", "?", "\\?", "[", "\\[", "\\", "\\\\").Replace(name)
+// isTemporary reports whether createTemporary has made an entry of the folder for the file
+// called base. Other files, such as call-me.db.copy.tmp, are somebody's.
+func isTemporary(base string, e fs.DirEntry) bool {
+	number, hasPrefix := strings.CutPrefix(e.Name(), base+".")
+	number, hasSuffix := strings.CutSuffix(number, temporarySuffix)
+	_, err := strconv.ParseUint(number, 10, 64)
+	return hasPrefix && hasSuffix && err == nil && e.Type().IsRegular()
+}
+
+// temporarySuffix ends the names of temporary files.
+const temporarySuffix = ".call-me-temporary"
+
+// createTemporary creates an empty file beside path, for a file that will be renamed to
+// it, or sent. A server that starts on path removes what was left of these.
+func createTemporary(path string) (*os.File, error) {
+	return os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"+temporarySuffix)
 }
 
 // create makes a new database at a path that has no file. The file is complete, synced
@@ -103,7 +120,7 @@ func (s *store) rewrite(counter uint64, records []write) error {
 // replace removes the new file and leaves the store unchanged. After an error of the
 // folder's sync the store uses the new file already.
 func (s *store) replace(h header, records []write, publish func(from, to string) error) error {
-	temporary, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+".*.tmp")
+	temporary, err := createTemporary(s.path)
 	if err != nil {
 		return err
 	}

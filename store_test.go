@@ -493,13 +493,26 @@ func TestADatabaseBehindALinkIsReplacedWhereItIs(t *testing.T) {
 	}
 }
 
-func TestWhatAKilledServerLeftAsideIsSwept(t *testing.T) {
+func TestOnlyWhatAKilledServerLeftIsRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "odd[name].db")
 	mustOpen(t, path).close()
-	os.WriteFile(path+".123.tmp", []byte("half a database"), 0o600)
+	temporary, err := createTemporary(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	temporary.Close()
+	others := []string{path + ".copy.tmp", path + ".123.tmp", path + ".copy" + temporarySuffix, filepath.Join(filepath.Dir(path), "other.db.1"+temporarySuffix)}
+	for _, name := range others {
+		os.WriteFile(name, []byte("a copy that somebody made"), 0o600)
+	}
 	mustOpen(t, path).close()
-	if _, err := os.Stat(path + ".123.tmp"); err == nil {
-		t.Error("it is still there")
+	if _, err := os.Stat(temporary.Name()); err == nil {
+		t.Error("what a server left is still there")
+	}
+	for _, name := range others {
+		if _, err := os.Stat(name); err != nil {
+			t.Errorf("somebody's file: %v", err)
+		}
 	}
 }
 
