@@ -2,7 +2,7 @@ package tests
 
 // The attack from outside: the real binary, real clients that behave in every
 // way that the API allows, and a record of every call with its start and end.
-// linear_test.go says whether what they saw is right.
+// trust_linearizability_test.go says whether what they saw is right.
 
 import (
 	"bytes"
