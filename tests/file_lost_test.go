@@ -116,7 +116,9 @@ func TestAServerWhosePathAnotherServerHasTakenStops(t *testing.T) {
 			t.Fatalf("the first server grants: %s", body)
 		}
 	}
+	stuck := time.AfterFunc(20*time.Second, func() { first.cmd.Process.Signal(syscall.SIGQUIT) }) // shows what it does
 	err := first.cmd.Wait()
+	stuck.Stop()
 	log := first.log.String()
 	if err == nil || !strings.Contains(log, "in use by another server") || !strings.Contains(log, "hint: ") {
 		t.Errorf("it ended with %v and says\n%s", err, log)
