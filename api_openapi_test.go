@@ -14,7 +14,7 @@ import (
 	validator "github.com/pb33f/libopenapi-validator"
 )
 
-// description is openapi.yaml, ready to validate answers.
+// description returns the validator of openapi.yaml.
 var description = sync.OnceValue(func() validator.Validator {
 	text, err := os.ReadFile("openapi.yaml")
 	if err != nil {
@@ -31,14 +31,15 @@ var description = sync.OnceValue(func() validator.Validator {
 	return v
 })
 
-// described checks an answer against openapi.yaml. What is not described
-// there, unknown paths and methods, must be refused.
+// described fails the test if the response is not as openapi.yaml describes it. Unknown paths
+// and methods are not described there: a 405, and a 404 that is not about an environment, are
+// not checked. Neither is a response without body.
 func described(t *testing.T, r *http.Request, response *http.Response, body string) {
 	t.Helper()
 	if code := response.StatusCode; code == http.StatusMethodNotAllowed || code == http.StatusNotFound && !strings.Contains(body, "no such environment") {
 		return
 	}
-	if body == "" { // as in 2019, or HEAD
+	if body == "" { // a response as in 2019, or to HEAD
 		return
 	}
 	answer := *response
@@ -66,7 +67,8 @@ func TestTheDescriptionIsValidAndServed(t *testing.T) {
 	}
 }
 
-// A validator that takes everything would prove nothing.
+// The validator rejects responses that are not as described, so that the checks of all other
+// tests can fail.
 func TestAnAnswerThatIsNotAsDescribedIsNoticed(t *testing.T) {
 	r, _ := http.NewRequest("GET", "http://call-me.example/environments", nil)
 	for _, body := range []string{`{}`, `{"environments":[{"environment":"uat"}]}`, `{"environments":[{"environment":"uat","free":1,"slots":[{"slot":"uat","lease":{"id":"secret"}}],"queue":[]}]}`} {

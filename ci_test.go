@@ -10,11 +10,11 @@ import (
 type documentedJob struct {
 	name, variables string
 	holder, link    string
-	siblings        string // what is different in another job of the same run
+	siblings        string // the variable that differs in another job of the same run
 }
 
-// What the vendors' pages, named in ci.go, say that a job finds in its
-// environment.
+// documentedJobs has a job of each CI system, with the variables that the vendor documents, and
+// the holder and link that call-me makes of them. ci.go names the vendors' pages.
 var documentedJobs = []documentedJob{
 	{"GitHub Actions", `CI=true GITHUB_ACTIONS=true GITHUB_REPOSITORY=octocat/Hello-World GITHUB_RUN_ID=1658821493 GITHUB_RUN_NUMBER=3 GITHUB_JOB=greeting_job
 		GITHUB_SERVER_URL=https://github.com GITHUB_WORKFLOW=My+test RUNNER_NAME=Hosted+Agent+5`,
@@ -58,7 +58,8 @@ var documentedJobs = []documentedJob{
 		"prow:ci-shop/1ce07fa2-0831-11e8-b07e-0a58ac101036", "", "PROW_JOB_ID=other"},
 }
 
-// environmentOf reads NAME=VALUE pairs; a + stands for a space.
+// environmentOf returns a function that looks up the variables of NAME=VALUE pairs. A + in a
+// value stands for a space.
 func environmentOf(pairs string) func(string) string {
 	set := map[string]string{}
 	for _, pair := range strings.Fields(pairs) {

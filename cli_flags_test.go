@@ -9,14 +9,14 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// A flag of a command, and whether it takes a value.
+// A commandFlag is a flag of a command.
 type commandFlag struct {
 	command    *cli.Command
 	name       string
 	takesValue bool
 }
 
-// flagsOf lists every flag of every command, the hidden ones too.
+// flagsOf returns the flags of all commands, including hidden ones.
 func flagsOf(app *cli.App) []commandFlag {
 	var all []commandFlag
 	for _, command := range app.Commands {
@@ -38,7 +38,7 @@ func TestEveryFlagThatTakesAValueNeedsOne(t *testing.T) {
 		found++
 		flag := "--" + f.name
 		refused := []struct {
-			words string // NOTHING is an empty word
+			words string // a pattern of wordsOf
 			hint  string
 		}{
 			{"ENV FLAG", "unset"},
@@ -102,7 +102,8 @@ func TestEveryFlagThatTakesAValueNeedsOne(t *testing.T) {
 	}
 }
 
-// wordsOf makes the words of a command line from a pattern, and adds more.
+// wordsOf returns the words of a command line: those of the pattern, then more. In a pattern,
+// FLAG at the beginning of a word stands for the flag, ENV for uat, and NOTHING for an empty word.
 func wordsOf(pattern, flag string, more ...string) []string {
 	words := []string{"call-me"}
 	for word := range strings.FieldsSeq(pattern) {
@@ -119,7 +120,8 @@ func wordsOf(pattern, flag string, more ...string) []string {
 	return append(words, more...)
 }
 
-// What stands after the command of run is the command's, whatever it looks like.
+// Words after the command of run are arguments of that command, even if they are flags of
+// call-me.
 func TestTheFlagsOfTheCommandOfRunAreNotRead(t *testing.T) {
 	app := newApp(newTerminal())
 	for _, line := range []string{

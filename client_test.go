@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// gateway stands between a client and a site, and answers in its place when
-// meddle does.
+// gateway starts a proxy of the site, and returns a client of the proxy and the number of its
+// calls. The proxy passes each call to meddle, with its number from 1. If meddle returns true,
+// it has replied; otherwise the proxy forwards the call to the site.
 func gateway(t *testing.T, s *site, meddle func(w http.ResponseWriter, r *http.Request, call int32) bool) (*client, *atomic.Int32) {
 	t.Helper()
 	var calls atomic.Int32
@@ -43,7 +44,7 @@ func gateway(t *testing.T, s *site, meddle func(w http.ResponseWriter, r *http.R
 	return c, &calls
 }
 
-// ear counts what a client tells.
+// An eventCounter counts what a client reports while it acquires a slot.
 type eventCounter struct{ queuedCount, restartedCount, acquiredCount atomic.Int32 }
 
 func (e *eventCounter) queued(errorJSON)                  { e.queuedCount.Add(1) }
@@ -83,7 +84,7 @@ func TestAnAnswerThatIsNotUnderstoodIsNeverAYes(t *testing.T) {
 			if !errors.Is(err, errNotCallMe) || exitCode(err) != exitFailed || e.queuedCount.Load()+e.restartedCount.Load()+e.acquiredCount.Load() != 0 {
 				t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.queuedCount.Load(), e.restartedCount.Load(), e.acquiredCount.Load())
 			}
-			if n := calls.Load(); n < maxForeignAnswers || n > maxForeignAnswers+1 { // and one to leave the queue
+			if n := calls.Load(); n < maxForeignAnswers || n > maxForeignAnswers+1 { // one more call leaves the queue
 				t.Errorf("%d calls", n)
 			}
 			if _, err := client.environments(context.Background(), "uat"); err == nil {
@@ -111,8 +112,8 @@ func TestAConfirmationMustBeUnderstoodToo(t *testing.T) {
 	}
 }
 
-// A gateway that says for itself, in JSON, that the server is away: the
-// client goes on.
+// A client keeps trying while a gateway that does not reach the server replies 503, in JSON of
+// its own.
 func TestAGatewayWithoutItsServerIsWaitedFor(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=12345678")
@@ -152,7 +153,7 @@ func TestAForcedReleaseThatIsRepeatedSparesTheNextHolder(t *testing.T) {
 		if err == nil {
 			answer.Body.Close()
 		}
-		c, _, _ := w.(http.Hijacker).Hijack() // the answer is lost
+		c, _, _ := w.(http.Hijacker).Hijack() // the response is lost
 		c.Close()
 		return true
 	})
@@ -165,8 +166,8 @@ func TestAForcedReleaseThatIsRepeatedSparesTheNextHolder(t *testing.T) {
 	}
 }
 
-// A forced release of what is free has nothing to end: who comes while it is on
-// its way must not be what it ends.
+// A forced release of a free slot does not end a lease that is granted while the release is on
+// its way.
 func TestAForcedReleaseOfAFreeSlotEndsNobody(t *testing.T) {
 	s := newSite(t, "")
 	client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
@@ -184,8 +185,8 @@ func TestAForcedReleaseOfAFreeSlotEndsNobody(t *testing.T) {
 	}
 }
 
-// Of a dead HTTP/2 connection one hears only with the next time-out, and the
-// one after it; of HTTP/1 the next call opens a new one.
+// The client uses HTTP/1.1, because there the next call after a timeout opens a new connection,
+// while over a dead HTTP/2 connection the next call times out too.
 func TestTheClientHasMoreThanOneConnection(t *testing.T) {
 	protocol := make(chan string, 1)
 	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { protocol <- r.Proto }))
@@ -209,15 +210,15 @@ func TestTheClientHasMoreThanOneConnection(t *testing.T) {
 	}
 }
 
-// The connection of a poll can die unnoticed, and the slot be granted to it in
-// the next moment: the next poll must find the lease before the claim ends.
+// If the connection of a poll dies unnoticed and that poll is then granted the slot, the next
+// poll gets the lease before its claim ends.
 func TestADeadPollIsFoundBeforeItsGrantEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := newClient(clientConfig{Host: "http://call-me", KeyConfig: KeyConfig{APIKey: testKey}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		var granted, claimed time.Time // to the dead poll
+		var granted, claimed time.Time // when the dead poll is granted the slot, and its claim ends
 		c.http.Transport = transport(func(r *http.Request) (*http.Response, error) {
 			answer := func(status int, body string) (*http.Response, error) {
 				return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{"Content-Type": {"application/json"}}}, nil
@@ -247,7 +248,7 @@ func TestADeadPollIsFoundBeforeItsGrantEnds(t *testing.T) {
 	})
 }
 
-// A transport answers calls without a network.
+// A transport is a RoundTripper that replies to calls without a network.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
@@ -257,7 +258,7 @@ func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
 	full := says(503, "application/json", `{"code":503,"message":"the server's disk is full"}`)
 	for name, meddle := range map[string]func(http.ResponseWriter, *http.Request, int32) bool{
 		"a server that hangs": func(w http.ResponseWriter, r *http.Request, _ int32) bool {
-			io.Copy(io.Discard, r.Body) // else it would not see us leave
+			io.Copy(io.Discard, r.Body) // until then the server does not notice that the client has left
 			<-r.Context().Done()
 			return true
 		},

@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// setVariables sets the given variables and unsets all others of ours.
+// setVariables sets the given variables and unsets all other variables of call-me. They are
+// restored at the end of the test.
 func setVariables(t *testing.T, set map[string]string) {
 	for _, entry := range os.Environ() {
 		name, _, _ := strings.Cut(entry, "=")
 		if strings.HasPrefix(name, variablePrefix) || slices.Contains([]string{"PORT", "HOST", "API_KEY", "API_KEY_FILE"}, name) {
-			t.Setenv(name, "") // put back at the end
+			t.Setenv(name, "") // restores the variable at the end
 			os.Unsetenv(name)
 		}
 	}
@@ -156,7 +157,7 @@ func TestVariablesThatAreNotReadAreWarnedOf(t *testing.T) {
 	}
 }
 
-// Help and messages name the variables that envconfig reads.
+// The variables that help and messages name are those that envconfig reads.
 func TestEveryVariableIsReadUnderTheNameThatHelpGives(t *testing.T) {
 	values := map[string]string{"CALL_ME_PORT": "7", "CALL_ME_TTL": "7s", "CALL_ME_LOG": "json", "CALL_ME_TRUSTED_PROXIES": "10.0.0.7", "CALL_ME_HOST": "seven",
 		"CALL_ME_TIMEOUT": "7s", "CALL_ME_FENCE": "7"}

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// A landlord answers renewals as the test says.
+// A landlord replies to renewals: to the nth with answer(n), after the time slow. It records the
+// times of the renewals in calls, and the deadlines that the renewer reports in told.
 type landlord struct {
 	mu     sync.Mutex
 	calls  []time.Time
@@ -67,7 +68,7 @@ func TestADeadlineCountsFromWhenTheRenewalWasSent(t *testing.T) {
 		l.tenure(time.Minute).run(ctx, start)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		// 60 s less the grace of 5 s and the margin of 2 s
+		// A deadline is 60 s minus the grace of 5 s and the margin of 2 s after the call was sent.
 		if want := start.Add(53 * time.Second); !l.told[0].Equal(want) {
 			t.Errorf("the first deadline is %v after the start", l.told[0].Sub(start))
 		}
@@ -77,8 +78,8 @@ func TestADeadlineCountsFromWhenTheRenewalWasSent(t *testing.T) {
 	})
 }
 
-// Half a ttl is what a renewal every third of it leaves, whenever the server
-// goes away.
+// A server that is unreachable for half a ttl ends no lease, at whatever time it goes away,
+// because renewals are sent every third of the ttl.
 func TestAServerThatIsAwayForHalfATTLIsNotNoticed(t *testing.T) {
 	for begin := time.Duration(0); begin < 40*time.Second; begin += 500 * time.Millisecond {
 		synctest.Test(t, func(t *testing.T) {
@@ -147,7 +148,8 @@ func TestARefusedRenewalIsTheEndAtOnce(t *testing.T) {
 	})
 }
 
-// While a machine is suspended, only its wall clock goes on.
+// A deadline has passed when the monotonic clock or the wall clock is past it, because only the
+// wall clock advances while a machine is suspended.
 func TestADeadlineIsPassedByEitherClock(t *testing.T) {
 	now := time.Now()
 	if isPast(now.Add(time.Hour), now) || !isPast(now, now) || !isPast(now, now.Add(time.Second)) {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// with sends one call with these headers and no key of its own.
+// with sends one call with the given headers only, and returns its response. It adds no key.
 func (s *site) with(header http.Header, line string) httpReply {
 	s.t.Helper()
 	method, path, _ := strings.Cut(line, " ")
@@ -39,7 +39,7 @@ func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
 				t.Fatalf("Retry-After %q, %s", r.Header.Get("Retry-After"), r.body)
 			}
 		}
-		s.call("GET /environments").want(t, 200, "") // from the same address
+		s.call("GET /environments").want(t, 200, "") // the right key, from the same address
 	}
 	if counts[401] < wrongKeyBurst || counts[429] == 0 || counts[401]+counts[429] != 2*wrongKeyBurst {
 		t.Errorf("answers: %v", counts)
@@ -49,8 +49,8 @@ func TestWrongKeysAreLimitedAndRightOnesAreNot(t *testing.T) {
 	}
 }
 
-// A browser asks for a login when it sees WWW-Authenticate. The page's script
-// shows by itself that the key is not accepted.
+// A 401 has the header WWW-Authenticate, for which a browser shows a login dialog, unless the
+// page's script has made the call: the script itself shows that the key is not accepted.
 func TestOnlyPeopleAreAskedForALogin(t *testing.T) {
 	s := newSite(t, "")
 	for _, c := range []struct {
@@ -71,14 +71,15 @@ func TestOnlyPeopleAreAskedForALogin(t *testing.T) {
 			}
 		}
 	}
-	stream := http.Header{"Accept": {"text/event-stream"}, "X-Api-Key": {"wrong"}} // which cannot have a header of its own
+	// An EventSource of a browser cannot send a header such as X-Requested-With.
+	stream := http.Header{"Accept": {"text/event-stream"}, "X-Api-Key": {"wrong"}}
 	if r := s.with(stream, "GET /events").want(t, 401, ""); r.Header.Get("WWW-Authenticate") != "" {
 		t.Error("an event stream asks for a login")
 	}
 }
 
-// After many wrong keys of others a removed key is answered with 429, and that
-// too makes a client read its key again.
+// A client also reads its key again after a 429, which a removed key gets when others have
+// sent many wrong keys.
 func TestAClientReadsItsKeyAgainWhenTooManyWereWrong(t *testing.T) {
 	s := newSite(t, "")
 	file := filepath.Join(t.TempDir(), "key")

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A busy server's numbers may be ahead of the clock, and the clock may be
-// wrong: neither may lead to a fence that was given before.
+// A server that starts with a restored copy grants no fence that was granted before, even if
+// the numbers of a busy server were ahead of the clock, or the clock is wrong (invariant 5).
 func TestFencesOfARestoredCopyAreLargerWhateverTheClockSays(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
@@ -66,7 +66,7 @@ func TestOneCopyAtATimeAndNothingStaysAside(t *testing.T) {
 	}
 }
 
-// What is not a whole copy never takes the place of the last good one.
+// A response that is not a complete, undamaged copy never replaces the last good copy.
 func TestABackupThatFailsLeavesTheLastOneAlone(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=12345678")

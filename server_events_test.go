@@ -90,7 +90,7 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 		}
 		t.Cleanup(func() { response.Body.Close() })
 		lines := bufio.NewScanner(response.Body)
-		lines.Scan() // the greeting: from here on nothing is missed
+		lines.Scan() // the greeting: the stream has every event after it
 		return func() string {
 			var event string
 			for lines.Scan() {
@@ -141,7 +141,7 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	s.call("POST /maybe?environment=staging&holder=dave")
 	s.call("DELETE /maybe?environment=perf&holder=carol")
 	got := perf()
-	for got == "change" { // of what happens elsewhere
+	for got == "change" { // changes of other environments
 		got = perf()
 	}
 	if got != "released carol" {
@@ -153,7 +153,8 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	}
 }
 
-// A quiet stream has an event, not a comment: no script in a browser sees those.
+// A quiet stream gets a beat as an event, not as a comment, because a script in a browser does
+// not see comments.
 func TestAQuietStreamOfEventsHasABeat(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		s := &server{keeper: g.keeper}

@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// hostile sends bytes as they are, and returns the answers: "status body" of
-// each, "cut off" for what is none. When as many as expected are there, or with
-// end at once, it sends no more, and reads what else comes until the server
-// closes the connection.
+// hostile sends the text unchanged, and returns the responses: "status body" for each, and
+// "cut off" with the error if an expected response cannot be read. It closes its direction
+// of the connection after the expected number of responses; with end, as soon as the text is
+// sent. It reads further responses until the server closes the connection.
 func (s *site) hostile(t *testing.T, text string, end bool, expected int) []string {
 	t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -67,8 +67,9 @@ func methodOf(text string) string {
 	return "GET"
 }
 
-// tellsInJSON fails when an error with a body is not in the API's form, unless
-// net/http gives it: then it is text, and the last answer on the connection.
+// tellsInJSON fails the test if an error response with a body does not have the form of the
+// API. A response of net/http itself is allowed: it is text, and the last response on its
+// connection.
 func tellsInJSON(t *testing.T, r *http.Response, body string) {
 	var refused errorJSON
 	if r.StatusCode < 400 || body == "" {
@@ -83,7 +84,7 @@ func tellsInJSON(t *testing.T, r *http.Response, body string) {
 }
 
 const (
-	malformed = "400 400 Bad Request" // net/http's own answer to what is no HTTP
+	malformed = "400 400 Bad Request" // net/http's own response to bytes that are not HTTP
 	noKey     = `401 {"code":401,"message":"missing or wrong API key"}`
 	notThere  = `404 {"code":404,"message":"not found"}`
 	notDone   = `405 {"code":405,"message":"method not allowed"}`
@@ -100,10 +101,11 @@ func unfit(detail string) string {
 	return fmt.Sprintf(`422 {"code":422,"message":"bad parameter: %s"}`, detail)
 }
 
-// In what is sent, ~ is the end of a line, § the header Host and ¤ the header
-// with the key, each with its line end, and ¶ the end of what we send: without
-// it the connection stays open until all answers are there. No request may
-// take the slot of uat.
+// expandHostile expands the abbreviations of hostileTable. ~ is the end of a line. § is the
+// header Host, and ¤ the header with the key, each with its line end. ¶ is removed: with it
+// the test closes its direction of the connection after the text, without it the connection
+// stays open until all expected responses are read. No request of the table may take the
+// slot of uat.
 var expandHostile = strings.NewReplacer("~", "\r\n", "§", "Host: call-me.example\r\n", "¤", "X-API-KEY: "+testKey+"\r\n", "¶", "")
 
 var hostileTable = []struct{ name, send, want string }{

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// With three connections at the most, two callers who wait keep theirs, and the
-// place that is left goes from one to the next.
+// With a limit of three connections, two waiting callers keep theirs, and the third
+// connection is closed for each new one.
 func TestAtTheLimitOfConnectionsWhoHasNoCallUnderWayMakesRoom(t *testing.T) {
 	s := newSite(t, "")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -48,7 +48,7 @@ func TestAtTheLimitOfConnectionsWhoHasNoCallUnderWayMakesRoom(t *testing.T) {
 	ends("who has had its answer", idle)
 	next.send("POST /maybe?environment=uat&id=waiter-3&wait=1m")
 	s.connected(3)
-	late := few.dial() // nobody can make room
+	late := few.dial() // no connection can be closed for it
 	late.send("GET /maybe?environment=other")
 	s.call("DELETE /maybe?environment=uat&id=holder-1")
 	waiting[0].want(201, "")
@@ -89,7 +89,7 @@ func TestHasLeftTellsWhoHasLeft(t *testing.T) {
 			}
 			defer conn.Close()
 			e := &connection{Conn: conn}
-			conn.SetReadDeadline(time.Unix(1, 0)) // however long the answer has taken
+			conn.SetReadDeadline(time.Unix(1, 0)) // a read deadline that has passed does not matter
 			c.do(caller.(*net.TCPConn))
 			if c.left {
 				eventually(t, "it is noticed", e.hasLeft)
@@ -104,8 +104,8 @@ func TestHasLeftTellsWhoHasLeft(t *testing.T) {
 	}
 }
 
-// A pipeListener is one to which connections come that are made in memory, so
-// that their time can be a test's.
+// A pipeListener is a listener whose connections are made in memory, so that they use the
+// fake clock of synctest. Accept returns the connections that are sent to the channel.
 type pipeListener chan net.Conn
 
 func (l pipeListener) Accept() (net.Conn, error) {
@@ -123,7 +123,7 @@ func TestAConnectionHasItsTimes(t *testing.T) {
 	rest := "X-API-KEY: " + testKey + "\r\n\r\n"
 	for name, c := range map[string]struct {
 		say  func(io.Writer)
-		want time.Duration // until it is cut off
+		want time.Duration // until the server closes the connection
 	}{
 		"who says nothing":            {func(io.Writer) {}, headerTime},
 		"who begins a call":           {func(w io.Writer) { io.WriteString(w, half) }, headerTime},
@@ -171,7 +171,7 @@ func TestAConnectionHasItsTimes(t *testing.T) {
 	}
 }
 
-// trickle sends a byte a second.
+// trickle writes one byte of the text a second.
 func trickle(w io.Writer, text string) {
 	for i := range len(text) {
 		io.WriteString(w, text[i:i+1])

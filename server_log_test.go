@@ -16,7 +16,7 @@ import (
 	"unicode"
 )
 
-// A stuckWriter takes nothing until it is released.
+// A stuckWriter blocks every write until release is closed.
 type stuckWriter struct {
 	bytes.Buffer
 	release chan struct{}
@@ -30,9 +30,10 @@ func (w *stuckWriter) Write(p []byte) (int, error) {
 func TestALogThatNobodyReadsHoldsNobodyUpAndSaysWhatWasLost(t *testing.T) {
 	w := &stuckWriter{release: make(chan struct{})}
 	l, flush := newLog(w, logText)
-	const lines = 2*maxLines + 5000 // it may have taken as many as it keeps, before it is stuck
+	// The writer may have got up to maxLines before it blocks, and the log keeps as many.
+	const lines = 2*maxLines + 5000
 	for i := range lines {
-		l.Info("line", "n", i) // would block for ever
+		l.Info("line", "n", i) // must not block
 	}
 	close(w.release)
 	flush()
@@ -168,7 +169,7 @@ func TestEveryChangeOfStateIsOneLine(t *testing.T) {
 	s.call("POST /maybe?environment=uat&id=abcdefgi&holder=eve&wait=0s")
 	s.call("POST /maybe?environment=uat&holder=without&wait=0s")
 	s.call("PUT /maybe?environment=uat&id=12345678&ttl=1h")
-	s.call("PUT /maybe?environment=uat&id=12345678") // changes nothing that is stored
+	s.call("PUT /maybe?environment=uat&id=12345678") // no line: it changes nothing that is stored
 	s.call("DELETE /maybe?environment=uat&id=abcdefgh")
 	s.call("DELETE /maybe?environment=uat&id=abcdefgi")
 	s.call("DELETE /maybe?environment=uat&force=1&holder=boss")
@@ -183,7 +184,8 @@ msg=left environment=uat holder=bob request=` + requestTag("abcdefgh") + `
 msg=left environment=uat holder=eve request=` + requestTag("abcdefgi") + `
 msg=forced environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` by=boss from=127.0.0.1
 `
-	for end := time.Now().Add(5 * time.Second); out.String() != want && time.Now().Before(end); { // answers come first
+	// The keeper logs after it has replied.
+	for end := time.Now().Add(5 * time.Second); out.String() != want && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
 	if got := out.String(); got != want {
@@ -191,7 +193,8 @@ msg=forced environment=uat slot=uat holder=ann request=` + requestTag("12345678"
 	}
 }
 
-// A waiter without an id that gets the slot has not left the queue.
+// A grant to a waiter without an id is logged as a grant only, not also as a waiter that left
+// the queue.
 func TestAGrantToAWaiterWithoutAnIDIsOneLine(t *testing.T) {
 	var out lockedBuffer
 	l := keeperLog{log: slog.New(slog.NewTextHandler(&out, nil))}
@@ -213,8 +216,8 @@ func TestAGrantToAWaiterWithoutAnIDIsOneLine(t *testing.T) {
 	}
 }
 
-// A handler that blocks shows that the keeper logs after it has answered, and
-// does not hold its lock meanwhile.
+// A blockedHandler is a log handler that blocks until release is closed. It shows that the
+// keeper logs after it has replied, and does not hold its lock while it logs.
 type blockedHandler struct {
 	slog.Handler
 	release chan struct{}
@@ -254,7 +257,8 @@ func TestTheKeeperLogsWithoutItsLock(t *testing.T) {
 	}
 }
 
-// Whoever reads the log cannot find an id by trying out those that are likely.
+// The tag of a request in the log is salted, so that a reader of the log cannot find an id by
+// trying likely ones.
 func TestTheLogsNameOfARequestIsSalted(t *testing.T) {
 	for _, id := range []string{"12345678", "build-4711"} {
 		if plain := fmt.Sprintf("%x", sha256.Sum256([]byte(id)))[:8]; requestTag(id) == plain {
@@ -267,7 +271,8 @@ func TestTheLogsNameOfARequestIsSalted(t *testing.T) {
 	}
 }
 
-// The log of a server that runs in a job is read by the job's CI system.
+// The log has no command of a CI system, because the CI system of a job reads the log of a
+// server that runs in the job.
 func TestTheLogHoldsNoCommandOfACISystem(t *testing.T) {
 	for _, form := range []logForm{logText, logJSON} {
 		for _, a := range agents {

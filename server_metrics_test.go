@@ -49,7 +49,8 @@ func TestMetricsTellWhatIsAndWhatWas(t *testing.T) {
 		}
 	}
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
-	problems = slices.DeleteFunc(problems, func(p promlint.Problem) bool { return !strings.HasPrefix(p.Metric, "callme_") }) // those of the process are the library's
+	// The metrics of the process are those of the library, and not checked.
+	problems = slices.DeleteFunc(problems, func(p promlint.Problem) bool { return !strings.HasPrefix(p.Metric, "callme_") })
 	if err != nil || len(problems) > 0 {
 		t.Errorf("promlint: %v, %v", problems, err)
 	}
@@ -76,7 +77,7 @@ func TestLabelsOfMetricsAreBounded(t *testing.T) {
 	}
 }
 
-// What the examples ask for must be what the server has.
+// Every metric that the examples name is one that the server has.
 func TestTheExamplesUseMetricsThatExist(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&holder=ann")
@@ -106,7 +107,7 @@ func TestTheExamplesUseMetricsThatExist(t *testing.T) {
 	}
 }
 
-// A name may have what would end a label, or the line.
+// Labels keep an environment's name that has the characters which end a label or a line.
 func TestLabelsAreQuoted(t *testing.T) {
 	s := newSite(t, "")
 	name := `a"b\c}{,d="e`
@@ -128,7 +129,8 @@ func TestLabelsAreQuoted(t *testing.T) {
 	}
 }
 
-// The server of 2019 took any bytes for a name.
+// An environment whose name is not UTF-8 is in the metrics, because the server of 2019
+// accepted any bytes as a name.
 func TestAnEnvironmentWhoseNameIsNotUTF8IsCounted(t *testing.T) {
 	s := newSite(t, "")
 	s.keeper.mu.Lock()

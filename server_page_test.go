@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// busyDay fills a database with what a busy team does: events of so many
-// days, and leases and lines as of now.
+// busyDay fills a database with the events of a busy team for the given number of days, and
+// with leases and queues as of now.
 func busyDay(t testing.TB, path string, environments, eventsADay, days, waiting int) {
 	t.Helper()
 	s := mustOpen(t, path)
@@ -103,7 +103,7 @@ func TestThePageIsSmallAndQuickWithALongHistory(t *testing.T) {
 	}
 }
 
-// discard is a ResponseWriter that counts.
+// A discard is a ResponseWriter that counts the bytes of the body and drops them.
 type discard struct {
 	size   int
 	header http.Header
@@ -160,8 +160,8 @@ func TestThePageShowsWhatWasUsedTodayThoughItIsFreeNow(t *testing.T) {
 
 var _ io.Writer = &discard{}
 
-// TestPictures leaves a busy week for the test of the same name in the folder
-// tests.
+// TestPictures writes the database of a busy week to the folder PICTURES, for the test of the
+// same name in the folder tests.
 func TestPictures(t *testing.T) {
 	folder := os.Getenv("PICTURES")
 	if folder == "" {

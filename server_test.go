@@ -22,12 +22,12 @@ import (
 	"time"
 )
 
-// testKey is the key of all tests. CI chooses one, and searches everything
-// that the tests print for it.
+// testKey is the API key of all tests. CI sets TEST_KEY to a key of its own, and searches
+// everything that the tests print for it.
 var testKey = cmp.Or(os.Getenv("TEST_KEY"), "canary-key-of-the-tests")
 
-// leaked is set when the key was seen where it must not be: in an answer, in
-// what a process says, in a file.
+// leaked is set when the key was found where it must not be: in a response, in the output
+// of a process, or in a file.
 var leaked atomic.Bool
 
 func seekKey(text string) {
@@ -36,8 +36,7 @@ func seekKey(text string) {
 	}
 }
 
-// A searched listener looks for the key in every byte that is sent to those
-// who come to it.
+// A searched listener searches for the key in every byte that is sent on its connections.
 type searched struct{ net.Listener }
 
 func (l searched) Accept() (net.Conn, error) {
@@ -50,7 +49,7 @@ func (l searched) Accept() (net.Conn, error) {
 
 type searchedConnection struct {
 	*net.TCPConn
-	last string // what was sent before, as far as a key may begin in it
+	last string // the last bytes that were sent, as many as the key has: it may begin in them
 }
 
 func (c *searchedConnection) Write(p []byte) (int, error) {
@@ -60,7 +59,7 @@ func (c *searchedConnection) Write(p []byte) (int, error) {
 	return c.TCPConn.Write(p)
 }
 
-// A site is a keeper behind its HTTP API.
+// A site is a keeper with its HTTP API, on a port of its own.
 type site struct {
 	*rig
 	url    string
@@ -80,7 +79,7 @@ func siteOf(t *testing.T, g *rig) *site {
 	h := &httptest.Server{Listener: newLimitedListener(searched{l}, 1000), Config: s.http()}
 	h.Start()
 	t.Cleanup(func() {
-		g.close() // first: it answers those who wait
+		g.close() // before the server: it replies to the calls that wait
 		h.Close()
 	})
 	return &site{g, h.URL, h, s}
@@ -88,7 +87,7 @@ func siteOf(t *testing.T, g *rig) *site {
 
 func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// A reply is an answer that has been read.
+// An httpReply is a response whose body has been read.
 type httpReply struct {
 	*http.Response
 	body string
@@ -113,7 +112,7 @@ func (s *site) send(r *http.Request) httpReply {
 	return httpReply{response, string(body)}
 }
 
-// call sends "METHOD /path?query".
+// call sends one call with the key and returns its response. line is "METHOD /path?query".
 func (s *site) call(line string) httpReply {
 	s.t.Helper()
 	method, path, _ := strings.Cut(line, " ")
@@ -140,7 +139,8 @@ func (r httpReply) lease(t *testing.T) (l leaseJSON) {
 	return l
 }
 
-// raw sends bytes and returns the bytes of one answer, with the date replaced.
+// raw sends the text on a new connection, and returns one response as text, without its
+// date. If no response can be read, it returns the text of the error.
 func (s *site) raw(text string) string {
 	s.t.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
@@ -237,7 +237,7 @@ func TestEveryCallNeedsTheKey(t *testing.T) {
 		{"Authorization": {"Bearer " + testKey}},
 		{"Authorization": {"Basic xxx"}},
 	} {
-		s := newSite(t, "") // each with its own allowance of wrong keys
+		s := newSite(t, "") // each server has its own limit of wrong keys
 		for _, line := range []string{"GET /maybe?environment=uat", "POST /maybe?environment=uat", "PUT /maybe", "DELETE /maybe?environment=uat", "GET /environments", "GET /nowhere", "PATCH /maybe", "GET /maybe?environment=uat&api_key=" + testKey} {
 			method, path, _ := strings.Cut(line, " ")
 			r, _ := http.NewRequest(method, s.url+path, nil)
@@ -310,7 +310,8 @@ func TestWaitHoldsTheRequestOpen(t *testing.T) {
 	s.call("POST /maybe?environment=uat&id=12345678")
 	s.call("POST /maybe?environment=uat&id=waiting-1&wait=0s").want(t, 403, `"position":1`)
 	answers := make(chan httpReply, 1)
-	go func() { answers <- s.call("POST /maybe?environment=uat&id=waiting-2&wait=1h&ttl=1h") }() // more than 5 min is capped
+	// A wait of more than 5 min is shortened to 5 min.
+	go func() { answers <- s.call("POST /maybe?environment=uat&id=waiting-2&wait=1h&ttl=1h") }()
 	for s.state() != "12345678 | waiting-1 waiting-2" {
 		time.Sleep(time.Millisecond)
 	}
@@ -469,7 +470,8 @@ func TestAFormOfAnotherSiteIsRefused(t *testing.T) {
 	}
 }
 
-// What costs the server much, or shows much, is for its own pages and for programs.
+// A call that costs the server much, or shows much, is rejected from a page of another site,
+// and accepted from the server's own pages and from programs.
 func TestAnImageOfAnotherSiteIsRefused(t *testing.T) {
 	s := newSite(t, "")
 	for _, path := range []string{"/backup", "/events", "/metrics", "/history"} {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A rawLine is a connection of which a test sees every byte.
+// A rawLine is a connection to the server on which a test reads and writes every byte itself.
 type rawLine struct {
 	net.Conn
 	t      *testing.T
@@ -49,7 +49,7 @@ func (l *rawLine) want(status int, inBody string) *http.Response {
 	return r
 }
 
-// connected waits until so many wait in the queue.
+// connected waits until the queues of all environments have n connected waiters.
 func (s *site) connected(n int) {
 	s.t.Helper()
 	eventually(s.t, fmt.Sprint(n, " are connected"), func() bool {
@@ -61,7 +61,7 @@ func TestAConnectionGoesOnAfterItHasWaited(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=holder-1")
 	l := s.dial()
-	for i := range 3 { // polls, one after the other, on one connection
+	for i := range 3 { // one poll after the other, on the same connection
 		l.send("POST /maybe?environment=uat&id=waiter-1&wait=50ms")
 		r := l.want(403, `"position":1`)
 		for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"} {
@@ -83,8 +83,8 @@ func TestAConnectionGoesOnAfterItHasWaited(t *testing.T) {
 	l.want(204, "")
 }
 
-// A connection that has been answered is idle for minutes: nothing of its call
-// is kept meanwhile.
+// The server drops the key of a call when it has replied, because the connection may be idle
+// for minutes after that.
 func TestACallThatWasAnsweredHoldsItsKeyNoLonger(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=holder-1")
@@ -168,7 +168,8 @@ func TestAStoppingServerAnswersWaitersAndClosesThem(t *testing.T) {
 	}
 }
 
-// One call may come in pieces, and several in one.
+// The server reads a call that arrives in several pieces, and several calls that arrive in
+// one piece.
 func TestAConnectionBringsCallsInAnyPieces(t *testing.T) {
 	s := newSite(t, "")
 	call := func(method, path, more string) string {
@@ -194,8 +195,8 @@ func TestAConnectionBringsCallsInAnyPieces(t *testing.T) {
 	}
 }
 
-// Whoever waits without an id gets no slot once its end of the connection is
-// closed, also if net/http cannot notice that because it has sent more.
+// A waiter without an id gets no slot after it has closed its end of the connection, even if
+// net/http cannot notice that because the waiter has sent more bytes.
 func TestAGrantToAWaiterWhoHasLeftIsTakenBack(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux tells who has left")
@@ -216,7 +217,8 @@ func TestAGrantToAWaiterWhoHasLeftIsTakenBack(t *testing.T) {
 	}
 }
 
-// As in 2019: what was asked for is done, whoever listens.
+// A request without wait is granted even if its connection is closed before the response, as
+// in 2019.
 func TestAPlainRequestIsGrantedWhateverItsConnectionDoes(t *testing.T) {
 	s := newSite(t, "")
 	l := s.dial()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// paper is a terminal that keeps what is said.
+// paper returns a terminal without variables, and what it prints on stdout and on stderr.
 func paper() (*terminal, *lockedBuffer, *lockedBuffer) {
 	var out, err lockedBuffer
 	t := newTerminalOn(&out, &err)
@@ -58,8 +58,8 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 	})
 }
 
-// Trouble before the first answer is no place in the queue, and takes nothing
-// away from what is said once there is one.
+// A failure before the first response prints no position in the queue, and the first response is
+// printed in full.
 func TestWhoHasHeardNothingIsNotToldOfAQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, out, log := paper()
@@ -81,7 +81,7 @@ func TestWhoHasHeardNothingIsNotToldOfAQueue(t *testing.T) {
 	})
 }
 
-// Who was told that the server is away hears when it is back, once.
+// After a line that the server is unreachable, one line reports that it replies again.
 func TestAServerThatIsBackIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, _, log := paper()

@@ -1,8 +1,8 @@
 package main
 
-// The readers of logs: what CI systems take for a command, each written anew
-// after its source, and a little stricter. They are what the tests of text.go
-// and of all commands ask.
+// The readers of logs: functions that report what a CI system takes for a command. Each is
+// written anew after the source of the CI system, and is a little stricter than that. The tests
+// of text.go and of all commands use them.
 
 import (
 	"regexp"
@@ -10,17 +10,17 @@ import (
 	"unicode"
 )
 
-// An agent reads the lines of a job's log.
+// An agent is a program that reads the lines of a job's log, such as a CI system.
 type agent struct {
 	name string
-	// reads reports whether it would take the line for a command.
+	// reads reports whether the agent takes the line for a command.
 	reads func(line string) bool
-	// payloads are texts that it does take for one, at the start of a line.
+	// payloads are texts that the agent takes for a command at the start of a line.
 	payloads []string
 }
 
-// withoutIgnorable is how .NET's comparison by culture may see a text: without
-// the characters that Unicode calls ignorable, and without marks.
+// withoutIgnorable returns the text as .NET's comparison by culture may read it: without the
+// characters that Unicode calls ignorable, and without marks.
 func withoutIgnorable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r == 0 || unicode.In(r, unicode.Cf, unicode.Cc, unicode.M, unicode.Lm, unicode.Other_Default_Ignorable_Code_Point) && r != '\t' {
@@ -38,11 +38,11 @@ var (
 	teamcityMessage = regexp.MustCompile(`##teamcity\[`)
 )
 
-// agents are those whose commands must not be printed. The places in their
-// sources: Command.TryParse of azure-pipelines-agent, ActionCommand.TryParse
-// and TryParseV2 of the GitHub runner, Gitlab::Regex, ServiceMessage of
-// TeamCity, header_times_streamer.go of Buildkite's agent and its terminal's
-// control strings, travis-web's log folding, hudson.console.ConsoleNote.
+// agents are the agents whose commands must not be printed. The places in their sources are:
+// Command.TryParse of azure-pipelines-agent, ActionCommand.TryParse and TryParseV2 of the GitHub
+// runner, Gitlab::Regex, ServiceMessage of TeamCity, header_times_streamer.go of Buildkite's
+// agent and its terminal's control strings, travis-web's log folding,
+// hudson.console.ConsoleNote.
 var agents = []agent{
 	{"azure", func(line string) bool { return strings.Contains(withoutIgnorable(line), "##vso[") }, []string{
 		"##vso[task.prependpath]/tmp/evil", "x ##vso[task.setvariable variable=a;]b", "###vso[task.complete result=Succeeded;]",
@@ -64,11 +64,11 @@ var agents = []agent{
 	}, []string{"\u009b31mred", "\x1b[2J", "\u202egnp.exe", "a\bb"}},
 }
 
-// lineEnds are what any of them takes for the end of a line.
+// lineEnds matches what any agent takes for the end of a line.
 var lineEnds = regexp.MustCompile("\r\n|[\n\r\u0085\u2028\u2029]")
 
-// commandIn returns the agent that reads a command in the output, and the
-// line; empty if none.
+// commandIn returns the name of the first agent that reads a command in the output, also in lower
+// case, and the line of the command. Both are empty if no agent reads one.
 func commandIn(output string) (name, line string) {
 	for _, line := range lineEnds.Split(output, -1) {
 		for _, a := range agents {

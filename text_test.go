@@ -69,8 +69,8 @@ func TestTextOfOthersIsReadableAndNoCommand(t *testing.T) {
 	}
 }
 
-// A line that is put together from parts, in as many writes, is no command
-// either; what call-me draws on a terminal passes.
+// A line of an output is no command either if it is written in parts, and the sequences that
+// call-me draws with on a terminal are printed unchanged.
 func TestAnOutputBreaksWhatParts(t *testing.T) {
 	var b bytes.Buffer
 	o := newOutput(&b)
@@ -134,15 +134,15 @@ func FuzzForeign(f *testing.F) {
 	})
 }
 
-// A hostileServer is a real one whose answers carry a payload in every text
-// that comes from somebody.
+// hostileServer starts a proxy of the site and returns its URL. In its JSON responses, every text
+// of a person or a program has the payload: see poisoned.
 func hostileServer(t *testing.T, s *site, payload string) string {
 	target, err := url.Parse(s.url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(target)
-	proxy.ErrorLog = log.New(io.Discard, "", 0) // of callers who leave
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // it reports callers that disconnect
 	proxy.ModifyResponse = func(r *http.Response) error {
 		if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/json") {
 			return nil
@@ -161,9 +161,9 @@ func hostileServer(t *testing.T, s *site, payload string) string {
 	return h.URL
 }
 
-// poisoned puts the payload into each text of an answer, and the name of the
-// field behind it. Of the answers about one lock the client checks that they
-// are about its environment: that stays.
+// poisoned puts the payload before each text of a response, and the name of the field after the
+// payload. A lease of /maybe also gets the field similar. Times are not changed, and neither is
+// the environment in a response of /maybe: the client checks that it is the one of its call.
 func poisoned(value any, payload, path string) any {
 	switch v := value.(type) {
 	case []any:
@@ -188,9 +188,9 @@ func poisoned(value any, payload, path string) any {
 	return value
 }
 
-// commandsThatPrint has, for each command, ways to call it in which text of
-// others is printed, and a text of the payload's that must be among it; empty
-// where nothing of others can be.
+// commandsThatPrint has, for each command, command lines that print text of others. says is a
+// text that the output must contain, from a field with the payload. It is empty if the command
+// line can print no such field. PAYLOAD stands for the payload.
 var commandsThatPrint = map[string][]struct{ args, says string }{
 	"serve":         {{"serve too many", ""}},
 	"request":       {{"request uat --no-wait", "seen holder"}, {"request uat --json", "seen holder"}, {"request perf", "seen similar"}, {"request perf --quiet", "seen slot"}, {"request perf --json", "seen slot"}, {"request mine --no-wait", "seen reason"}},
@@ -206,8 +206,8 @@ var commandsThatPrint = map[string][]struct{ args, says string }{
 	watchdogCommand: nil, // prints nothing
 }
 
-// Whatever a server says, and whatever is typed: no line of any command, on
-// either stream, is a command to a CI system.
+// No line that a command prints, on either stream, is a command to a CI system, for any response
+// of a server and any command line.
 func TestNoCommandPrintsWhatAgentsRead(t *testing.T) {
 	known := map[string]bool{}
 	for _, command := range newApp(newTerminal()).Commands {
@@ -251,15 +251,15 @@ func TestNoCommandPrintsWhatAgentsRead(t *testing.T) {
 	}
 }
 
-// printedBy runs a command line as execute does, and returns what it prints.
-// PAYLOAD stands for the payload.
+// printedBy runs a command line as execute does, and returns what it prints on both streams.
+// PAYLOAD in a word stands for the payload.
 func printedBy(t *testing.T, words []string, payload string) string {
 	t.Helper()
 	args := []string{"call-me"}
 	for _, word := range words {
 		args = append(args, strings.ReplaceAll(word, "PAYLOAD", payload))
 	}
-	if args[1] == "run" { // starts processes
+	if args[1] == "run" { // it starts processes
 		return printedByProcess(t, args[1:])
 	}
 	var printed lockedBuffer
@@ -271,7 +271,7 @@ func printedBy(t *testing.T, words []string, payload string) string {
 		time.AfterFunc(200*time.Millisecond, cancel)
 	}
 	before := os.Args
-	os.Args = args // completion looks at them
+	os.Args = args // completion reads them
 	defer func() { os.Args = before }()
 	args, err := flagsFirst(app, args)
 	if err == nil {
@@ -288,7 +288,7 @@ func printedByProcess(t *testing.T, args []string) string {
 	t.Helper()
 	for _, arg := range args {
 		if strings.Contains(arg, "\x00") {
-			return "" // no system passes it on
+			return "" // no operating system passes a NUL in an argument
 		}
 	}
 	c := exec.Command("call-me", args...)
@@ -299,20 +299,21 @@ func printedByProcess(t *testing.T, args []string) string {
 	}
 	if endless(append([]string{"call-me"}, args...)) {
 		eventually(t, "it prints something", func() bool { return printed.String() != "" })
-		time.Sleep(200 * time.Millisecond) // and all that it prints before it waits
+		time.Sleep(200 * time.Millisecond) // it prints more before it waits
 		c.Process.Signal(os.Interrupt)
 	}
 	c.Wait()
 	return printed.String()
 }
 
-// endless reports whether a command waits or shows until it is interrupted.
+// endless reports whether a command line waits, or prints, until it is interrupted.
 func endless(args []string) bool {
 	line := strings.Join(args[1:], " ")
 	return line == "request uat --json" || line == "run uat -- true" || line == "status --watch"
 }
 
-// net/http of the client logs what a server sends unasked.
+// Bytes that a server sends without a request, which the client's net/http logs, are no command
+// in the output.
 func TestWhatAServerSendsUnaskedIsNoCommand(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -332,7 +333,7 @@ func TestWhatAServerSendsUnaskedIsNoCommand(t *testing.T) {
 				}
 				body := `{"environments":[]}`
 				fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-				time.Sleep(20 * time.Millisecond) // the client has read its answer
+				time.Sleep(20 * time.Millisecond) // the client has read the response
 				io.WriteString(c, "##vso[task.setvariable variable=x]y")
 				time.Sleep(20 * time.Millisecond)
 			}()
@@ -354,7 +355,7 @@ func TestWhatAServerSendsUnaskedIsNoCommand(t *testing.T) {
 	}
 }
 
-// What others have written cannot become a line of a hint, to be pasted.
+// A text of others never becomes a line of a hint, because people paste the lines of hints.
 func TestAHintHasNoLineOfOthers(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&holder=" + url.QueryEscape("bob\ncall-me release prod --force #"))
@@ -370,7 +371,7 @@ func TestAHintHasNoLineOfOthers(t *testing.T) {
 	}
 }
 
-// A new command that prints a holder need not know any of this.
+// A command that prints a text of others without care prints no command of a CI system.
 func TestACommandThatForgetsIsHarmless(t *testing.T) {
 	for _, a := range agents {
 		for _, payload := range a.payloads {
@@ -380,7 +381,7 @@ func TestACommandThatForgetsIsHarmless(t *testing.T) {
 			app := &cli.App{Writer: term.out, Action: func(c *cli.Context) error {
 				fmt.Fprintln(c.App.Writer, string(lease.Holder))
 				fmt.Fprintf(c.App.Writer, "%s%v\n", lease.Holder, lease.Reason)
-				fmt.Fprintln(&raw, lease.Holder) // past the terminal
+				fmt.Fprintln(&raw, lease.Holder) // without the terminal
 				json.NewEncoder(&raw).Encode(lease)
 				return term.json(lease)
 			}}
@@ -396,7 +397,7 @@ func TestACommandThatForgetsIsHarmless(t *testing.T) {
 	}
 }
 
-// The writers of the two streams are used in one place, and the child's.
+// Only the terminal, and the files that start the child of run, use stdout and stderr.
 func TestNothingIsPrintedPastTheTerminal(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -423,11 +424,11 @@ func TestTextOfCommandsIsNotStored(t *testing.T) {
 	s := newSite(t, "")
 	for _, a := range agents {
 		if a.name == "terminal" {
-			continue // escaped wherever it is shown
+			continue // its payloads are escaped when they are printed
 		}
 		for i, payload := range a.payloads {
 			if !hasCommand(payload) && !hasControlString(payload) {
-				continue // an invisible character breaks it for old clients too
+				continue // an invisible character breaks the command, also in what old clients print
 			}
 			q := url.QueryEscape(payload)
 			for _, call := range []string{"environment=x" + fmt.Sprint(i) + "&holder=" + q, "environment=" + q, "environment=y&id=" + q} {
@@ -493,11 +494,12 @@ func TestNamesThatLookAlike(t *testing.T) {
 		s.server.keeper.mu.Unlock()
 	}
 	s.call("DELETE /maybe?environment=uat&holder=ann").want(t, 204, "")
-	s.call("POST /maybe?environment=Uat&holder=ann").want(t, 201, `"similar":"uat"`) // also when nobody has it
+	// A similar name is reported also if it has no lease.
+	s.call("POST /maybe?environment=Uat&holder=ann").want(t, 201, `"similar":"uat"`)
 	if r := s.call("POST /maybe?environment=uat&holder=ann"); strings.Contains(r.body, "similar") {
 		t.Errorf("who was first is warned: %s", r.body)
 	}
-	s.call("POST /maybe?environment=UAt").want(t, 201, "") // as in 2019
+	s.call("POST /maybe?environment=UAt").want(t, 201, "") // a call as in 2019
 	for _, name := range []string{"uat\u200b", "u\u00adat", "uat\ue000", "ua\u0308t", "u\u00a0at", "\u3164", "uat\ufe0f", "uat\U000e0001", "uat\U0001d159", "uat\ufffc"} {
 		s.call("POST /maybe?environment="+url.QueryEscape(name)).want(t, 422, "environment cannot be")
 	}
