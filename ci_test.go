@@ -13,8 +13,8 @@ type documentedJob struct {
 	siblings        string // the variable that differs in another job of the same run
 }
 
-// documentedJobs has a job of each CI system, with the variables that the vendor documents, and
-// the holder and link that call-me makes of them. ci.go names the vendors' pages.
+// documentedJobs are jobs of all CI systems, with the variables that the vendors document, and the
+// holder and link that call-me makes of them. ci.go names the vendors' pages.
 var documentedJobs = []documentedJob{
 	{"GitHub Actions", `CI=true GITHUB_ACTIONS=true GITHUB_REPOSITORY=octocat/Hello-World GITHUB_RUN_ID=1658821493 GITHUB_RUN_NUMBER=3 GITHUB_JOB=greeting_job
 		GITHUB_SERVER_URL=https://github.com GITHUB_WORKFLOW=My+test RUNNER_NAME=Hosted+Agent+5`,

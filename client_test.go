@@ -258,7 +258,7 @@ func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
 	full := says(503, "application/json", `{"code":503,"message":"the server's disk is full"}`)
 	for name, meddle := range map[string]func(http.ResponseWriter, *http.Request, int32) bool{
 		"a server that hangs": func(w http.ResponseWriter, r *http.Request, _ int32) bool {
-			io.Copy(io.Discard, r.Body) // until then the server does not notice that the client has left
+			io.Copy(io.Discard, r.Body) // a server notices a disconnect only after it has read the body
 			<-r.Context().Done()
 			return true
 		},

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// With a limit of three connections, two waiting callers keep theirs, and the third
-// connection is closed for each new one.
+// With a limit of three connections, two waiting callers keep theirs, and the third one is
+// closed for each new connection.
 func TestAtTheLimitOfConnectionsWhoHasNoCallUnderWayMakesRoom(t *testing.T) {
 	s := newSite(t, "")
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -33,7 +33,7 @@ func TestALogThatNobodyReadsHoldsNobodyUpAndSaysWhatWasLost(t *testing.T) {
 	// The writer may have got up to maxLines before it blocks, and the log keeps as many.
 	const lines = 2*maxLines + 5000
 	for i := range lines {
-		l.Info("line", "n", i) // must not block
+		l.Info("line", "n", i) // it must not block
 	}
 	close(w.release)
 	flush()

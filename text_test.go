@@ -69,7 +69,7 @@ func TestTextOfOthersIsReadableAndNoCommand(t *testing.T) {
 	}
 }
 
-// A line of an output is no command either if it is written in parts, and the sequences that
+// A line that is written to an output in parts is no command either, and the sequences that
 // call-me draws with on a terminal are printed unchanged.
 func TestAnOutputBreaksWhatParts(t *testing.T) {
 	var b bytes.Buffer
@@ -135,7 +135,7 @@ func FuzzForeign(f *testing.F) {
 }
 
 // hostileServer starts a proxy of the site and returns its URL. In its JSON responses, every text
-// of a person or a program has the payload: see poisoned.
+// that others have chosen has the payload: see poisoned.
 func hostileServer(t *testing.T, s *site, payload string) string {
 	target, err := url.Parse(s.url)
 	if err != nil {
@@ -203,7 +203,7 @@ var commandsThatPrint = map[string][]struct{ args, says string }{
 	"check":         {{"check no/such/PAYLOAD", ""}},
 	"health":        {{"health PAYLOAD", ""}},
 	"completion":    {{"completion PAYLOAD", ""}, {"completion bash", ""}},
-	watchdogCommand: nil, // prints nothing
+	watchdogCommand: nil, // it prints nothing
 }
 
 // No line that a command prints, on either stream, is a command to a CI system, for any response
