@@ -18,16 +18,16 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// A rig is a keeper on a real file, which can be closed and opened again.
+// A rig is a keeper on a real file. A test can close it and open it again.
 type rig struct {
 	*keeper
 	t          *testing.T
 	store      *store
-	wrap       func(*store) keeperStore // what the keeper sees of the store; nil: the store
+	wrap       func(*store) keeperStore // makes the keeper's store; nil: the store itself
 	path       string
 	declared   declaredEnvironments
 	maxWaiters int
-	handler    slog.Handler // of the log; nil: the test's
+	handler    slog.Handler // of the log; open sets it to that of the test if it is nil
 	metrics    *metrics
 	observer   keeperObserver
 }
@@ -85,7 +85,7 @@ func (g *rig) restart() {
 	g.open()
 }
 
-// inBubble runs a test on a rig with a clock of its own.
+// inBubble runs a test on a rig in a bubble of testing/synctest, which has its own clock.
 func inBubble(t *testing.T, declared string, f func(t *testing.T, g *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, declared)
@@ -94,7 +94,7 @@ func inBubble(t *testing.T, declared string, f func(t *testing.T, g *rig)) {
 	})
 }
 
-// An asker is somebody who waits for a slot on another goroutine.
+// An asker is a caller that requests a slot on another goroutine.
 type asker struct {
 	id     string
 	leave  func()
@@ -110,7 +110,7 @@ func (g *rig) asks(id string, wait time.Duration) *asker {
 	return a
 }
 
-// now returns the answer that the asker has by now; the zero answer for none.
+// now returns the reply that the asker has got, and false if it has none yet.
 func (a *asker) now() (reply, bool) {
 	synctest.Wait()
 	select {
@@ -167,7 +167,8 @@ func (g *rig) extend(id string) error {
 	return g.ask(&call{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: id}, at: time.Now()}}).err
 }
 
-// state is what a reader sees: leases, then the line.
+// state returns the ids of the published leases, then "|", then the ids in the queue. It
+// returns the text of the error if there is one.
 func (g *rig) state() string {
 	v, err := g.view("uat")
 	if err != nil {
@@ -192,7 +193,7 @@ func (g *rig) want(state string) {
 	}
 }
 
-// Invariant 3.
+// Invariant 3: each release grants the slot to one waiter, in the order of the queue.
 func TestOneReleaseWakesOneWaiterInOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
@@ -217,7 +218,7 @@ func TestOneReleaseWakesOneWaiterInOrder(t *testing.T) {
 	})
 }
 
-// Invariant 3.
+// Invariant 3: after a restart the waiters are in the queue in the same order.
 func TestTheQueueSurvivesARestartInItsOrder(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
@@ -230,7 +231,7 @@ func TestTheQueueSurvivesARestartInItsOrder(t *testing.T) {
 			a.wantErr(t, errStopping)
 		}
 		g.want("holder | w0 w1 w2 w3 w4")
-		g.free("holder") // w0 is absent: it keeps its offer
+		g.free("holder") // w0 is disconnected: the slot stays free for it
 		g.want(" | w0 w1 w2 w3 w4"[1:])
 		time.Sleep(5 * time.Second)
 		w1 := g.asks("w1", time.Hour)
@@ -238,7 +239,7 @@ func TestTheQueueSurvivesARestartInItsOrder(t *testing.T) {
 		w0 := g.asks("w0", time.Hour)
 		w0.wantLease(t)
 		w1.wantNothing(t)
-		time.Sleep(6 * time.Second) // w2 and w4 have been absent for 10 s from the start
+		time.Sleep(6 * time.Second) // w2 and w4 have been disconnected for 10 s since the start
 		g.want("w0 | w1 w3")
 		g.free("w0")
 		w1.wantLease(t)
@@ -252,7 +253,7 @@ func TestAfterAStartEveryoneIsAbsentFromThatMoment(t *testing.T) {
 		g.mustTake("holder", 0)
 		g.asks("w", time.Hour)
 		g.close()
-		time.Sleep(time.Hour) // the server is down for much longer than an absence
+		time.Sleep(time.Hour) // the server is stopped for much longer than maxAbsence
 		g.open()
 		g.want("holder | w")
 		time.Sleep(maxAbsence - time.Second)
@@ -262,7 +263,7 @@ func TestAfterAStartEveryoneIsAbsentFromThatMoment(t *testing.T) {
 	})
 }
 
-// Invariant 4.
+// Invariant 4: a start gives every lease its full ttl.
 func TestAStartGivesEveryLeaseItsFullTTL(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", time.Minute)
@@ -277,7 +278,7 @@ func TestAStartGivesEveryLeaseItsFullTTL(t *testing.T) {
 	})
 }
 
-// Invariant 4.
+// Invariant 4: a lease ends not before its ttl, and at most a second after it.
 func TestALeaseEndsNeverBeforeItsTTLAndAtMostASecondAfter(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		for ttl := time.Second; ttl < 3*time.Second; ttl += 37 * time.Millisecond {
@@ -315,7 +316,7 @@ func TestRenewalsKeepALeaseForDaysWithoutTheDisk(t *testing.T) {
 	})
 }
 
-// Invariant 2.
+// Invariant 2: a renewal that changes the ttl is in the store before it has its reply.
 func TestARenewalThatChangesTheTTLIsOnTheDisk(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", time.Minute)
@@ -431,7 +432,7 @@ func TestAWaiterThatLeavesIsPassedOver(t *testing.T) {
 		gone, next := g.asks("gone", time.Hour), g.asks("next", time.Hour)
 		gone.leave()
 		g.free("holder")
-		next.wantNothing(t) // the offer is kept for a while
+		next.wantNothing(t) // the slot stays free for gone until maxAbsence has passed
 		time.Sleep(maxAbsence + time.Second)
 		next.wantLease(t)
 	})
@@ -451,12 +452,13 @@ func TestTheNewestConnectionOfAnIDCounts(t *testing.T) {
 		older, newer = g.asks("v", time.Hour), g.asks("v", 2*time.Hour)
 		newer.leave()
 		time.Sleep(maxAbsence + time.Second)
-		older.wantErr(t, errEnded) // a proxy may hold a dead connection open: only the newest counts
+		older.wantErr(t, errEnded) // a proxy may keep a dead connection open: only the newest counts
 		g.want("next |")
 	})
 }
 
-// An older connection may hang in a proxy for as long as it likes.
+// After a request without wait, an older connection of the id still does not count: a proxy
+// may keep it open for any time.
 func TestALookDoesNotMakeAnOlderConnectionCount(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
@@ -467,9 +469,9 @@ func TestALookDoesNotMakeAnOlderConnectionCount(t *testing.T) {
 			t.Errorf("a look of somebody in the queue: %v", a.err)
 		}
 		g.free("holder")
-		g.want("| w") // the slot is offered, and not given to nobody
+		g.want("| w") // the slot is kept free for w, and not granted to the older connection
 		time.Sleep(maxAbsence - time.Second)
-		g.want("| w") // a look is a sign of life
+		g.want("| w") // the request without wait has restarted maxAbsence
 		time.Sleep(2 * time.Second)
 		older.wantErr(t, errEnded)
 		g.want("|")
@@ -611,7 +613,7 @@ func TestAnEnvironmentWithoutLeaseAndQueueCostsNothing(t *testing.T) {
 	})
 }
 
-// Invariant 5.
+// Invariant 5: fences grow across a restart, also if the clock was set back.
 func TestNumbersGrowAcrossRestartsAndClocksThatGoBack(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		last := g.mustTake("a", 0).fence
@@ -629,7 +631,7 @@ func TestNumbersGrowAcrossRestartsAndClocksThatGoBack(t *testing.T) {
 	})
 }
 
-// Invariant 7.
+// Invariant 7: an ended request stays ended after a restart.
 func TestEndedRequestsAreRememberedAcrossARestart(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("a", 0)
@@ -647,7 +649,7 @@ func TestEndedRequestsAreRememberedAcrossARestart(t *testing.T) {
 	})
 }
 
-// In one round: renewals, releases, expiries, then requests.
+// The rules of one batch are applied in this order: renewals, releases, expiries, requests.
 func TestABatchTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("renewed", time.Minute)
@@ -657,14 +659,14 @@ func TestABatchTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 			{kind: callRequest, environment: "uat", request: request{id: "next"}, reply: make(chan reply, 1)},
 			{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: "renewed"}, at: now}, reply: make(chan reply, 1)},
 		}
-		g.keeper.close() // from here on this goroutine owns what run did
+		g.keeper.close() // from here on this goroutine is in the place of run
 		time.Sleep(time.Minute + time.Second)
 		r := k.apply(calls, true, time.Now())
 		if got := k.current["uat"].leases; len(got) != 1 || got[0].id != "next" {
 			t.Errorf("a renewal that had arrived a minute before kept %v", got)
 		}
 		r.undo()
-		calls[0].renewal.at = time.Now() // apply has sorted them
+		calls[0].renewal.at = time.Now() // apply has sorted calls: the renewal is the first
 		k.apply(calls, true, time.Now())
 		if got := k.current["uat"].leases; len(got) != 1 || got[0].id != "renewed" {
 			t.Errorf("a renewal that came with the expiry lost: %v", got)
@@ -678,14 +680,14 @@ func TestABatchTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 	})
 }
 
-// open2 makes a keeper on the store that is still open.
+// open2 closes the store of a closed keeper, and opens the rig again.
 func (g *rig) open2() {
 	g.store.close()
 	g.open()
 }
 
-// A writer of our own holds bbolt's lock: the disk is
-// slow, the rest is not.
+// While a commit takes a second, renewals succeed, readers see the committed state only, and
+// no lease expires. The test holds bbolt's write lock in the place of a slow disk.
 func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
 	g := newRig(t, "")
 	defer g.close()
@@ -721,10 +723,8 @@ func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
 	}
 }
 
-// bbolt is closed under the keeper: the commit fails as it does on a broken
-// disk, and the file must be written anew from memory.
-//
-// Invariant 6.
+// Invariant 6: a failed commit is undone and reported as unknown, and the file is rewritten
+// from memory. The test closes bbolt, so that the commit fails as on a broken disk.
 func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
 	inBubble(t, "uat:2", func(t *testing.T, g *rig) {
 		g.mustTake("a", time.Hour)
@@ -734,7 +734,7 @@ func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
 		if err := g.free("a"); !errors.Is(err, errUnknown) {
 			t.Fatalf("a release that could not be stored: %v", err)
 		}
-		waiter.wantNothing(t) // it was not granted what was not freed
+		waiter.wantNothing(t) // the slot of a is not free
 		g.want("a b | w")
 		if !g.isHealthy.Load() {
 			t.Error("the file was not written anew")
@@ -762,7 +762,8 @@ func TestAnExpiryThatCouldNotBeStoredIsTriedAgain(t *testing.T) {
 	})
 }
 
-// Invariant 6.
+// Invariant 6: until the file has been rewritten, nothing is granted, and no lease or waiter
+// is lost.
 func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("a", 10*time.Second)
@@ -791,7 +792,7 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 		if !g.isHealthy.Load() {
 			t.Fatal("it did not recover")
 		}
-		g.want("a | w gone") // who was connected is, who was not has 10 s
+		g.want("a | w gone") // w is still connected, gone has 10 s from now
 		time.Sleep(maxAbsence + time.Second)
 		waiter.wantLease(t)
 		g.restart()
@@ -799,15 +800,16 @@ func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testi
 	})
 }
 
-// limit tells bbolt how large the file may become; 0: as large as it likes.
-// The question to the keeper makes it see that.
+// limit sets the size in bytes up to which bbolt may grow the file; zero is no limit. It
+// calls the keeper once, which orders the change before the keeper's next commit.
 func (g *rig) limit(size int) {
 	synctest.Wait()
 	g.store.db.MaxSize = size
 	g.extend("nobody")
 }
 
-// bbolt is told that the file must not grow: it fails like a full disk.
+// On a full disk releases succeed and new requests get errFull. The test limits the size of
+// the file, so that bbolt fails as on a full disk.
 func TestOnAFullDiskReleasesWork(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		for i := range 300 {
@@ -849,7 +851,7 @@ func TestOnAFullDiskReleasesWork(t *testing.T) {
 	})
 }
 
-// Invariant 1.
+// Invariant 1: concurrent callers never have more leases than there are slots.
 func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
 	g := newRig(t, "uat:3")
 	defer g.close()
@@ -927,8 +929,8 @@ func TestAWaiterWithoutAnIDWhoseTimeEndsWhileTheDiskIsBrokenLeavesNothing(t *tes
 	})
 }
 
-// The poll of somebody in the queue and its end fall into one group, which fails
-// for space.
+// A poll that has its reply is not applied again after its batch has failed: here the poll
+// of a waiter and its end are in one batch, which finds no space.
 func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	g := newRig(t, "")
 	defer func() { g.store.close() }()
@@ -937,7 +939,7 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 		return &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true, reply: make(chan reply, 1)}
 	}
 	g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true}, 0)
-	g.keeper.close() // from here on this goroutine owns what run did
+	g.keeper.close() // from here on this goroutine is in the place of run
 	k, c := g.keeper, poll()
 	group := k.apply([]*call{c, {kind: callGiveUp, environment: "uat", other: c}, {kind: callRequest, environment: "uat", request: request{id: "other"}, wait: true, reply: make(chan reply, 1)}}, false, time.Now())
 	k.undoBatch(group, true)
@@ -952,7 +954,7 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	}
 }
 
-// A slowStore takes its time for each save.
+// A slowStore waits for the duration before each save.
 type slowStore struct {
 	recoverableStore
 	time.Duration
@@ -963,15 +965,15 @@ func (s slowStore) save(counter uint64, writes []write) error {
 	return s.recoverableStore.save(counter, writes)
 }
 
-// slow opens the rig anew, with a store that takes so long for each save.
+// slow opens the rig again, with a store that takes d longer for each save.
 func (g *rig) slow(d time.Duration) {
 	g.close()
 	g.wrap = func(s *store) keeperStore { return slowStore{s, d} }
 	g.open()
 }
 
-// A sharedStore is one that another server may take over: whether it has, one
-// learns from save and confirm. It cannot recover.
+// A sharedStore is a store that another server may take over. After that, save and confirm
+// return errTakenOver. It is not a recoverableStore.
 type sharedStore struct {
 	keeperStore
 	takenOver *bool
@@ -997,8 +999,8 @@ func (s sharedStore) confirm() error {
 
 func (s sharedStore) exclusive() bool { return false }
 
-// With a store that is shared, a renewal is answered after it was confirmed that
-// nobody has taken over, and afterwards nothing is granted, renewed or ended.
+// On a shared store, a renewal has its reply only after confirm, and after another server
+// has taken over, nothing is granted, renewed or ended.
 func TestAKeeperWhoseStoreWasTakenOverPromisesNothing(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.close()
@@ -1031,9 +1033,9 @@ func TestAKeeperWhoseStoreWasTakenOverPromisesNothing(t *testing.T) {
 	})
 }
 
-// Calls that come all the time, while the disk takes 150 ms for each commit,
-// must not let a scan wait for its turn: an expiry is seen after a scan period
-// and one commit, and its own is on the disk after another.
+// A lease ends at most a scan period and two commits late, also while calls arrive all the
+// time and each commit takes 150 ms: the first commit delays the scan, and the second saves
+// the expiry.
 func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
@@ -1075,9 +1077,8 @@ func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
 	})
 }
 
-// The poll of somebody in the queue and a request for another environment fall into
-// one group, which fails. The poll waits on, for as long as it wanted, and its
-// caller can leave.
+// A poll in a batch that fails waits on until its own wait has passed, and its caller can
+// still leave. The batch also has a request for another environment, which gets errUnknown.
 func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
@@ -1123,7 +1124,7 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 	})
 }
 
-// Who leaves while the disk works is heard at once, and gets nothing.
+// A caller that leaves during a commit gets errGone at once, and no lease.
 func TestWhoLeavesBeforeTheCommitGetsNothing(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
@@ -1149,7 +1150,7 @@ func TestARenewalThatHadArrivedIsNotLostToAScan(t *testing.T) {
 	g.mustTake("a", time.Second)
 	renewed := make(chan error, 1)
 	time.Sleep(700 * time.Millisecond)
-	g.mu.RLock() // a reader takes its time: the keeper cannot go on
+	g.mu.RLock() // a slow reader: the keeper cannot publish
 	time.Sleep(150 * time.Millisecond)
 	go func() { renewed <- g.extend("a") }()
 	time.Sleep(350 * time.Millisecond)
@@ -1159,7 +1160,7 @@ func TestARenewalThatHadArrivedIsNotLostToAScan(t *testing.T) {
 	}
 }
 
-// Invariant 7.
+// Invariant 7: on a full disk an ended request stays ended.
 func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("duplicate", 0)
@@ -1273,7 +1274,7 @@ func TestReadersMayLookWhileTheFileIsWrittenAnew(t *testing.T) {
 			}
 		})
 	}
-	for range 5 { // with -race, encoding must not write
+	for range 5 { // with -race: encoding must not write to what readers read
 		g.snapshot()
 	}
 	close(stop)

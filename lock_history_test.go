@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// endOfAnn makes the end of a lease in a history.
+// endOfAnn returns an event: the release of a lease of the holder ann.
 func endOfAnn(number uint64, environment, id string, at time.Time) *event {
 	return &event{number: number, kind: eventReleased, at: at, environment: environment, slot: "uat", id: id, holder: "ann", fence: number}
 }
@@ -28,7 +28,7 @@ func TestAnEndOutsideOfTheRingIsRememberedForAnHour(t *testing.T) {
 	h.append(&event{number: 1, kind: eventGranted, at: now})
 	h.append(endOfAnn(2, "uat", "a", now))
 	h.append(endOfAnn(3, "uat", "b", now.Add(time.Minute)))
-	h.publish(2, now.Add(rememberAge-1)) // the ring is full: both must go
+	h.publish(2, now.Add(rememberAge-1)) // both leave the ring, as if it were full
 	h.ids(t, now.Add(rememberAge-1), "a", "b")
 	if len(h.events) != 1 || len(h.remembered) != 1 {
 		t.Fatalf("%d events, %d outside of the ring", len(h.events), len(h.remembered))
@@ -74,8 +74,7 @@ func TestTheEndThatLeavesTheRingDoesNotTakeALaterOneAlong(t *testing.T) {
 	}
 }
 
-// The end that was taken back had hidden an older one: in the ring, or
-// outside of it.
+// After the undo of an end, endOf returns the end before it, in the ring or outside of it.
 func TestAnEndThatIsTakenBackShowsTheOneBefore(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
@@ -137,7 +136,7 @@ func TestNoMoreThan200000EndsAreRemembered(t *testing.T) {
 	h.publish(0, now)
 	h.append(&event{number: 1 << 40, kind: eventGranted, at: now})
 	h.append(&event{number: 1<<40 + 1, kind: eventGranted, at: now})
-	if n := h.surplus(now); n != 2 { // the grant, and the one end too many
+	if n := h.surplus(now); n != 2 { // the grant, and one end more than rememberEnds
 		t.Errorf("%d would be deleted", n)
 	}
 	h.drop(rememberEnds+1, now)
@@ -150,8 +149,8 @@ func TestNoMoreThan200000EndsAreRemembered(t *testing.T) {
 	}
 }
 
-// A name is known for as long as the ring has an event of it, and since its
-// first one.
+// The history knows an environment while the ring has an event of it, with the number of its
+// first event.
 func TestNamesAreKnownForAsLongAsTheRingKnowsThem(t *testing.T) {
 	h, now := newHistory(), time.Now()
 	h.append(&event{number: 5, kind: eventGranted, at: now, environment: "uat"})

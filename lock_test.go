@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// A bench is one environment with a clock that the test turns and a history.
+// A bench is one environment with a history, and a clock that the test sets.
 type bench struct {
 	t    *testing.T
 	e    *environment
 	now  time.Time
 	past *history
 	last uint64
-	all  []change // of every step so far
+	all  []change // of all steps
 }
 
 func newBench(t *testing.T, slots ...string) *bench {
@@ -27,7 +27,7 @@ func newBench(t *testing.T, slots ...string) *bench {
 	return &bench{t: t, e: newEnvironment("uat", slots), now: time.Now(), past: newHistory(), last: 100}
 }
 
-// step runs rules in one round and publishes it.
+// step applies rules in one batch and publishes it.
 func (b *bench) step(f func(r *batch)) *batch {
 	r := &batch{now: b.now, history: b.past, next: func() uint64 { b.last++; return b.last }}
 	f(r)
@@ -41,7 +41,7 @@ func (b *bench) post(q request, wait bool) (o result) {
 	return o
 }
 
-// ask requests a slot under an id, with wait.
+// ask requests a slot for an id, with wait.
 func (b *bench) ask(id string) result { return b.post(request{id: id, holder: "h-" + id}, true) }
 
 func (b *bench) must(id string) *lease {
@@ -95,7 +95,8 @@ func (b *bench) wantErr(o result, err error) {
 	}
 }
 
-// holders lists who has a slot, and then the line.
+// want fails the test unless the leases, as "slot:id" in sorted order, and the ids in the
+// queue are these.
 func (b *bench) want(leases, line string) {
 	b.t.Helper()
 	var have, waiting []string
@@ -122,12 +123,13 @@ func (b *bench) events() string {
 	return strings.Join(names, " ")
 }
 
-// picture is all that the rules keep, with its identity.
+// picture returns the whole state of the environment and its history as text. The text has
+// the addresses of the values, so that a copy of a value differs from it.
 func (b *bench) picture() string {
 	s := fmt.Sprint(b.past.endCount, len(b.past.events), len(b.past.appended))
 	var ends []string
 	for ref, e := range b.past.lastEnds {
-		if b.past.ifRecent(e, b.now) != nil { // what is older does not count
+		if b.past.ifRecent(e, b.now) != nil { // older ends have no effect
 			ends = append(ends, fmt.Sprintf(" %v=%p", ref, e))
 		}
 	}
@@ -149,7 +151,7 @@ func (b *bench) picture() string {
 	return s
 }
 
-// Invariant 1.
+// Invariant 1: a slot never has two leases.
 func TestASlotNeverHasTwoLeases(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.must("a")
@@ -162,7 +164,7 @@ func TestASlotNeverHasTwoLeases(t *testing.T) {
 	b.want("blue:d green:b", "")
 }
 
-// Invariant 3.
+// Invariant 3: waiters are granted the slot in the order in which they came.
 func TestTheQueueIsServedInItsOrder(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
@@ -175,7 +177,7 @@ func TestTheQueueIsServedInItsOrder(t *testing.T) {
 	}
 }
 
-// Invariant 3.
+// Invariant 3: a caller without wait is granted a slot only if the queue is empty.
 func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInTheQueue(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
@@ -187,7 +189,7 @@ func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInTheQueue(t *testing.T) {
 		t.Error("a GET would say that a slot is free")
 	}
 	b.wantErr(b.post(request{id: "c-no-wait"}, false), errNoSlot)
-	b.want("", "b") // and it did not enter the queue
+	b.want("", "b") // the request did not enter the queue
 	b.endID("b")
 	if o := b.post(request{}, false); o.lease == nil {
 		t.Errorf("with nobody in the queue: %+v", o)
@@ -231,7 +233,7 @@ func TestTheNextFreeSlotGoesToTheNextInTheQueue(t *testing.T) {
 	b.must("b")
 	b.goAway(b.queue("c"))
 	b.queue("d")
-	b.endID("a") // offered to c, who is absent
+	b.endID("a") // the slot is kept free for c, which is disconnected
 	b.want("green:b", "c d")
 	b.endID("b")
 	b.want("blue:d", "c")
@@ -243,7 +245,7 @@ func TestAWaiterPassesNobodyWhoIsAbsentForASlotThatIsDueToThem(t *testing.T) {
 	b.must("b")
 	b.goAway(b.queue("c"))
 	b.endID("a")
-	b.queue("d") // one slot is free, but it is c's
+	b.queue("d") // one slot is free, and it is kept for c
 	b.want("green:b", "c d")
 }
 
@@ -298,7 +300,7 @@ func TestARenewedTTLDoesNotMakeARepeatedRequestDifferent(t *testing.T) {
 	}
 }
 
-// Invariant 7.
+// Invariant 7: a request with an ended id gets errEnded, and how the id ended.
 func TestAnEndedIDIsRefusedWithHowItEnded(t *testing.T) {
 	ends := map[eventKind]func(b *bench){
 		eventReleased: func(b *bench) { b.endID("a") },
@@ -357,8 +359,8 @@ func TestARepeatedReleaseIsGrantedAlsoAfterTheNextGrant(t *testing.T) {
 	}
 }
 
-// A holder of several leases: each release is repeated for its own slot, in
-// whatever order they ended.
+// For a holder of several leases, the repeated release of a slot gets the result of that
+// slot, in any order of the ends.
 func TestARepeatedReleaseIsThatOfItsSlot(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.post(request{id: "a", holder: "h"}, false)
@@ -413,13 +415,13 @@ func TestNobodyReleasesTheLeaseOfAnother(t *testing.T) {
 			t.Errorf("%s: %+v", name, o)
 		}
 	}
-	b.wantErr(b.endID("some other id"), nil) // it used itself up
+	b.wantErr(b.endID("some other id"), nil) // the release closes the id that it names
 	b.want("uat:a", "")
 }
 
 func TestTheCallOf2019FreesALeaseWithoutAHolder(t *testing.T) {
 	b := newBench(t)
-	b.wantErr(b.end(releaseRequest{is2019: true}), nil) // free already
+	b.wantErr(b.end(releaseRequest{is2019: true}), nil) // the slot is free
 	b.post(request{}, false)
 	b.wantErr(b.end(releaseRequest{is2019: true}), nil)
 	b.want("", "")
@@ -441,7 +443,8 @@ func TestTheCallOf2019ByAUserFreesTheUsersLease(t *testing.T) {
 	b.post(request{id: "b", holder: "bob"}, false)
 	b.end(releaseRequest{selector: selector{holder: "ann"}, is2019: true})
 	b.want("blue: red:b", "")
-	b.end(releaseRequest{selector: selector{holder: "ann"}, is2019: true}) // has none: the one without a holder
+	// ann has no lease any more: the lease without a holder ends.
+	b.end(releaseRequest{selector: selector{holder: "ann"}, is2019: true})
 	b.want("red:b", "")
 }
 
@@ -474,7 +477,8 @@ func TestForceEndsTheLeaseWhoeverHoldsItAndIsRemembered(t *testing.T) {
 	if last.kind != eventForced || last.by != "ann" || last.from != "10.0.0.1:5" || last.fence != a.fence {
 		t.Errorf("the history says %+v", last)
 	}
-	b.wantErr(b.end(releaseRequest{selector: selector{fence: a.fence}, force: true}), errNotHeld) // it is over
+	// The lease has ended.
+	b.wantErr(b.end(releaseRequest{selector: selector{fence: a.fence}, force: true}), errNotHeld)
 	b.want("uat:b", "")
 }
 
@@ -485,7 +489,8 @@ func TestAReleaseByIDLeavesTheQueue(t *testing.T) {
 	b.queue("c")
 	b.wantErr(b.endID("b"), nil)
 	b.want("uat:a", "c")
-	b.wantErr(b.end(releaseRequest{selector: selector{holder: "h-c"}}), errNotHeld) // a place is left by id only
+	// A release without id removes no waiter.
+	b.wantErr(b.end(releaseRequest{selector: selector{holder: "h-c"}}), errNotHeld)
 	b.want("uat:a", "c")
 }
 
@@ -515,7 +520,7 @@ func TestARenewalNeverTakesTimeAway(t *testing.T) {
 	b.now = b.now.Add(30 * time.Second)
 	b.extend(renewal{selector: selector{id: "a"}})
 	deadline := l.deadline
-	l.renew(b.now.Add(-20 * time.Second)) // sent before, arrived after
+	l.renew(b.now.Add(-20 * time.Second)) // a renewal that arrived before the last one, and is applied after it
 	if l.deadline != deadline {
 		t.Errorf("the deadline moved by %v", l.deadline.Sub(deadline))
 	}
@@ -568,14 +573,14 @@ func TestARenewalGrantsNothing(t *testing.T) {
 func TestFreeIsDeclaredSlotsLessLiveLeases(t *testing.T) {
 	b := newBench(t, "uat")
 	b.must("a")
-	b.e.slots = []string{"blue", "green"} // the declaration has changed under the lease
+	b.e.slots = []string{"blue", "green"} // the declaration changed while the lease is live
 	if b.e.freeSlots() != 1 {
 		t.Errorf("%d free, want 1", b.e.freeSlots())
 	}
 	b.must("b")
 	b.want("blue:b uat:a", "")
 	b.queue("c")
-	b.e.slots = nil // and again: not declared any more
+	b.e.slots = nil // the environment is not declared any more
 	b.endID("a")
 	b.want("blue:b", "c")
 	b.wantErr(b.extend(renewal{selector: selector{id: "b"}}), nil)
@@ -601,7 +606,7 @@ func TestNoIDOwnsNoLease(t *testing.T) {
 	}
 }
 
-// Invariant 5.
+// Invariant 5: each fence is larger than the one before.
 func TestFencesOnlyGrow(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	last := uint64(0)
@@ -636,14 +641,14 @@ func TestEveryChangeIsAnEvent(t *testing.T) {
 	}
 }
 
-// Undo must bring back every value, in memory and in the history, whatever
-// the round did.
+// Undo restores every value that the batch has changed, in the environment and in the
+// history.
 func TestUndoPutsBackWhatWasThere(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.post(request{id: "a", holder: "h", ttl: time.Minute}, false)
 	b.must("b")
 	b.queue("c")
-	b.post(request{}, true) // a place without an id
+	b.post(request{}, true) // a waiter without an id
 	b.queue("d")
 	b.post(request{id: "z", holder: "h"}, false)
 	b.end(releaseRequest{selector: selector{id: "z"}})

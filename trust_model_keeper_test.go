@@ -1,9 +1,9 @@
 package main
 
-// The same model against the whole of keeper and store: a real file, a clock
-// of its own, connections that wait and break, commits that fail, and a crash
-// with another start whenever a script likes it. All times of a script fall
-// between two scans of the keeper, so that both sides have one order of events.
+// The model of the rules (trust_model_rules_test.go) against keeper and store: a real file,
+// the clock of a bubble, connections that wait and break, commits that fail, and crashes
+// with a new start. The steps of a script are between two scans of the keeper, so that the
+// keeper and the model have the same order of events.
 
 import (
 	"context"
@@ -23,17 +23,17 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A modelCall is a connection that waits.
+// A modelCall is a call that waits on a connection of its own.
 type modelCall struct {
 	id     string
-	until  time.Time // its wait
+	until  time.Time // the end of its wait
 	leave  context.CancelFunc
 	answer chan reply
-	want   *modelAnswer // what it must have been told by now; nil: nothing
+	want   *modelAnswer // the reply that it must have got; nil if none yet
 	gone   bool
 }
 
-// A play is one script on a keeper and the model.
+// A play applies the same steps to a keeper and to the model, and compares them.
 type play struct {
 	t        *rapid.T
 	k        *keeper
@@ -41,14 +41,14 @@ type play struct {
 	path     string
 	copies   int
 	slots    []string
-	start    time.Time // of the keeper: scans count from here
+	start    time.Time // of the keeper; its scans are counted from here
 	calls    []*modelCall
 	fences   []uint64
-	connects int // how many there were
+	connects int // how many calls have waited so far
 }
 
-// fastFolder is where files can be synced in microseconds: the power is not
-// cut here.
+// fastFolder returns a temporary folder in memory, where a sync takes microseconds, or on the
+// disk if there is no /dev/shm. The tests that use it do not cut the power.
 func fastFolder(t testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "call-me-test")
 	if err != nil {
@@ -78,7 +78,7 @@ func (p *play) close() {
 	p.k.store.close()
 }
 
-// settle lets everything happen that happens now, and compares.
+// settle waits until all goroutines are blocked, and compares the state and the replies.
 func (p *play) settle() {
 	synctest.Wait()
 	p.m.log = nil
@@ -110,6 +110,7 @@ func (p *play) settle() {
 	p.heard()
 }
 
+// view returns the state that readers see, in the form of rulebook.String.
 func (p *play) view(v view) string {
 	var b strings.Builder
 	for _, l := range v.leases {
@@ -123,13 +124,13 @@ func (p *play) view(v view) string {
 	return b.String()
 }
 
-// heard compares what the waiting connections were told by now.
+// heard compares the replies that the waiting calls have got.
 func (p *play) heard() {
 	for _, c := range p.calls {
 		select {
 		case a := <-c.answer:
 			switch {
-			case c.gone: // nobody reads it
+			case c.gone: // the caller has left: any reply will do
 			case c.want == nil:
 				p.t.Fatalf("%q was told %v", c.id, a.err)
 			default:
@@ -158,8 +159,8 @@ func (p *play) same(a reply, want modelAnswer) {
 	}
 }
 
-// rule applies a rule to the model and tells the connections of places that
-// it ended.
+// rule applies a rule to the model, and sets the expected replies of the calls whose waiters
+// have left the queue.
 func (p *play) rule(f func()) {
 	before := slices.Clone(p.m.line)
 	f()
@@ -168,7 +169,7 @@ func (p *play) rule(f func()) {
 			continue
 		}
 		want := modelAnswer{err: errEnded}
-		granted := -1 // the newest of those that look like it: several may have come at this moment
+		granted := -1 // the newest lease that matches: several calls may have arrived at this moment
 		for i, l := range p.m.leases {
 			if l.request == place.request && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since) {
 				granted = i
@@ -187,7 +188,7 @@ func (p *play) rule(f func()) {
 	}
 }
 
-// waits are the connections of an id, the newest last.
+// waits returns the calls of an id that wait, the newest last.
 func (p *play) waits(id string) (all []*modelCall) {
 	for _, c := range p.calls {
 		if c.id == id && c.want == nil && !c.gone {
@@ -197,8 +198,8 @@ func (p *play) waits(id string) (all []*modelCall) {
 	return all
 }
 
-// hangUp is what the end of a waiting connection means: only the newest of an
-// id counts, and a place without an id goes with it.
+// hangUp applies the end of a waiting call's connection to the model. Only the newest
+// connection of an id counts. A waiter without id leaves the queue.
 func (p *play) hangUp(c *modelCall) {
 	i := p.m.inLine(c.id)
 	if c.id == "" {
@@ -215,7 +216,7 @@ func (p *play) hangUp(c *modelCall) {
 	}
 }
 
-// pass lets time go by, scan by scan.
+// pass lets the time pass, and applies each scan and each end of a wait to the model.
 func (p *play) pass(d time.Duration) {
 	end := p.m.now.Add(d)
 	for {
@@ -247,7 +248,7 @@ func (p *play) pass(d time.Duration) {
 	p.settle()
 }
 
-// connect posts with wait, on a connection of its own.
+// connect requests a slot with wait, on another goroutine.
 func (p *play) connect(q request, wait, claim time.Duration) *modelCall {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &modelCall{id: q.id, leave: cancel, answer: make(chan reply, 1)}
@@ -257,8 +258,7 @@ func (p *play) connect(q request, wait, claim time.Duration) *modelCall {
 	return c
 }
 
-// stored reports whether a rule would change what is on the disk, and leaves
-// the model as it was.
+// stored reports whether a rule would change what is stored. It does not change the model.
 func (p *play) stored(f func(m *rulebook)) bool {
 	m := p.m
 	m.leases, m.line, m.ends, m.log = slices.Clone(m.leases), slices.Clone(m.line), slices.Clone(m.ends), nil
@@ -278,7 +278,8 @@ func (p *play) stored(f func(m *rulebook)) bool {
 	return len(m.log) > 0 || ids(m) != before
 }
 
-// breakDisk makes the next commit fail. The file is then written anew at once.
+// breakDisk closes bbolt in one of eight cases, if the rule would be stored. The next commit
+// then fails, and the keeper rewrites the file at once. It reports whether it did so.
 func (p *play) breakDisk(t *rapid.T, f func(m *rulebook)) bool {
 	if rapid.IntRange(0, 7).Draw(t, "disk") > 0 || !p.stored(f) {
 		return false
@@ -288,8 +289,8 @@ func (p *play) breakDisk(t *rapid.T, f func(m *rulebook)) bool {
 	return true
 }
 
-// recovered is the model after a failed commit: who is in the queue and away has
-// his ten seconds from now on.
+// recovered applies a failed commit to the model: the disconnected waiters have ten seconds
+// from now on.
 func (p *play) recovered() {
 	for i := range p.m.line {
 		if !p.m.line[i].present {
@@ -303,7 +304,7 @@ func (p *play) someRequest(t *rapid.T) request { return (&duel{m: p.m}).someRequ
 func (p *play) waitStep(t *rapid.T) {
 	q, claim := p.someRequest(t), someClaim.Draw(t, "claim")
 	wait := rapid.SampledFrom([]time.Duration{time.Second, 25 * time.Second, time.Hour}).Draw(t, "wait")
-	wait += time.Duration(p.connects%100) * time.Millisecond // no two end at once
+	wait += time.Duration(p.connects%100) * time.Millisecond // no two waits end at the same time
 	p.connects++
 	if q.id == "" && len(p.waits("")) > 0 {
 		t.Skip("one without an id is enough: they cannot be told apart")
@@ -346,7 +347,7 @@ func (p *play) takeStep(t *rapid.T) {
 	}
 	var want modelAnswer
 	p.rule(func() { want = p.m.post(q, false, claim) })
-	if i := p.m.inLine(q.id); i >= 0 && want.err == nil { // a look of somebody in the queue is not a wait
+	if i := p.m.inLine(q.id); i >= 0 && want.err == nil { // a request without wait does not connect the waiter
 		want.err = errNoSlot
 		if p.m.line[i].present = was.present; !was.present {
 			p.m.line[i].absent = p.m.now
@@ -414,13 +415,13 @@ func (p *play) hangUpStep(t *rapid.T) {
 	p.calls = slices.DeleteFunc(p.calls, func(x *modelCall) bool { return x == c })
 }
 
-// crashStep takes the file as it is, as kill -9 would leave it, and starts
-// again on the copy.
+// crashStep copies the file as kill -9 would leave it, stops the keeper, and starts another
+// one on the copy.
 func (p *play) crashStep(t *rapid.T) {
 	if rapid.IntRange(0, 2).Draw(t, "really") > 0 {
 		t.Skip("seldom")
 	}
-	// All is drawn first: rapid may give a step up where it draws.
+	// All values are drawn first: rapid may abandon a step where it draws.
 	down := rapid.SampledFrom([]time.Duration{0, time.Second, 3 * time.Hour}).Draw(t, "down for")
 	slots := p.slots
 	if rapid.IntRange(0, 3).Draw(t, "declare") == 0 {
@@ -463,7 +464,8 @@ func (p *play) crashStep(t *rapid.T) {
 	p.settle()
 }
 
-// keeperScript is one script, in a bubble.
+// keeperScript returns a function that runs one script in a bubble, with its file in a folder
+// of its own.
 func keeperScript(folder string) func(*rapid.T) {
 	return func(t *rapid.T) {
 		dir, err := os.MkdirTemp(folder, "")
@@ -500,7 +502,8 @@ func setFlag(t *testing.T, name, value string) {
 	}
 }
 
-// scripts runs scripts until the time is up, and returns how many.
+// scripts runs scripts until the time spend has passed since time0. It returns how many, and
+// false if one has failed.
 func scripts(t *testing.T, time0 time.Time, spend time.Duration, chance *rand.Rand, script func(*rapid.T)) (n int, ok bool) {
 	for time.Since(time0) < spend {
 		setFlag(t, "rapid.seed", fmt.Sprint(chance.Uint64N(1<<62)+1))
@@ -517,8 +520,8 @@ func scripts(t *testing.T, time0 time.Time, spend time.Duration, chance *rand.Ra
 	return n, true
 }
 
-// Scripts of 50 steps on average: half of the time on the rules alone, half
-// on keeper and store.
+// In scripts of 50 steps on average, the model agrees with the rules for half of the time, and
+// with keeper and store for the other half.
 func TestTrustModels(t *testing.T) {
 	started := time.Now()
 	setFlag(t, "rapid.steps", "50")

@@ -1,9 +1,9 @@
 package main
 
-// The rules of the lock, written down a second time from the design and not
-// from lock.go: lists that are searched from end to end, and no cleverness.
-// rapid makes scripts of requests, renewals, releases and passing time, and
-// after each step both must say the same.
+// A model of the rules of the lock, written from the design and not from lock.go: plain
+// lists that are searched from end to end. rapid generates scripts of requests, renewals,
+// releases and passing time. After each step the rules and the model must have the same
+// results and the same state.
 
 import (
 	"errors"
@@ -16,23 +16,23 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A rulebook is one environment, as the model has it.
+// A rulebook is the model of one environment.
 type rulebook struct {
 	now    time.Time
 	slots  []string
 	leases []modelLease // in the order of their grants
 	line   []modelPlace
-	ends   []modelEnd // the latest last
+	ends   []modelEnd // in the order of time
 	log    []string   // the history of the last step
 }
 
 type modelLease struct {
 	request
 	slot         string
-	fence        uint64 // taken from the lease of the rules, once it is seen there
+	fence        uint64 // zero until adopt or settle copies it from the real lease
 	since, until time.Time
 	waited, ttl  time.Duration
-	claim        time.Duration // 0: claimed, or need not be
+	claim        time.Duration // zero if the lease is claimed, or need not be
 }
 
 type modelPlace struct {
@@ -44,19 +44,19 @@ type modelPlace struct {
 }
 
 type modelEnd struct {
-	id, holder, slot string // no slot: a place in the queue
+	id, holder, slot string // slot is empty for the end of a waiter
 	fence            uint64
 	how              string
 	at               time.Time
 }
 
-// A modelAnswer says what a caller is told.
+// A modelAnswer is the result that the model expects.
 type modelAnswer struct {
 	err   error
-	slot  string // of the lease; "": none
-	id    string // of its request
-	line  int    // place in the queue; 0: none
-	ended string // how the request ended
+	slot  string // of the lease; empty if none
+	id    string // of the lease's request
+	line  int    // the position in the queue; zero if none
+	ended string // how the request ended; empty if it has not
 }
 
 func (a modelAnswer) String() string {
@@ -65,7 +65,7 @@ func (a modelAnswer) String() string {
 
 func (m *rulebook) free() int { return max(0, len(m.slots)-len(m.leases)) }
 
-// matching returns the indices of the leases that the selector names.
+// matching returns the indices of the leases that the selector matches.
 func (m *rulebook) matching(s selector) (found []int) {
 	for i, l := range m.leases {
 		switch {
@@ -77,11 +77,12 @@ func (m *rulebook) matching(s selector) (found []int) {
 	return found
 }
 
+// inLine returns the index of the waiter with the id in the queue, -1 if there is none.
 func (m *rulebook) inLine(id string) int {
 	return slices.IndexFunc(m.line, func(p modelPlace) bool { return id != "" && p.id == id })
 }
 
-// endOf is the latest end that is remembered and fits.
+// endOf returns the latest end that is less than an hour old and for which fits is true.
 func (m *rulebook) endOf(fits func(modelEnd) bool) (modelEnd, bool) {
 	for _, e := range slices.Backward(m.ends) {
 		if fits(e) && m.now.Sub(e.at) < time.Hour {
@@ -95,8 +96,8 @@ func (m *rulebook) endOfID(id string) (modelEnd, bool) {
 	return m.endOf(func(e modelEnd) bool { return e.id == id })
 }
 
-// endOfLease is the end of a lease that a departure or renewal without an id
-// may mean. Slot alone names nobody's lease.
+// endOfLease returns the latest end of a lease that the selector of a release or renewal
+// without id matches. A selector with only a slot matches none.
 func (m *rulebook) endOfLease(s selector) (modelEnd, bool) {
 	if s.holder == "" && s.fence == 0 {
 		return modelEnd{}, false
@@ -125,8 +126,8 @@ func (m *rulebook) grant(q request, claim time.Duration, waited time.Duration) m
 	return modelAnswer{slot: slot, id: q.id}
 }
 
-// offer gives the free slots to the line in its order; one that is offered to
-// somebody who is absent stays empty.
+// offer grants the free slots to the waiters, in the order of the queue. A disconnected
+// waiter uses up a slot without a grant: the slot stays free.
 func (m *rulebook) offer() {
 	for i, offers := 0, m.free(); offers > 0 && i < len(m.line); offers-- {
 		p := m.line[i]
@@ -162,7 +163,7 @@ func (m *rulebook) post(q request, wait bool, claim time.Duration) modelAnswer {
 			return modelAnswer{err: errEnded, ended: e.how}
 		}
 	}
-	due := 0 // slots that are somebody's in the queue
+	due := 0 // free slots that are kept for waiters
 	if len(m.line) > 0 {
 		due = min(m.free(), len(m.line))
 		if !wait {
@@ -206,7 +207,7 @@ func (m *rulebook) put(r renewal) modelAnswer {
 	switch {
 	case l.ttl == 0:
 		l.until = time.Time{}
-	case unclaimed || l.until.Before(end): // time once promised is not taken back
+	case unclaimed || l.until.Before(end): // a renewal does not bring the end forward
 		l.until = end
 	}
 	return modelAnswer{slot: l.slot, id: l.id}
@@ -253,7 +254,7 @@ func (m *rulebook) delete(d releaseRequest) modelAnswer {
 		return m.deleteID(d)
 	}
 	found := m.matching(d.selector)
-	if d.is2019 && (d.holder == "" || len(found) == 0) { // 2019: the oldest lease that has no holder and no id
+	if d.is2019 && (d.holder == "" || len(found) == 0) { // the oldest lease with neither holder nor id
 		found = nil
 		if i := slices.IndexFunc(m.leases, func(l modelLease) bool { return l.holder == "" && l.id == "" }); i >= 0 {
 			found = []int{i}
@@ -273,7 +274,7 @@ func (m *rulebook) delete(d releaseRequest) modelAnswer {
 	case d.isUndo:
 		return modelAnswer{}
 	case d.force && d.fence == 0:
-		return modelAnswer{} // there is nothing to end
+		return modelAnswer{} // there is no lease to end
 	case d.force:
 		return modelAnswer{err: errNotHeld, ended: e.how}
 	case d.is2019 && len(m.leases) == 0:
@@ -290,12 +291,13 @@ func (m *rulebook) delete(d releaseRequest) modelAnswer {
 	return modelAnswer{}
 }
 
-// write adds a line to the history.
+// write adds an event to the history of the step.
 func (m *rulebook) write(how string, q request, slot string, waited time.Duration, end string) {
 	m.log = append(m.log, fmt.Sprintf("%v uat %s %q by %q %q %q on %q waited %v %s", m.now, how, q.id, q.holder, q.url, q.reason, slot, waited, end))
 }
 
-// scan ends what time has ended.
+// scan ends the leases that have expired, and removes the waiters that have been
+// disconnected for ten seconds.
 func (m *rulebook) scan() {
 	for i := 0; i < len(m.leases); {
 		if l := m.leases[i]; !l.until.IsZero() && !m.now.Before(l.until) {
@@ -313,7 +315,7 @@ func (m *rulebook) scan() {
 	}
 }
 
-// String is the state that everyone must agree on.
+// String returns the state as text. The rules and the keeper must have the same text.
 func (m *rulebook) String() string {
 	var b strings.Builder
 	for _, l := range m.leases {
@@ -333,13 +335,13 @@ func (m *rulebook) ago(t time.Time) string {
 	return m.now.Sub(t).String()
 }
 
-// A duel is the rules and the model, side by side.
+// A duel applies the same steps to the rules and to the model, and compares them.
 type duel struct {
 	*bench
 	m      rulebook
-	fences []uint64 // all that were given
-	events int      // of the rules' history, that were compared
-	number uint64   // of the last of them
+	fences []uint64 // of all leases so far
+	events int      // how many events of the rules' history have been compared
+	number uint64   // of the last event that has been compared
 }
 
 func (d *duel) String() string {
@@ -354,7 +356,8 @@ func (d *duel) String() string {
 	return b.String()
 }
 
-// adopt takes the fences of new leases over, which the model cannot know.
+// adopt copies the fences of new leases from the rules to the model, which cannot know them.
+// It fails the test if a fence is not larger than all before.
 func (d *duel) adopt(t *rapid.T) {
 	for i := range d.m.leases {
 		l := &d.m.leases[i]
@@ -372,8 +375,8 @@ func (d *duel) adopt(t *rapid.T) {
 	}
 }
 
-// try runs a rule in a round that is taken back, as after a failed commit: it
-// must leave no trace.
+// try applies a rule in a batch and undoes the batch, as after a failed commit. It fails the
+// test if the state is not as before.
 func (d *duel) try(t *rapid.T, rule func(r *batch)) {
 	before := d.picture()
 	r := &batch{now: d.now, history: d.past, next: func() uint64 { d.last++; return d.last }}
@@ -384,7 +387,7 @@ func (d *duel) try(t *rapid.T, rule func(r *batch)) {
 	}
 }
 
-// same compares the answers, the events and the state after a step.
+// same compares the results and the new events of a step.
 func (d *duel) same(t *rapid.T, o result, want modelAnswer) {
 	d.adopt(t)
 	got := modelAnswer{err: o.err}
@@ -420,7 +423,7 @@ func (d *duel) same(t *rapid.T, o result, want modelAnswer) {
 	d.events, d.m.log = len(d.past.events), nil
 }
 
-// check compares the states.
+// check compares the states. It fails the test if a waiter is not found by its id.
 func (d *duel) check(t *rapid.T) {
 	if got, want := d.String(), d.m.String(); got != want {
 		t.Fatalf("the state is\n%s, the model's\n%s", got, want)
@@ -439,9 +442,9 @@ func (d *duel) check(t *rapid.T) {
 	}
 }
 
-// What scripts are made of: few names, so that they meet again and again.
+// The values of the scripts. There are few names, so that the same name is often drawn again.
 var (
-	someID     = rapid.SampledFrom([]string{"", "a", "b", "c", "d", "ann"}) // one is like a holder's name
+	someID     = rapid.SampledFrom([]string{"", "a", "b", "c", "d", "ann"}) // one is also the name of a holder
 	someHolder = rapid.SampledFrom([]string{"", "ann", "bob"})
 	someSlot   = rapid.SampledFrom([]string{"", "", "", "blue", "green", "red"})
 	someTTL    = rapid.SampledFrom([]time.Duration{0, 0, time.Second, 10 * time.Second, time.Minute, 2 * time.Hour})
@@ -460,7 +463,7 @@ func (d *duel) someFence(t *rapid.T) uint64 {
 	return rapid.SampledFrom(d.fences).Draw(t, "fence") + uint64(rapid.IntRange(0, 9).Draw(t, "off by")/9)
 }
 
-// someRequest is a new request or, mostly, exactly the one that has the id.
+// someRequest draws a request: in most cases the existing one with the id, else a new one.
 func (d *duel) someRequest(t *rapid.T) request {
 	id := someID.Draw(t, "id")
 	same := rapid.IntRange(0, 5).Draw(t, "same") > 0
@@ -504,7 +507,7 @@ func (d *duel) putStep(t *rapid.T) {
 	d.same(t, o, d.m.put(q))
 }
 
-// someDeparture is a release of one of the kinds that there are.
+// someDeparture draws a release, of one of the six kinds.
 func (d *duel) someDeparture(t *rapid.T) (q releaseRequest) {
 	switch rapid.IntRange(0, 5).Draw(t, "kind") {
 	case 0, 1:
@@ -540,8 +543,8 @@ func (d *duel) deleteStep(t *rapid.T) {
 	d.same(t, o, want)
 }
 
-// someMoment is a time to pass: often exactly until something ends, or one
-// nanosecond less.
+// someMoment draws how much time passes: half of the time any, else exactly until a lease, an
+// absence or the memory of an end is over, or one nanosecond less.
 func (d *duel) someMoment(t *rapid.T) time.Duration {
 	var moments []time.Duration
 	for _, l := range d.m.leases {
@@ -583,7 +586,7 @@ func (d *duel) passStep(t *rapid.T) {
 	d.same(t, result{}, modelAnswer{})
 }
 
-// goAwayStep cuts a waiter's connection: one without an id leaves the queue.
+// goAwayStep disconnects a waiter. A waiter without id leaves the queue.
 func (d *duel) goAwayStep(t *rapid.T) {
 	if len(d.m.line) == 0 {
 		t.Skip("nobody waits")
@@ -610,7 +613,7 @@ func (d *duel) declareStep(t *rapid.T) {
 
 func TestTheRulesAgreeWithTheModel(t *testing.T) { rapid.Check(t, ruleScript(t)) }
 
-// ruleScript is one script on the rules alone.
+// ruleScript returns a function that runs one script on the rules, without keeper and store.
 func ruleScript(t *testing.T) func(*rapid.T) {
 	return func(rt *rapid.T) {
 		d := &duel{bench: newBench(t, someDeclared.Draw(rt, "slots")...)}
