@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A commit is what one call waits for: the records that a grant writes, or a
-// release that hands the slot to the next in the queue.
+// BenchmarkCommit measures the commit that one call waits for: that of a grant, or of a
+// release with the grant to the next waiter.
 func BenchmarkCommit(b *testing.B) {
 	held := func(n uint64) write { return encodeLease("uat", &lease{slot: "uat", fence: n, since: time.Now()}) }
 	happened := func(kind eventKind, n uint64) write {

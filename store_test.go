@@ -29,7 +29,8 @@ func mustOpen(t testing.TB, path string) *store {
 	return s
 }
 
-// contents are all records of a store, readable.
+// contents returns all records of a store as text, a line each. It decodes each record; the
+// error is the first one.
 func contents(t testing.TB, s *store) (string, error) {
 	t.Helper()
 	var b strings.Builder
@@ -49,7 +50,7 @@ func contents(t testing.TB, s *store) (string, error) {
 	return b.String(), err
 }
 
-// sampleWrites are n leases, places and events.
+// sampleWrites returns the writes of n leases, n waiters and n events.
 func sampleWrites(n int) []write {
 	var writes []write
 	for i := range n {
@@ -179,7 +180,7 @@ func TestOfManyFirstStartsAtOnceOneGetsTheFile(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		empty bool // there is a file already
+		empty bool // an empty file exists at the start
 		start func(path string) (*store, error)
 	}{
 		{"no file", false, openStore},
@@ -292,7 +293,8 @@ func TestAFileThatIsNotOursIsRefusedAndLeftAsItIs(t *testing.T) {
 	})
 }
 
-// A file of the 2019 call-me: a bucket "environments" with "locked" values.
+// The locks in a file of the call-me of 2019 are live leases. Such a file has a bucket
+// "environments", with the value "locked" for each locked environment.
 func TestTheLocksOf2019AreTakenOver(t *testing.T) {
 	path := tempDB(t)
 	db, err := bbolt.Open(path, 0o666, nil)
@@ -321,8 +323,8 @@ func TestTheLocksOf2019AreTakenOver(t *testing.T) {
 	g.close()
 }
 
-// Of two meta pages bbolt takes the older one when the newer is damaged: the
-// last commit would be lost without a word.
+// A file is refused if one of its two meta pages is damaged: bbolt would use the other one, and
+// if that is the older one, the last commit would be lost without an error.
 func TestBothMetaPagesMustBeValid(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
@@ -346,8 +348,9 @@ func TestBothMetaPagesMustBeValid(t *testing.T) {
 	}
 }
 
-// A file that has been full has free pages here and there, and seldom many in
-// a row. Which ones bbolt takes is chance, so this is done a few times.
+// The reserve finds space again in a file that was full and of which three quarters are
+// deleted. Its free pages are scattered, and seldom consecutive. Which pages bbolt uses is
+// random, so the test does it 20 times.
 func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 	folder := fastFolder(t)
 	for round := range 20 {
@@ -363,7 +366,7 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 		}
 		for i, w := range held {
 			if w.value = nil; i%4 == 3 {
-				continue // is held on to
+				continue // this lease stays
 			}
 			if err := s.saveOnFullDisk(1000, []write{w}); err != nil {
 				t.Fatal(err)
@@ -376,8 +379,8 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 	}
 }
 
-// What checkSound asks of a file must hold for every file that bbolt writes:
-// pages split and merge as records come and go, by the one and by the hundred.
+// Every file that bbolt writes passes checkSound, also after its pages were split and merged
+// by commits of 1 to 900 records.
 func TestEveryFileThatWasWrittenIsSound(t *testing.T) {
 	path := filepath.Join(fastFolder(t), "call-me.db")
 	s := mustOpen(t, path)
@@ -414,7 +417,8 @@ func TestEveryFileThatWasWrittenIsSound(t *testing.T) {
 	}
 }
 
-// bbolt would read such a file, and make another one of it at the next commit.
+// A file is refused if a page does not begin with the key that its parent has for it: bbolt
+// would read such a file, and change its contents with the next commit.
 func TestAPageMustBeginWithTheKeyByWhichItIsKnown(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
@@ -440,9 +444,9 @@ func TestAPageMustBeginWithTheKeyByWhichItIsKnown(t *testing.T) {
 	}
 }
 
-// Elements that share their bytes would let a small file take for ever: each
-// bucket in such a value would be walked once for each of them, and again in
-// each bucket within it.
+// A page is refused if its elements share bytes. Otherwise the check of a small file could
+// take practically for ever: a bucket in such a value would be walked once for each element,
+// and again in each bucket inside it.
 func TestTheElementsOfAPageShareNothing(t *testing.T) {
 	leaf := func(pos [2]uint32) error {
 		page := make([]byte, 4096)
@@ -516,8 +520,8 @@ func TestOnlyWhatAKilledServerLeftIsRemoved(t *testing.T) {
 	}
 }
 
-// Only a write that found no space has stored nothing. A sync that fails has
-// left its pages where bbolt reads them.
+// Only a failed write for lack of space is a full disk: it has stored nothing. A failed sync
+// has left its pages where bbolt reads them.
 func TestASyncThatFailsForSpaceIsNotAFullDisk(t *testing.T) {
 	write := &fs.PathError{Op: "write", Path: "call-me.db", Err: syscall.ENOSPC}
 	for _, c := range []struct {
@@ -530,7 +534,7 @@ func TestASyncThatFailsForSpaceIsNotAFullDisk(t *testing.T) {
 	}
 }
 
-// asKilled is the file of a store as a killed server leaves it.
+// asKilled returns the contents of a store's file as a killed server would leave it.
 func asKilled(t testing.TB, s *store) []byte {
 	t.Helper()
 	b, err := os.ReadFile(s.path)
@@ -540,7 +544,7 @@ func asKilled(t testing.TB, s *store) []byte {
 	return b
 }
 
-// openBytes opens a store on a file with this content.
+// openBytes writes b to a file in the folder, and opens a store on it.
 func openBytes(t testing.TB, folder string, b []byte) (*store, error) {
 	t.Helper()
 	path := filepath.Join(folder, "copy.db")
@@ -550,7 +554,7 @@ func openBytes(t testing.TB, folder string, b []byte) (*store, error) {
 	return openStore(path)
 }
 
-// aBookkeeper knows what a store should hold.
+// aBookkeeper has the records that a store should have, by bucket and key.
 type aBookkeeper map[string][]byte
 
 func (b aBookkeeper) note(writes []write) {
@@ -591,7 +595,7 @@ func (b aBookkeeper) check(t *testing.T, s *store) {
 	}
 }
 
-// someWrites puts and deletes records, new and known ones.
+// someWrites returns n random writes. Each puts or deletes a record, which may exist.
 func someWrites(chance *rand.Rand, n int) []write {
 	writes := make([]write, n)
 	for i := range writes {
@@ -604,8 +608,8 @@ func someWrites(chance *rand.Rand, n int) []write {
 	return writes
 }
 
-// Whatever is saved, and wherever the server is killed, closed or its file
-// written anew: what is read is what was saved.
+// A store has exactly the records that were saved, also after the server was killed or
+// stopped, or its file was rewritten.
 func TestWhatIsReadIsWhatWasSaved(t *testing.T) {
 	folder := fastFolder(t)
 	chance := rand.New(rand.NewPCG(*seed, 7))
@@ -659,8 +663,8 @@ func TestOfTheWritesOfOneKeyTheLastCounts(t *testing.T) {
 	}
 }
 
-// A record is damaged, which only loading shows: closing must not
-// change such a file.
+// A file that is refused at its loading is not changed by close. Here a record is damaged,
+// which openStore does not find.
 func TestAFileThatIsRefusedWhenItIsLoadedIsLeftAsItIs(t *testing.T) {
 	s := mustOpen(t, tempDB(t))
 	defer s.close()

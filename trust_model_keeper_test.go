@@ -130,7 +130,7 @@ func (p *play) heard() {
 		select {
 		case a := <-c.answer:
 			switch {
-			case c.gone: // the caller has left: any reply will do
+			case c.gone: // the caller has left; its reply does not matter
 			case c.want == nil:
 				p.t.Fatalf("%q was told %v", c.id, a.err)
 			default:

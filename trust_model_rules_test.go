@@ -207,7 +207,7 @@ func (m *rulebook) put(r renewal) modelAnswer {
 	switch {
 	case l.ttl == 0:
 		l.until = time.Time{}
-	case unclaimed || l.until.Before(end): // a renewal does not bring the end forward
+	case unclaimed || l.until.Before(end): // a renewal never makes the end earlier
 		l.until = end
 	}
 	return modelAnswer{slot: l.slot, id: l.id}

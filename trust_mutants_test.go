@@ -1,14 +1,14 @@
 package main
 
-// Do the tests of the rules notice when a rule is missing? This takes out,
-// inverts and blunts every condition and every statement of lock.go,
-// lock_state.go and lock_history.go in turn, runs the tests of the rules, and
-// lists what survives. Every survivor must be explained in
-// testdata/survivors.txt.
+// The mutation test of the rules. It changes the conditions and statements of lock.go,
+// lock_state.go and lock_history.go one at a time: it inverts a condition, makes it always
+// true or false, moves its edge, or leaves a statement out. For each mutant it runs the
+// tests of the rules, and lists the mutants with which they pass: the survivors. Every
+// survivor must be explained in testdata/survivors.txt.
 //
-// All mutants are built into one binary, and a variable says which one is
-// alive: a run takes a fraction of a second. Nothing of this is in the
-// product: the changed files are an overlay of the build.
+// All mutants are built into one binary, and the environment variable MUTANT selects the one
+// that is alive. So a run takes a fraction of a second. The product has none of this: the
+// changed files are an overlay of the build.
 
 import (
 	"bytes"
@@ -30,15 +30,15 @@ import (
 	"time"
 )
 
-// mutatedFiles are changed. They and their tests, ruleTests, need nothing else but
-// ruleErrors.
+// mutatedFiles are the files that are changed, ruleTests are their tests. Together they need no
+// other file but ruleErrors.
 var (
 	mutatedFiles = []string{"lock.go", "lock_state.go", "lock_history.go"}
 	ruleErrors   = "errors.go"
 	ruleTests    = []string{"lock_test.go", "lock_history_test.go", "trust_model_rules_test.go"}
 )
 
-// mutantRuntime is built beside the changed files.
+// mutantRuntime is the source of the functions that the changed files call.
 const mutantRuntime = `package main
 
 import (
@@ -70,8 +70,7 @@ func mutateValue[T any](n int, v T) T {
 }
 `
 
-// A mutant is one change; name tells it apart from all others and does not
-// depend on the lines above it.
+// A mutant is one change. Its name is unique and does not depend on line numbers.
 type mutant struct {
 	number int
 	name   string
@@ -82,7 +81,7 @@ type mutator struct {
 	file     *token.File
 	source   []byte
 	function string
-	first    int // number of the next mutant
+	first    int // the number of the last mutant
 	mutants  []mutant
 	inserts  []insert
 	seen     map[string]int
@@ -90,14 +89,16 @@ type mutator struct {
 
 type insert struct {
 	at    int
-	depth int // of two at one place, the outer one opens first and closes last
+	depth int // of two at one offset, the smaller one is first
 	text  string
 }
 
+// text returns the source of the node on one line.
 func (m *mutator) text(n ast.Node) string {
 	return strings.Join(strings.Fields(string(m.source[m.file.Offset(n.Pos()):m.file.Offset(n.End())])), " ")
 }
 
+// add adds a mutant of the node, and returns its number.
 func (m *mutator) add(what string, n ast.Node) int {
 	name := fmt.Sprintf("%s: %s: %s: %s", filepath.Base(m.file.Name()), m.function, what, m.text(n))
 	if m.seen[name]++; m.seen[name] > 1 {
@@ -108,19 +109,19 @@ func (m *mutator) add(what string, n ast.Node) int {
 	return m.first
 }
 
+// wrap inserts a text before the node and one after it.
 func (m *mutator) wrap(n ast.Node, before, after string) {
 	depth := len(m.inserts)
 	m.inserts = append(m.inserts, insert{m.file.Offset(n.Pos()), depth, before}, insert{m.file.Offset(n.End()), -depth, after})
 }
 
-// condition makes three mutants of one: its opposite, always, never.
+// condition makes three mutants of a condition: its opposite, always true, always false.
 func (m *mutator) condition(n ast.Expr) {
 	not, yes, no := m.add("not", n), m.add("always", n), m.add("never", n)
 	m.wrap(n, fmt.Sprintf("mutateTo(%d, mutateTo(%d, mutateNot(%d, ", no, yes, not), "), true), false)")
 }
 
-// edge makes a mutant of a comparison of sizes or times: equal counts where
-// it did not, and the other way round.
+// edge makes a mutant of a comparison of sizes or times: the opposite result if both are equal.
 func (m *mutator) edge(n ast.Expr) {
 	switch x := n.(type) {
 	case *ast.BinaryExpr:
@@ -135,7 +136,7 @@ func (m *mutator) edge(n ast.Expr) {
 	}
 }
 
-// visit finds what can be changed.
+// visit makes the mutants of one node. It is a function for ast.Inspect.
 func (m *mutator) visit(n ast.Node) bool {
 	switch x := n.(type) {
 	case *ast.FuncDecl:
@@ -182,12 +183,12 @@ func (m *mutator) visit(n ast.Node) bool {
 	return true
 }
 
-// plain is a condition that visit would not take for one: a call or a
-// variable.
+// plain makes the mutants of a condition that is a call or a variable, which visit does not
+// recognize as a condition.
 func (m *mutator) plain(n ast.Expr) {
 	switch x := n.(type) {
 	case nil:
-	case *ast.BinaryExpr: // visit finds it
+	case *ast.BinaryExpr: // visit makes its mutants
 	case *ast.ParenExpr:
 		m.plain(x.X)
 	default:
@@ -195,8 +196,8 @@ func (m *mutator) plain(n ast.Expr) {
 	}
 }
 
-// statement makes a mutant without it, unless it stands in the head of an if,
-// for or switch, where a block cannot.
+// statement makes a mutant without the statement. It makes none if the statement is in the
+// head of an if, for or switch, where a block is not allowed.
 func (m *mutator) statement(n ast.Node) {
 	before := string(m.source[:m.file.Offset(n.Pos())])
 	if strings.TrimSpace(before[strings.LastIndex(before, "\n")+1:]) == "" {
@@ -204,7 +205,8 @@ func (m *mutator) statement(n ast.Node) {
 	}
 }
 
-// mutate returns the file with all its mutants asleep.
+// mutate returns the source of the file with all its mutants, and their list. first is the
+// number of mutants that exist already.
 func mutate(path string, first int) (source []byte, mutants []mutant, err error) {
 	source, err = os.ReadFile(path)
 	if err != nil {
@@ -236,7 +238,8 @@ func mutate(path string, first int) (source []byte, mutants []mutant, err error)
 	return out.Bytes(), m.mutants, nil
 }
 
-// buildMutants builds the rules with all mutants and their tests.
+// buildMutants builds a test binary of the rules with all mutants. It returns its path and the
+// mutants.
 func buildMutants(t *testing.T) (binary string, all []mutant) {
 	folder := t.TempDir()
 	here, err := os.Getwd()
@@ -282,9 +285,9 @@ func buildMutants(t *testing.T) (binary string, all []mutant) {
 	return binary, all
 }
 
-// survives reports whether the tests of the rules pass with a mutant alive:
-// first the quick ones, then all. The seed is always the same: a run says the
-// same as the one before.
+// survives reports whether the tests of the rules pass with the mutant, and returns their
+// output. It runs the short tests first, then all. The seed is constant, so that a repeated
+// run has the same result.
 func survives(binary string, number int) (bool, string) {
 	lives, out := passes(binary, number, "-test.short", "-rapid.checks=1000")
 	if lives {
@@ -304,8 +307,8 @@ func passes(binary string, number int, flags ...string) (bool, string) {
 	return err == nil, string(out)
 }
 
-// explained are the survivors that are known: the mutant's name, a tab, and
-// why no test can or should see it.
+// explained returns the known survivors: the reason why no test can or should notice it, by the
+// name of the mutant. In the file, a tab is between the two.
 func explained(t *testing.T) map[string]string {
 	text, err := os.ReadFile("testdata/survivors.txt")
 	if err != nil {
@@ -322,8 +325,8 @@ func explained(t *testing.T) map[string]string {
 	return known
 }
 
-// The short form takes as many mutants as there is time for, others with each
-// seed; the long form takes all.
+// Every mutant of the rules fails a test or is an explained survivor. The short form runs the
+// mutants for which there is time, others with each seed, and the long form runs all.
 func TestTrustMutantsOfTheRulesAreNoticed(t *testing.T) {
 	started := time.Now()
 	binary, all := buildMutants(t)

@@ -1,11 +1,10 @@
 package main
 
-// Power failures. A session's writes, syncs and renames are taken from a
-// trace of the real process; then, for every moment of it, what a disk may
-// hold if the power fails just there is made and opened: of what was not
-// synced, any part may be there, in sectors of 512 bytes and in any order. A
-// sync that failed makes nothing sure, not even later. Each disk must be read
-// as the state that was answered, or as the one that was about to be.
+// Power failures. strace records the writes, syncs and renames of a session. After each of
+// these calls, the test makes disks as a power failure at that moment may leave them, and
+// opens them. Of what was not synced, a disk may have any part, in sectors of 512 bytes and
+// in any order. A failed sync makes nothing durable, and a later sync does not do it either.
+// Each disk must have the state of the last reply, or the state of the next one.
 
 import (
 	"bufio"
@@ -25,34 +24,34 @@ import (
 
 const sector = 512
 
-// A fileWrite changes a file: bytes at an offset, or, without any, its size.
+// A fileWrite is one change of a file: bytes at an offset, or a new size.
 type fileWrite struct {
 	offset int
 	data   []byte
-	size   int // a new size; -1: it is a write
+	size   int // the new size; -1 if bytes are written
 }
 
-// A tracedFile is a file by itself, whatever it is called.
+// A tracedFile is the contents of a file, which may have no name or several.
 type tracedFile struct {
-	sure    []byte      // what a sync has made sure
-	pending []fileWrite // since
-	doubted []fileWrite // a sync of them failed: they may be there or not, for ever
+	sure    []byte      // what a sync has made durable
+	pending []fileWrite // not synced yet
+	doubted []fileWrite // their sync failed: no later sync makes them durable
 }
 
-// A tracedDisk is a folder as the process sees it, and as it surely is.
+// A tracedDisk is a folder as the process sees it, and what of it is durable.
 type tracedDisk struct {
 	folder  string
 	files   map[string]*tracedFile
 	sure    map[string]*tracedFile
-	pending []map[string]*tracedFile // names after each change since the folder was synced
+	pending []map[string]*tracedFile // the names after each change since the last sync of the folder
 	open    map[string]*tracedFile   // by descriptor
-	folders map[string]bool          // descriptors of the folder
+	folders map[string]bool          // the descriptors of the folder
 }
 
 // A tracedCall is one system call that has ended.
 type tracedCall struct {
 	call   string
-	args   []string // strings are unquoted
+	args   []string // strings without quotes and escapes
 	result int
 }
 
@@ -62,7 +61,7 @@ var (
 	resumed      = regexp.MustCompile(`^(\d+) +<\.\.\. \w+ resumed>(.*)$`)
 )
 
-// readTrace reads what strace wrote with -f -xx.
+// readTrace reads the output of strace -f -xx. It joins calls that strace splits in two lines.
 func readTrace(t *testing.T, path string) (lines []tracedCall) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -84,7 +83,7 @@ func readTrace(t *testing.T, path string) (lines []tracedCall) {
 		}
 		m := tracePattern.FindStringSubmatch(line)
 		if m == nil {
-			continue // an exit, a signal
+			continue // the line of an exit or a signal
 		}
 		result, _ := strconv.Atoi(m[4])
 		l := tracedCall{call: m[2], result: result}
@@ -111,7 +110,8 @@ func decimal(s string) int {
 	return n
 }
 
-// apply does on the disk what the process did.
+// apply applies a call of the process to the disk. A failed call changes nothing, but a failed
+// sync moves the pending writes to the doubted ones.
 func (d *tracedDisk) apply(l tracedCall) {
 	rename := func(from, to string, keep bool) {
 		names := map[string]*tracedFile{}
@@ -212,8 +212,8 @@ func (w fileWrite) whole(b []byte) []byte {
 	return b
 }
 
-// coverAll takes out of older writes what this one, which is now sure, has
-// written over: it will never be on the disk any more.
+// coverAll returns the older writes without the bytes that w has overwritten. w is durable, so
+// these bytes can no longer be on the disk.
 func (w fileWrite) coverAll(older []fileWrite) (left []fileWrite) {
 	for _, o := range older {
 		from, to := max(w.offset, o.offset), min(w.offset+len(w.data), o.offset+len(o.data))
@@ -231,7 +231,7 @@ func (w fileWrite) coverAll(older []fileWrite) (left []fileWrite) {
 	return left
 }
 
-// torn is a part of the write: some of its sectors.
+// torn returns the file after a part of the write: some of its sectors. It may change b.
 func (w fileWrite) torn(b []byte, chance *rand.Rand) []byte {
 	if w.size >= 0 {
 		return w.whole(b)
@@ -239,9 +239,9 @@ func (w fileWrite) torn(b []byte, chance *rand.Rand) []byte {
 	b = fileWrite{w.offset + len(w.data), nil, -1}.whole(b)
 	first, last := 0, len(w.data)/sector
 	switch chance.IntN(3) {
-	case 0: // the beginning
+	case 0: // only sectors at the beginning
 		last = chance.IntN(last + 1)
-	case 1: // the end
+	case 1: // only sectors at the end
 		first = chance.IntN(last + 1)
 	}
 	odd := chance.IntN(2) == 0
@@ -253,9 +253,10 @@ func (w fileWrite) torn(b []byte, chance *rand.Rand) []byte {
 	return b
 }
 
-// after returns what the file may hold when the power has failed. Choice n of
-// small numbers of writes are all their subsets; whatever is larger, and every
-// second choice, is left to chance: torn sectors, other orders.
+// after returns contents that the file may have after a power failure. With up to ten writes
+// that are not durable, n below the number of their subsets selects a subset. Otherwise chance
+// decides: each write is there in whole, in part or not at all, in half of the cases in
+// another order.
 func (f *tracedFile) after(n int, chance *rand.Rand) []byte {
 	b := slices.Clone(f.sure)
 	open := slices.Concat(f.doubted, f.pending)
@@ -281,7 +282,7 @@ func (f *tracedFile) after(n int, chance *rand.Rand) []byte {
 	return b
 }
 
-// now is the file as the process sees it.
+// now returns the contents of the file as the process sees it.
 func (f *tracedFile) now() []byte {
 	b := slices.Clone(f.sure)
 	for _, w := range slices.Concat(f.doubted, f.pending) {
@@ -290,7 +291,8 @@ func (f *tracedFile) now() []byte {
 	return b
 }
 
-// lay makes one disk that a power failure may leave, in a folder.
+// lay makes one disk that a power failure may leave, in the folder. It removes what the folder
+// had before. n is that of after.
 func (d *tracedDisk) lay(folder string, n int, chance *rand.Rand) error {
 	names := d.sure
 	if chances := append([]map[string]*tracedFile{d.sure}, d.pending...); len(chances) > 1 {
@@ -312,8 +314,7 @@ func (d *tracedDisk) lay(folder string, n int, chance *rand.Rand) error {
 	return nil
 }
 
-// diskState reads a file as the server would at its start: all records, a
-// line each.
+// diskState reads a file as the server does at its start. It returns one text for each record.
 func diskState(path string) ([]string, error) {
 	s, err := openStore(path)
 	if err != nil {
@@ -342,9 +343,8 @@ func diskState(path string) ([]string, error) {
 	return all, err
 }
 
-// fits reports whether the state is the one before a step or the one after
-// it. In the latter, what the step made anew may have other numbers: it may
-// have been tried more than once.
+// fits reports whether the state is the one before a step or the one after it. In the one
+// after it, new records may have other numbers, because a step may be tried more than once.
 func fits(state, before, after []string) bool {
 	if slices.Equal(state, before) {
 		return true
@@ -364,17 +364,18 @@ func fits(state, before, after []string) bool {
 	return len(left) == 0
 }
 
-// A blackout is one session, and all that came of it.
+// A blackout is one traced session.
 type blackout struct {
 	lines  []tracedCall
 	folder string
-	states [][]string // before the first step, and after each
+	states [][]string // the state at each start, and after each step
 }
 
 var stepMark = regexp.MustCompile(`^(open|step (\d+)) `)
 
-// traceSession records a session, of one process or of several: each may have
-// a fault, and when that kills it, the next goes on.
+// traceSession traces a session of one or several processes, one for each element of faults
+// at most. An element has the arguments of strace that inject faults into the process. If a
+// fault kills the process, the next one continues the script.
 func traceSession(t *testing.T, folder, script string, faults ...[]string) *blackout {
 	t.Helper()
 	os.RemoveAll(folder)
@@ -400,7 +401,7 @@ func traceSession(t *testing.T, folder, script string, faults ...[]string) *blac
 	if !done {
 		t.Fatalf("the session did not end: %q", faults)
 	}
-	// What was answered is what the file said at that moment.
+	// The expected states are those of the file at each reply.
 	d := b.disk()
 	read := filepath.Join(folder, "read")
 	os.Mkdir(read, 0o700)
@@ -432,11 +433,12 @@ func (b *blackout) disk() *tracedDisk {
 	return &tracedDisk{folder: b.folder, files: map[string]*tracedFile{}, sure: map[string]*tracedFile{}, open: map[string]*tracedFile{}, folders: map[string]bool{}}
 }
 
-// outages counts what came of the disks.
+// outages counts the disks, and those that were wrong.
 type outages struct{ images, lost, unreadable int }
 
-// each tries disks at every moment of the session: every subset of few
-// writes, and more by chance.
+// each opens disks after every call of the session: all subsets of up to six writes that are
+// not durable, and some more. It stops after more than ten errors, or if goOn returns
+// false.
 func (b *blackout) each(t *testing.T, folder string, more int, chance *rand.Rand, o *outages, goOn func() bool) {
 	os.Mkdir(folder, 0o700)
 	file := filepath.Join(folder, "call-me.db")
@@ -478,9 +480,10 @@ func (b *blackout) each(t *testing.T, folder string, more int, chance *rand.Rand
 	}
 }
 
-// The first session is the fixed script, the next ones are made up. Of three,
-// one has a sync that fails, and in one such a process is killed before it has
-// written the file anew, or while it gives a new file its name, once or more.
+// After a power failure at any moment, the server has the state of the last reply or that of
+// the next one. The first session is the fixed script, the others are random. Of three
+// sessions, one has a failed sync. In another one, a process is killed after a failed sync and
+// before the rewritten file is in place, up to three times, or while a new file gets its name.
 func TestTrustPower(t *testing.T) {
 	if raceDetector {
 		t.Skip("the session is another process")
@@ -501,11 +504,12 @@ func TestTrustPower(t *testing.T) {
 		}
 		switch {
 		case sessions%3 == 1:
-			faults = append(faults, []string{"-e", failing(3)}) // the first two make the file
+			faults = append(faults, []string{"-e", failing(3)}) // the first two are of the creation of the file
 		case sessions%3 == 2 && chance.IntN(4) == 0:
 			faults = append(faults, []string{"-e", fmt.Sprint("inject=fsync:signal=SIGKILL:when=", 1+chance.IntN(2))})
 		case sessions%3 == 2:
-			for from := 3; len(faults) == 0 || len(faults) < 3 && chance.IntN(2) == 0; from = 2 { // the first one takes up the file
+			// From the second process on, the first sync is that of the start.
+			for from := 3; len(faults) == 0 || len(faults) < 3 && chance.IntN(2) == 0; from = 2 {
 				faults = append(faults, []string{"-e", failing(from), "-e", "inject=renameat:signal=SIGKILL:when=1"})
 			}
 		}

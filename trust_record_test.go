@@ -16,19 +16,17 @@ import (
 	"time"
 )
 
-// What the attacks on call-me write down. A test of this kind is named
-// TestTrust..., and has two forms: the short one runs always, for some seconds,
-// and writes nothing; with -long it runs for a minute, with -long=2h for two
-// hours, and appends a record to testdata/trust. Runs add up: to go on is to run
-// again.
+// The records of the trust tests. A trust test is named TestTrust... and has two forms. The
+// short form runs with every go test, takes some seconds and writes no record. The long form
+// runs for a minute with -long, for two hours with -long=2h, and appends a record to a file
+// in testdata/trust. The counts of several runs add up.
 //
-//	go test -run Trust ./... -long                                all of them, a minute each
-//	go test -run TestTrustPower . -long=8h -timeout 0             one of them, for a night
-//	go test -run TestTrustCrashes ./tests -seed=7                 the same once more
-//	go generate                                                   TRUST.md from the records
+//	go test -run Trust ./... -long                                runs all of them, a minute each
+//	go test -run TestTrustPower . -long=8h -timeout 0             runs one of them for eight hours
+//	go test -run TestTrustCrashes ./tests -seed=7                 repeats one of them with the same chances
+//	go generate                                                   makes TRUST.md from the records
 //
-// This file stands in both packages of tests. tests/trust_page_test.go makes
-// TRUST.md.
+// This file is in both packages of tests. tests/trust_page_test.go makes TRUST.md.
 
 //go:generate go test -run TestTrustPage ./tests -write
 
@@ -39,7 +37,7 @@ var (
 
 func init() { flag.Var(&long, "long", "the TestTrust tests run for so long each, and write records") }
 
-// longForm is a duration that may be left out: -long is a minute.
+// longForm is the value of the flag -long: a duration, a minute if none is given.
 type longForm time.Duration
 
 func (l *longForm) String() string   { return time.Duration(*l).String() }
@@ -54,8 +52,7 @@ func (l *longForm) Set(text string) error {
 	return err
 }
 
-// budget returns how long a test may run: the short time that is given, or
-// what -long says.
+// budget returns how long a test may run: short, or the time of -long if that is set.
 func budget(short time.Duration) time.Duration {
 	if long > 0 {
 		return time.Duration(long)
@@ -63,17 +60,17 @@ func budget(short time.Duration) time.Duration {
 	return short
 }
 
-// A claim is a row of TRUST.md, as testdata/trust/claims.json has it. Its file
-// of records is testdata/trust/NAME.jsonl.
+// A claim is a row of TRUST.md, as in testdata/trust/claims.json. Its records are in
+// testdata/trust/NAME.jsonl.
 type claim struct {
 	Name  string
 	Says  string
-	Aims  []aim    // counts that are to become so large
-	Never []string // counts that must be 0
-	Once  bool     // each run does all of it, and the last one counts; otherwise runs add up
+	Aims  []aim    // counts, and how large they must become
+	Never []string // counts that must be zero
+	Once  bool     // each run does everything: only the last run counts, and runs do not add up
 }
 
-// An aim is how often something is to be done; 0: as often as it exists.
+// An aim is how often something must be done; zero if that is as often as it exists.
 type aim struct {
 	Count string
 	N     int
@@ -104,10 +101,10 @@ func claimNamed(t *testing.T, name string) claim {
 	return claim{}
 }
 
-// A run is one line of a file of records.
+// A run is one record: a line of a file in testdata/trust.
 type run struct {
 	Date     string         `json:"date"`
-	Commit   string         `json:"commit"` // with a + where the source differed from it
+	Commit   string         `json:"commit"` // with a + if the source differed from it
 	Command  string         `json:"command"`
 	Seed     uint64         `json:"seed"`
 	Duration string         `json:"duration"`
@@ -115,9 +112,9 @@ type run struct {
 	Counts   map[string]int `json:"counts"`
 }
 
-// record writes down, in the long form, what a test has done and seen. The
-// counts named by the claim must be among them; others may be. Call it last:
-// it notes whether the test has failed.
+// record logs the counts of a test, and fails it if a count that the claim names in Never is
+// missing or not zero. In the long form it appends a record. It must be called last, because
+// the record has whether the test failed.
 func record(t *testing.T, claimed string, started time.Time, counts map[string]int) {
 	t.Helper()
 	took := time.Since(started).Round(100 * time.Millisecond)
@@ -173,7 +170,7 @@ func countsText(counts map[string]int) string {
 	return strings.Join(all, ", ")
 }
 
-// thousands writes a number with commas.
+// thousands returns a number with a comma before each three digits.
 func thousands(n int) string {
 	text := fmt.Sprint(n)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {

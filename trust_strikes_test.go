@@ -1,9 +1,9 @@
 package main
 
-// A session: a process of its own with keeper and store, which does what a
-// script says, one step after the other, and tells each answer on its
-// standard output. strace looks on, kills it or lets its disk fail. All that
-// touches the file happens on one thread, because strace counts by thread.
+// Sessions, and faults at each of their system calls that write. A session is a process with
+// keeper and store that makes the calls of a script, one after the other, and prints each
+// reply. strace traces it, kills it or makes its system calls fail. One thread does all
+// accesses to the file, because strace counts calls by thread.
 
 import (
 	"bufio"
@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-// A sessionStep is one call. Done twice, it is as if it were done once.
+// A sessionStep is one call of a script. A repetition of the call has no further effect.
 type sessionStep struct {
 	kind        callKind
 	environment string
@@ -42,7 +42,7 @@ func init() {
 	}
 }
 
-// fixedScript has every kind of write, and makes the file grow.
+// fixedScript returns a script that has every kind of write and makes the file grow.
 func fixedScript() []sessionStep {
 	steps := []sessionStep{
 		{kind: callRequest, environment: "uat", id: "holder-1", ttl: time.Hour},
@@ -52,7 +52,7 @@ func fixedScript() []sessionStep {
 		{kind: callRequest, environment: "perf", id: "perf-1", reason: strings.Repeat("r", 1000)},
 		{kind: callRequest, environment: "perf", id: "perf-2", ttl: time.Minute},
 		{kind: callRelease, environment: "uat", id: "holder-1"},
-		{kind: callRequest, environment: "uat", id: "waiter-1", wait: true}, // takes what was offered
+		{kind: callRequest, environment: "uat", id: "waiter-1", wait: true}, // gets the lease that it was granted
 		{kind: callRelease, environment: "uat", id: "waiter-2"},
 		{kind: callRelease, environment: "uat", force: true},
 		{kind: callRelease, environment: "uat", id: "never-seen"},
@@ -66,7 +66,7 @@ func fixedScript() []sessionStep {
 	return steps
 }
 
-// someScript is n steps that only the seed knows.
+// someScript returns n random steps. The same seed makes the same steps.
 func someScript(seed uint64, n int) (steps []sessionStep) {
 	chance := rand.New(rand.NewPCG(seed, 2))
 	pick := func(from string) string { return strings.Fields(from)[chance.IntN(len(strings.Fields(from)))] }
@@ -115,9 +115,10 @@ func (s sessionStep) do(k *keeper) error {
 	return k.ask(c).err
 }
 
-// sessionProcess is the process. Its arguments: the file, the script, the first
-// step. It says "open STATE", and for each step "step N ERROR", then whether the
-// file was written anew, how often it tried, and the state.
+// sessionProcess is the main function of a session. Its arguments are the file, the script and
+// the first step. It prints "open STATE", and after each step N a line
+// "step N ERROR anew BOOL tries COUNT STATE", where BOOL is whether the file was rewritten, and
+// COUNT how often the call was made.
 func sessionProcess() {
 	runtime.LockOSThread()
 	path, steps := os.Args[1], sessionScript(os.Args[2])
@@ -151,7 +152,7 @@ func sessionProcess() {
 	fmt.Println("done")
 }
 
-// stateOf is what people see, without numbers and times, on one line.
+// stateOf returns the published state without fences and times, on one line.
 func stateOf(k *keeper) string {
 	var all []string
 	for _, v := range k.views(nil) {
@@ -165,13 +166,13 @@ func stateOf(k *keeper) string {
 	return strings.Join(all, " ")
 }
 
-// A sessionRun is what a session said.
+// A sessionRun is the output of a session.
 type sessionRun struct {
 	opened string // the state at the start
-	told   bool   // of it
+	told   bool   // whether it has printed the state at the start
 	steps  []sessionAnswer
 	done   bool
-	failed string // why it could not open the file
+	failed string // why it could not open the file; empty if it could
 	err    error  // of the process
 }
 
@@ -183,7 +184,7 @@ type sessionAnswer struct {
 	state  string
 }
 
-// runSession runs a session under strace, with more of its arguments.
+// runSession runs a session from the step first on, under strace with these arguments.
 func runSession(t *testing.T, path, script string, first int, straceArgs ...string) sessionRun {
 	t.Helper()
 	exe, err := os.Executable()
@@ -195,7 +196,7 @@ func runSession(t *testing.T, path, script string, first int, straceArgs ...stri
 		t.Fatal(err)
 	}
 	command := append(append([]string{"-f", "-qq"}, straceArgs...), link, path, script, fmt.Sprint(first))
-	if !strings.Contains(strings.Join(command, " "), "SIGKILL") { // where only some calls are traced, it would not be delivered
+	if !strings.Contains(strings.Join(command, " "), "SIGKILL") { // with --seccomp-bpf it is not delivered
 		command = slices.Insert(command, 0, "--seccomp-bpf")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -232,7 +233,7 @@ func runSession(t *testing.T, path, script string, first int, straceArgs ...stri
 	return r
 }
 
-// needStrace skips, or fails in CI, where strace is not there.
+// needStrace skips the test if strace is not installed. In CI it fails the test instead.
 func needStrace(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("strace"); err != nil {
@@ -240,15 +241,15 @@ func needStrace(t *testing.T) {
 	}
 }
 
-// A strike is a system call that writes, at its n-th time, and what befalls it.
+// A strike is a fault at the n-th call of a system call that writes.
 type strike struct {
 	call  string
 	n     int
 	fault string
 }
 
-// inject is what strace is told. "again": the next two of the kind fail too,
-// so that the file cannot be written anew at the first try.
+// inject returns the argument of strace for the fault. With the suffix " again" the next two
+// calls fail too, so that the first attempt to rewrite the file fails.
 func (s strike) inject() string {
 	fault, again := strings.CutSuffix(s.fault, " again")
 	if again {
@@ -259,8 +260,8 @@ func (s strike) inject() string {
 
 var writingCalls = []string{"pwrite64", "fdatasync", "fsync", "ftruncate", "linkat", "renameat", "unlinkat"}
 
-// strikesOn lists every write and sync of the fixed script, with every fault,
-// and what the session says when there is none.
+// strikesOn returns every fault at every write and sync of the fixed script, and the output of
+// the session without a fault.
 func strikesOn(t *testing.T, folder string) (all []strike, whole sessionRun) {
 	path := filepath.Join(folder, "whole", "call-me.db")
 	os.MkdirAll(filepath.Dir(path), 0o700)
@@ -287,8 +288,8 @@ func strikesOn(t *testing.T, folder string) (all []strike, whole sessionRun) {
 	return all, whole
 }
 
-// struck runs a session with a fault at one site, and then whatever is left
-// of the script without. It returns what was wrong; empty: nothing.
+// struck runs a session with one fault, and then a session without faults for the rest of the
+// script. It returns what was wrong, the empty text if nothing was.
 func struck(t *testing.T, folder string, s strike, whole sessionRun) string {
 	os.RemoveAll(folder)
 	os.MkdirAll(filepath.Join(folder, "db"), 0o700)
@@ -325,14 +326,15 @@ func struck(t *testing.T, folder string, s strike, whole sessionRun) string {
 			return fmt.Sprintf("step %d after the start: %+v, want %+v", a.step, a, want)
 		}
 	}
-	mustOpen(t, path).close() // what a first start had left aside is swept by the second
+	mustOpen(t, path).close() // a start removes the temporary files of the one before
 	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
 		return fmt.Sprintf("files are left: %q", left)
 	}
 	return ""
 }
 
-// The short form takes some sites, the long form all.
+// With a fault at any write or sync, the server's replies and the state of its file are as
+// without one. The short form tries some of the faults, the long form all.
 func TestTrustStrikes(t *testing.T) {
 	if raceDetector {
 		t.Skip("the session is another process")
