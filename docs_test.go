@@ -1,7 +1,7 @@
 package main
 
-// What the documentation and the recipes say must exist. That it works when it
-// is typed, tests/docs_test.go shows.
+// Tests that the commands, variables and links in the documentation and the recipes exist.
+// tests/docs_test.go runs the commands.
 
 import (
 	"io/fs"
@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// documented returns the files that tell people what to type.
+// documented returns the paths of the documentation, the recipes and the examples.
 func documented(t *testing.T) []string {
 	t.Helper()
 	files := []string{"README.md"}
@@ -103,7 +103,7 @@ func TestLinksInTheDocumentationLeadSomewhere(t *testing.T) {
 	}
 }
 
-// What is released is what people get who build it as they build everything.
+// No build uses tags, so that a plain go build makes the same program as a release.
 func TestABuildNeedsNoTags(t *testing.T) {
 	build := regexp.MustCompile(`\bgo (build|install)\b.* -tags|^\s*tags:`)
 	files, err := filepath.Glob(".ci/*")
@@ -123,8 +123,8 @@ func TestABuildNeedsNoTags(t *testing.T) {
 	}
 }
 
-// The program's name with a dot in it is somebody's domain: whoever copied it
-// from here would send the key to a stranger.
+// No file has the domain that is the program's name with a dot in it. That domain belongs to a
+// stranger: a user that copied it would send the key there.
 func TestNoFileNamesADomainOfStrangers(t *testing.T) {
 	list, err := exec.Command("git", "ls-files", "-z").Output()
 	if err != nil {

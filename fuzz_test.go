@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// One target for each parser, and one for the whole handler. In CI each runs
-// for a moment; for longer: go test -fuzz FuzzHandler.
+// The targets of go test -fuzz: one for each parser, and FuzzHandler for all handlers. In CI
+// each runs for a short time. go test -fuzz FuzzHandler runs one until it is stopped.
 
 func FuzzEnvironmentName(f *testing.F) {
 	for _, name := range []string{"uat", "team/perf 2", " uat", "a\x00", "\u202euat", "\xff", strings.Repeat("x", 129)} {
@@ -28,7 +28,7 @@ func FuzzEnvironmentName(f *testing.F) {
 		if name == "" || len(name) > maxEnvironment || !utf8.ValidString(name) || strings.TrimSpace(name) != name || strings.ContainsFunc(name, unicode.IsControl) {
 			t.Errorf("%q is a name", name)
 		}
-		// It comes back from the wire and from the file as it was.
+		// The name is unchanged after a query and after a record.
 		q, err := parseQuery(url.Values{"environment": {name}}.Encode())
 		if err != nil || q.check() != nil || q.get("environment") != name {
 			t.Errorf("%q came over the wire as %q, %v", name, q.get("environment"), err)
@@ -163,7 +163,7 @@ func FuzzForwardedFor(f *testing.F) {
 	})
 }
 
-// What is stored comes back; what somebody has changed is told, not believed.
+// A stored record is read as it was written, and a changed record is refused.
 func FuzzStoredRecords(f *testing.F) {
 	for _, w := range []write{
 		encodeLease("uat", &lease{slot: "uat", request: request{id: "12345678", holder: "h", ttl: time.Hour}, fence: 7, since: time.Unix(1, 0)}),
@@ -202,8 +202,8 @@ func FuzzStoredRecords(f *testing.F) {
 	})
 }
 
-// FuzzHandler sends bytes to a server that has one lease and one in the queue. It
-// never fails with 500, answers in the form of the API, and goes on working.
+// FuzzHandler sends requests to the handlers. A response never has the status 500 or the key,
+// and its body is in the form of the API.
 func FuzzHandler(f *testing.F) {
 	for _, c := range hostileTable {
 		if len(c.send) < 2000 {
@@ -233,7 +233,7 @@ func FuzzHandler(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond) // nobody waits for longer
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond) // the longest wait
 		defer cancel()
 		w := httptest.NewRecorder()
 		r.RemoteAddr = "127.0.0.1:1"

@@ -1,18 +1,17 @@
 package main
 
-// What the tests of the inside share. Each of the others begins with what it
-// speaks:
+// What the tests of this package share. These are the types with which they work:
 //
 //   - a bench (lock_test.go) is one environment under the rules, without clock
-//     and disk: step by step, with what changed and what happened.
-//   - a rig (keeper_test.go) is a keeper on a real file, which can be closed and
-//     opened again, mostly in a bubble of testing/synctest.
+//     and disk, with the changes and events of each step.
+//   - a rig (keeper_test.go) is a keeper on a real file, in most tests in a bubble
+//     of testing/synctest. A test can close it and open it again.
 //   - a site (server_test.go) is a rig behind its HTTP API, in this process:
 //     s.call("POST /maybe?environment=uat").want(t, 201, "").
-//   - a duel (trust_model_rules_test.go) is a bench beside a model of the rules, a play
-//     (trust_model_keeper_test.go) a keeper beside it.
-//   - a session (trust_strikes_test.go) is a process with keeper and store that strace
-//     looks at.
+//   - a duel (trust_model_rules_test.go) is a bench beside a model of the rules.
+//   - a play (trust_model_keeper_test.go) is a keeper beside that model.
+//   - a session (trust_strikes_test.go) is a process with keeper and store that
+//     strace traces.
 //
 // The tests that need only the binary are in the folder tests.
 
@@ -33,7 +32,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// thisPackage is how go test is told to run these tests.
+// thisPackage is the argument of go test for these tests.
 const thisPackage = "."
 
 var full = flag.Bool("full", false, "leave nothing out: `go test ./... -full`")
@@ -42,19 +41,19 @@ func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, map[string]func(){"call-me": main, "session": sessionProcess})
 }
 
-// suite runs the tests with variables and signals that are known. The test
-// binary is also the programs that TestMain names.
+// suite runs the tests without variables of call-me in the environment, and with SIGHUP and
+// SIGINT not ignored. The test binary is also the programs that TestMain names.
 type suite struct{ m *testing.M }
 
 func (s suite) Run() int {
 	for _, name := range []string{"HOST", "PORT", "API_KEY", "API_KEY_FILE"} {
 		os.Unsetenv(name)
 	}
-	if raceDetector { // a process that it finds something in ends; others do not wait at their end
+	if raceDetector { // a process with a data race ends at once; a process does not sleep at its end
 		os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 	}
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
-		if signal.Ignored(s) { // as nohup does it; what the tests start would ignore it too
+		if signal.Ignored(s) { // as after nohup; the child processes would ignore it too
 			signal.Notify(make(chan os.Signal, 1), s)
 		}
 	}
@@ -78,8 +77,8 @@ var (
 	omitted      []string
 )
 
-// leftOut reports whether a test is to leave out what takes long, and writes
-// down for the end what that is.
+// leftOut reports whether a test must leave out a part that takes long. If so, it adds the part
+// to the list that is printed at the end.
 func leftOut(t testing.TB, what string) bool {
 	if *full {
 		return false
@@ -91,10 +90,11 @@ func leftOut(t testing.TB, what string) bool {
 	return true
 }
 
-// raced is set when a process says that it has a data race.
+// raced is true once a process has reported a data race.
 var raced atomic.Bool
 
-// lockedBuffer collects what a process or a log says.
+// lockedBuffer collects the output of a process or a log. It sets raced if the output reports a
+// data race, and searches it for the key.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -117,7 +117,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// eventually waits for what another goroutine or process does.
+// eventually waits until f returns true, and fails the test after 20 seconds.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
@@ -127,7 +127,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// missing fails in CI, where everything must be there, and skips elsewhere.
+// missing skips the test because something is not installed. In CI, where everything must be
+// installed, it fails the test instead.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {

@@ -1,8 +1,7 @@
 package main
 
-// Damaged files. Whatever has become of a file, the server must read the same
-// records from it or refuse it: it never panics, hangs or reads something
-// else, and it leaves the file as it was.
+// Damaged files. The server must refuse a damaged file, or read the same records from it as
+// before the damage. It must not panic, hang, read other records or change the file.
 
 import (
 	"bytes"
@@ -20,7 +19,7 @@ import (
 
 const damagePage = 4096
 
-// A damage changes a sound file. before is the file some commits ago.
+// A damage is a way to change a sound file. before is the file as it was a commit before.
 type damage struct {
 	name string
 	do   func(b, before []byte, r *rand.Rand) []byte
@@ -103,9 +102,9 @@ var damages = []damage{
 	}},
 }
 
-// soundFiles are what is damaged: nearly empty; with pages that were freed
-// and used again; large, with branch pages. Each with its records, and as it
-// was some commits before.
+// soundFiles returns the files that are damaged: one that is nearly empty, one with pages that
+// were freed and used again, and a large one with branch pages. For each it returns the
+// contents, the contents a commit before, and the records as text.
 func soundFiles(t *testing.T) (files [][3][]byte) {
 	t.Helper()
 	for _, commits := range [][]int{{1, 2}, {10, 40, 20, 60, 5, 80, 100, 90}, {100, 700, 400, 800, 1200}} {
@@ -114,7 +113,7 @@ func soundFiles(t *testing.T) (files [][3][]byte) {
 		var before []byte
 		for i, n := range commits {
 			var writes []write
-			if i > 0 { // what was more in the commit before goes
+			if i > 0 { // delete what the commit before had more
 				for _, w := range sampleWrites(commits[i-1])[min(3*n, 3*commits[i-1]):] {
 					w.value = nil
 					writes = append(writes, w)
@@ -138,7 +137,8 @@ func soundFiles(t *testing.T) (files [][3][]byte) {
 	return files
 }
 
-// readDamaged opens the file as the server would, within ten seconds.
+// readDamaged opens and reads the file as the server does. hangs is true if that takes longer
+// than ten seconds.
 func readDamaged(t *testing.T, path string) (records string, err error, hangs bool) {
 	type result struct {
 		records string
@@ -163,7 +163,8 @@ func readDamaged(t *testing.T, path string) (records string, err error, hangs bo
 	}
 }
 
-// goesOn reports whether a file that was read is good for more commits.
+// goesOn commits more records to a file that was read, and reads it again. It returns what was
+// wrong.
 func goesOn(t *testing.T, path, records string) error {
 	s, err := openStore(path)
 	if err != nil {

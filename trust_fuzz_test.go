@@ -1,9 +1,8 @@
 package main
 
-// Hostile input by the million: what parsers and handlers make of parameters,
-// bodies, headers and stored bytes that are nearly right. Nothing may panic;
-// what is accepted must keep the limits; no answer is a 500. The targets for
-// go test -fuzz, which look for what nobody thought of, are in fuzz_test.go.
+// Random input for the parsers and the handlers: parameters, bodies, headers and stored bytes
+// that are nearly valid. Nothing may panic, what is accepted must be within the limits, and
+// no response may have the status 500. The targets of go test -fuzz are in fuzz_test.go.
 
 import (
 	"bytes"
@@ -23,7 +22,7 @@ import (
 	"unicode/utf8"
 )
 
-// parse does what the handlers do with a query, and checks what they rely on.
+// parse parses a query as the handlers do. The error is what was accepted and must not be.
 func parse(encoded string) error {
 	q, err := parseQuery(encoded)
 	if err != nil {
@@ -60,7 +59,8 @@ func parse(encoded string) error {
 	return nil
 }
 
-// decodeAny reads stored bytes: they are refused, or the same bytes again.
+// decodeAny decodes stored bytes as each kind of record. The error is not nil if a record that
+// was decoded is encoded as other bytes.
 func decodeAny(key, value []byte) error {
 	name, l, err := decodeLease(key, value)
 	if err == nil && !bytes.Equal(encodeLease(name, l).value, value) {
@@ -80,7 +80,7 @@ func decodeAny(key, value []byte) error {
 	return nil
 }
 
-// A monkey makes input that is nearly right.
+// A monkey makes random input that is nearly valid.
 type monkey struct{ *rand.Rand }
 
 func (m monkey) of(s ...string) string { return s[m.IntN(len(s))] }
@@ -119,7 +119,7 @@ func (m monkey) query() string {
 		name, value := m.of(parameters...), m.value()
 		switch m.IntN(20) {
 		case 0:
-			all = append(all, name+"="+value) // as it is
+			all = append(all, name+"="+value) // not escaped
 		case 1:
 			all = append(all, m.bytes(10))
 		case 2:
@@ -134,7 +134,7 @@ func (m monkey) query() string {
 	return strings.Join(all, m.of("&", "&", "&", "&&", ";"))
 }
 
-// request makes a call that net/http would let through to a handler.
+// request makes a request that net/http would pass to a handler.
 func (m monkey) request(ctx context.Context) *http.Request {
 	query := strings.Map(func(r rune) rune {
 		if r <= ' ' || r == 0x7f || r == utf8.RuneError {

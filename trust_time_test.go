@@ -1,9 +1,8 @@
 package main
 
-// Time: leases by the thousand live through simulated months, with renewals
-// that come and stop, new ttls, and restarts of the server. The keeper's own
-// log of events says when each ended; that must be never before its ttl and
-// never more than a second after it.
+// The ends of leases in simulated time: thousands of leases over months, with renewals that
+// stop, new ttls and restarts of the server. The keeper's events have the time of each end.
+// It must not be before the lease's ttl, and at most a second after it.
 
 import (
 	"context"
@@ -17,28 +16,28 @@ import (
 	"time"
 )
 
-// A tenant holds one lease after another, and knows when it must end.
+// A tenant holds one lease after another, in an environment of its own.
 type tenant struct {
 	name     string
-	earliest time.Time // the lease lives until here; zero: it has none
+	earliest time.Time // when the lease may end; zero if it has none
 	ttl      time.Duration
 	round    int
 }
 
 func (n *tenant) id() string { return fmt.Sprint("tenant-", n.name, "-", n.round) }
 
-// A calendar is a keeper with its tenants.
+// A calendar is a keeper, its tenants, and the counts of what was observed.
 type calendar struct {
 	t       *testing.T
 	k       *keeper
 	path    string
 	chance  *rand.Rand
 	tenants map[string]*tenant // by environment
-	counted uint64             // number of the last event that was looked at
+	counted uint64             // the number of the last event that look has read
 	ends    int
 	early   int
 	late    int
-	leased  time.Duration // of all leases together
+	leased  time.Duration // the sum for all leases
 }
 
 func (c *calendar) open() {
@@ -57,7 +56,8 @@ func (c *calendar) close() {
 	c.k.store.close()
 }
 
-// someTTL is from a second to a month, short ones as often as long ones.
+// someTTL returns a random ttl from a second to a month. Seconds, minutes, hours and days are
+// equally likely.
 func (c *calendar) someTTL() time.Duration {
 	scale := []time.Duration{time.Second, time.Minute, time.Hour, 24 * time.Hour}[c.chance.IntN(4)]
 	return scale + time.Duration(c.chance.Int64N(int64(30*scale)))
@@ -73,7 +73,7 @@ func (c *calendar) take(n *tenant) {
 	n.earliest = time.Now().Add(n.ttl)
 }
 
-// renew sends a renewal, one in four with another ttl.
+// renew renews the tenant's lease, in one of four cases with another ttl.
 func (c *calendar) renew(n *tenant) {
 	r := renewal{selector: selector{id: n.id()}, at: time.Now()}
 	ttl := n.ttl
@@ -83,7 +83,7 @@ func (c *calendar) renew(n *tenant) {
 	}
 	over := !r.at.Before(n.earliest)
 	switch a := c.k.ask(&call{kind: callRenew, environment: n.name, renewal: r}); {
-	case a.err == nil: // one that is over may be renewed until the scan has seen it
+	case a.err == nil: // a lease can be renewed after its end, until the scan has ended it
 		end := r.at.Add(ttl)
 		if ttl != n.ttl || end.After(n.earliest) {
 			n.earliest = end
@@ -95,7 +95,8 @@ func (c *calendar) renew(n *tenant) {
 	}
 }
 
-// look reads the keeper's events, and judges every end.
+// look reads the keeper's new events, and checks the time of every end. It also checks that no
+// lease is live more than a second after its end.
 func (c *calendar) look() {
 	var events []*event
 	events, c.counted = c.k.eventsAfter(c.counted)
@@ -124,7 +125,8 @@ func (c *calendar) look() {
 	}
 }
 
-// restart stops the server for a while: every live lease has its ttl again.
+// restart stops the keeper for the time down and starts it again. Every live lease then has its
+// full ttl.
 func (c *calendar) restart(down time.Duration) {
 	c.look()
 	c.close()
@@ -137,7 +139,8 @@ func (c *calendar) restart(down time.Duration) {
 	}
 }
 
-// live lets the tenants do what tenants do, until the time is over.
+// live lets tenants request and renew leases at random, and restarts the keeper now and then,
+// until the time span has passed or an end was early or late.
 func (c *calendar) live(span time.Duration) {
 	names := []string{}
 	for name := range c.tenants {
@@ -168,7 +171,7 @@ func (c *calendar) live(span time.Duration) {
 	}
 }
 
-// Invariant 4.
+// Invariant 4: no lease ends before its ttl, or more than a second after it.
 func TestTrustTime(t *testing.T) {
 	started, spend := time.Now(), budget(3*time.Second)
 	folder, days, ends, early, late := fastFolder(t), 0, 0, 0, 0
