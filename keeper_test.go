@@ -458,7 +458,7 @@ func TestTheNewestConnectionOfAnIDCounts(t *testing.T) {
 }
 
 // After a request without wait, an older connection of the id still does not count: a proxy
-// may keep it open for any time.
+// may keep it open for a long time.
 func TestALookDoesNotMakeAnOlderConnectionCount(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
@@ -659,7 +659,7 @@ func TestABatchTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 			{kind: callRequest, environment: "uat", request: request{id: "next"}, reply: make(chan reply, 1)},
 			{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: "renewed"}, at: now}, reply: make(chan reply, 1)},
 		}
-		g.keeper.close() // from here on this goroutine is in the place of run
+		g.keeper.close() // from here on this goroutine does the work of run
 		time.Sleep(time.Minute + time.Second)
 		r := k.apply(calls, true, time.Now())
 		if got := k.current["uat"].leases; len(got) != 1 || got[0].id != "next" {
@@ -939,7 +939,7 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 		return &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true, reply: make(chan reply, 1)}
 	}
 	g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: "victim"}, wait: true}, 0)
-	g.keeper.close() // from here on this goroutine is in the place of run
+	g.keeper.close() // from here on this goroutine does the work of run
 	k, c := g.keeper, poll()
 	group := k.apply([]*call{c, {kind: callGiveUp, environment: "uat", other: c}, {kind: callRequest, environment: "uat", request: request{id: "other"}, wait: true, reply: make(chan reply, 1)}}, false, time.Now())
 	k.undoBatch(group, true)
@@ -1077,8 +1077,8 @@ func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
 	})
 }
 
-// A poll in a batch that fails waits on until its own wait has passed, and its caller can
-// still leave. The batch also has a request for another environment, which gets errUnknown.
+// A poll in a batch that fails keeps waiting until its own wait has passed, and its caller
+// can still leave. The batch also has a request for another environment, which gets errUnknown.
 func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)

@@ -520,7 +520,7 @@ func TestARenewalNeverTakesTimeAway(t *testing.T) {
 	b.now = b.now.Add(30 * time.Second)
 	b.extend(renewal{selector: selector{id: "a"}})
 	deadline := l.deadline
-	l.renew(b.now.Add(-20 * time.Second)) // a renewal that arrived before the last one, and is applied after it
+	l.renew(b.now.Add(-20 * time.Second)) // arrived before the last renewal, is applied after it
 	if l.deadline != deadline {
 		t.Errorf("the deadline moved by %v", l.deadline.Sub(deadline))
 	}

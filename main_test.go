@@ -1,6 +1,6 @@
 package main
 
-// What the tests of this package share. These are the types with which they work:
+// What the tests of this package share. The tests use these terms:
 //
 //   - a bench (lock_test.go) is one environment under the rules, without clock
 //     and disk, with the changes and events of each step.
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(suite{m}, map[string]func(){"call-me": main, "session": sessionProcess})
 }
 
-// suite runs the tests without variables of call-me in the environment, and with SIGHUP and
+// suite runs the tests without the variables that configure call-me, and with SIGHUP and
 // SIGINT not ignored. The test binary is also the programs that TestMain names.
 type suite struct{ m *testing.M }
 

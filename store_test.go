@@ -445,7 +445,7 @@ func TestAPageMustBeginWithTheKeyByWhichItIsKnown(t *testing.T) {
 }
 
 // A page is refused if its elements share bytes. Otherwise the check of a small file could
-// take practically for ever: a bucket in such a value would be walked once for each element,
+// take an extremely long time: a bucket in such a value would be walked once for each element,
 // and again in each bucket inside it.
 func TestTheElementsOfAPageShareNothing(t *testing.T) {
 	leaf := func(pos [2]uint32) error {

@@ -347,7 +347,7 @@ func (p *play) takeStep(t *rapid.T) {
 	}
 	var want modelAnswer
 	p.rule(func() { want = p.m.post(q, false, claim) })
-	if i := p.m.inLine(q.id); i >= 0 && want.err == nil { // a request without wait does not connect the waiter
+	if i := p.m.inLine(q.id); i >= 0 && want.err == nil { // without wait it does not connect the waiter
 		want.err = errNoSlot
 		if p.m.line[i].present = was.present; !was.present {
 			p.m.line[i].absent = p.m.now
@@ -520,8 +520,8 @@ func scripts(t *testing.T, time0 time.Time, spend time.Duration, chance *rand.Ra
 	return n, true
 }
 
-// In scripts of 50 steps on average, the model agrees with the rules for half of the time, and
-// with keeper and store for the other half.
+// The model agrees with the rules, and with keeper and store, in scripts of 50 steps on average.
+// Each of the two has half of the time.
 func TestTrustModels(t *testing.T) {
 	started := time.Now()
 	setFlag(t, "rapid.steps", "50")

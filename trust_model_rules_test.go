@@ -444,7 +444,7 @@ func (d *duel) check(t *rapid.T) {
 
 // The values of the scripts. There are few names, so that the same name is often drawn again.
 var (
-	someID     = rapid.SampledFrom([]string{"", "a", "b", "c", "d", "ann"}) // one is also the name of a holder
+	someID     = rapid.SampledFrom([]string{"", "a", "b", "c", "d", "ann"}) // ann is also a holder
 	someHolder = rapid.SampledFrom([]string{"", "ann", "bob"})
 	someSlot   = rapid.SampledFrom([]string{"", "", "", "blue", "green", "red"})
 	someTTL    = rapid.SampledFrom([]time.Duration{0, 0, time.Second, 10 * time.Second, time.Minute, 2 * time.Hour})

@@ -2,9 +2,9 @@ package main
 
 // The mutation test of the rules. It changes the conditions and statements of lock.go,
 // lock_state.go and lock_history.go one at a time: it inverts a condition, makes it always
-// true or false, moves its edge, or leaves a statement out. For each mutant it runs the
-// tests of the rules, and lists the mutants with which they pass: the survivors. Every
-// survivor must be explained in testdata/survivors.txt.
+// true or false, moves its edge, leaves a statement out, or sets a field of a literal to
+// zero. For each mutant it runs the tests of the rules, and lists the mutants with which
+// they pass: the survivors. Every survivor must be explained in testdata/survivors.txt.
 //
 // All mutants are built into one binary, and the environment variable MUTANT selects the one
 // that is alive. So a run takes a fraction of a second. The product has none of this: the

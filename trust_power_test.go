@@ -504,7 +504,7 @@ func TestTrustPower(t *testing.T) {
 		}
 		switch {
 		case sessions%3 == 1:
-			faults = append(faults, []string{"-e", failing(3)}) // the first two are of the creation of the file
+			faults = append(faults, []string{"-e", failing(3)}) // the first two make the file
 		case sessions%3 == 2 && chance.IntN(4) == 0:
 			faults = append(faults, []string{"-e", fmt.Sprint("inject=fsync:signal=SIGKILL:when=", 1+chance.IntN(2))})
 		case sessions%3 == 2:

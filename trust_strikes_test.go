@@ -52,7 +52,7 @@ func fixedScript() []sessionStep {
 		{kind: callRequest, environment: "perf", id: "perf-1", reason: strings.Repeat("r", 1000)},
 		{kind: callRequest, environment: "perf", id: "perf-2", ttl: time.Minute},
 		{kind: callRelease, environment: "uat", id: "holder-1"},
-		{kind: callRequest, environment: "uat", id: "waiter-1", wait: true}, // gets the lease that it was granted
+		{kind: callRequest, environment: "uat", id: "waiter-1", wait: true}, // it has the lease already
 		{kind: callRelease, environment: "uat", id: "waiter-2"},
 		{kind: callRelease, environment: "uat", force: true},
 		{kind: callRelease, environment: "uat", id: "never-seen"},
