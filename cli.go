@@ -160,7 +160,7 @@ func acquireSlot(
 		lease, err := s.renew(ctx, held, &options.ttl, w.retrying)
 		if err == nil {
 			w.acquired(lease, time.Since(w.started))
-			return w.outputErr
+			return explainOutput(w.outputErr)
 		}
 		if !errors.Is(err, errNotHeld) {
 			return err
@@ -170,10 +170,19 @@ func acquireSlot(
 	if err != nil && ctx.Err() != nil {
 		w.interrupted()
 	}
-	if err == nil && w.outputErr != nil {
-		return fmt.Errorf("the slot is yours, but stdout takes no word: %w", w.outputErr)
+	if err == nil {
+		return explainOutput(w.outputErr)
 	}
 	return explainNoSlot(err, options)
+}
+
+// explainOutput returns the error of stdout, after which the slot is still the caller's;
+// nil if there is none.
+func explainOutput(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("the slot is yours, but stdout takes no word: %w", err)
 }
 
 func releaseCommand(t *terminal) *cli.Command {

@@ -61,7 +61,7 @@ func says(status int, kind, body string) func(http.ResponseWriter, *http.Request
 	}
 }
 
-func TestAnAnswerThatIsNotUnderstoodIsNeverAYes(t *testing.T) {
+func TestAnUnknownResponseIsNeverASuccess(t *testing.T) {
 	s := newSite(t, "")
 	for name, c := range map[string]struct {
 		status     int
@@ -88,7 +88,7 @@ func TestAnAnswerThatIsNotUnderstoodIsNeverAYes(t *testing.T) {
 				t.Errorf("%d calls", n)
 			}
 			if _, err := client.environments(context.Background(), "uat"); err == nil {
-				t.Error("it is taken for a state")
+				t.Error("accepted as a state")
 			}
 			if _, err := client.renewHeld(context.Background(), leaseSelector{environment: "uat", holder: "h"}, nil, func(error) {}); err == nil {
 				t.Error("it is taken for a renewal")
@@ -253,7 +253,7 @@ type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
+func TestAcquireEndsAtItsTimeout(t *testing.T) {
 	s := newSite(t, "")
 	full := says(503, "application/json", `{"code":503,"message":"the server's disk is full"}`)
 	for name, meddle := range map[string]func(http.ResponseWriter, *http.Request, int32) bool{
@@ -275,7 +275,7 @@ func TestNobodyWaitsForLongerThanTheyWant(t *testing.T) {
 	}
 }
 
-func TestABeatIsNoChangeForWhoeverWatches(t *testing.T) {
+func TestFollowIgnoresBeats(t *testing.T) {
 	beat, change := "event: beat\ndata: {}\n\n", "id: 7\nevent: granted\ndata: {}\n\n"
 	for text, want := range map[string]int{": hello\n\n" + beat + beat: 0, change: 1, beat + change + beat: 1, change + beat + change: 2, beat + "data: {}\n\n": 1} {
 		c, _ := gateway(t, nil, says(200, "text/event-stream", text))

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A landlord replies to renewals: to the nth with answer(n), after the time slow. It records the
+// A fakeServer replies to renewals: to the nth with answer(n), after the time slow. It records the
 // times of the renewals in calls, and the deadlines that the renewer reports in told.
-type landlord struct {
+type fakeServer struct {
 	mu     sync.Mutex
 	calls  []time.Time
 	answer func(n int) error
@@ -19,7 +19,7 @@ type landlord struct {
 	told   []time.Time
 }
 
-func (l *landlord) tenure(ttl time.Duration) *renewer {
+func (l *fakeServer) tenure(ttl time.Duration) *renewer {
 	return &renewer{ttl: ttl, grace: 5 * time.Second, onDeadline: func(d time.Time) { l.told = append(l.told, d) },
 		renew: func(ctx context.Context) error {
 			l.mu.Lock()
@@ -39,7 +39,7 @@ func always(err error) func(int) error { return func(int) error { return err } }
 
 func TestALeaseIsRenewedEveryThirdOfItsTTLForDays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &landlord{answer: always(nil)}
+		l := &fakeServer{answer: always(nil)}
 		ctx, cancel := context.WithTimeout(context.Background(), 30*24*time.Hour)
 		defer cancel()
 		start := time.Now()
@@ -61,7 +61,7 @@ func TestALeaseIsRenewedEveryThirdOfItsTTLForDays(t *testing.T) {
 
 func TestADeadlineCountsFromWhenTheRenewalWasSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &landlord{answer: always(nil), slow: 3 * time.Second}
+		l := &fakeServer{answer: always(nil), slow: 3 * time.Second}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		start := time.Now()
@@ -84,7 +84,7 @@ func TestAServerThatIsAwayForHalfATTLIsNotNoticed(t *testing.T) {
 	for begin := time.Duration(0); begin < 40*time.Second; begin += 500 * time.Millisecond {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
-			l := &landlord{answer: func(int) error {
+			l := &fakeServer{answer: func(int) error {
 				if gone := time.Since(start) - begin; gone > 0 && gone < 30*time.Second {
 					return errUnreachable
 				}
@@ -99,7 +99,7 @@ func TestAServerThatIsAwayForHalfATTLIsNotNoticed(t *testing.T) {
 	}
 }
 
-func TestATenureEndsBeforeTheServerMayGiveTheSlotAway(t *testing.T) {
+func TestARenewerEndsBeforeTheLeaseExpires(t *testing.T) {
 	for name, c := range map[string]struct {
 		ttl, grace time.Duration
 		answer     error
@@ -115,7 +115,7 @@ func TestATenureEndsBeforeTheServerMayGiveTheSlotAway(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := &landlord{answer: always(c.answer), slow: c.slow}
+				l := &fakeServer{answer: always(c.answer), slow: c.slow}
 				tenure := l.tenure(c.ttl)
 				tenure.grace = c.grace
 				start := time.Now()
@@ -137,7 +137,7 @@ func TestATenureEndsBeforeTheServerMayGiveTheSlotAway(t *testing.T) {
 
 func TestARefusedRenewalIsTheEndAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := &landlord{answer: always(errNotHeld)}
+		l := &fakeServer{answer: always(errNotHeld)}
 		start := time.Now()
 		if err := l.tenure(time.Minute).run(context.Background(), start); !errors.Is(err, errNotHeld) {
 			t.Errorf("ended with %v", err)
@@ -160,9 +160,9 @@ func TestADeadlineIsPassedByEitherClock(t *testing.T) {
 		t.Error("by the wall clock alone")
 	}
 	if early := deadlineFrom(now.Add(time.Hour).Round(0), time.Minute); early.Sub(now) > 61*time.Second {
-		t.Errorf("of two clocks the watchdog takes the one that says %v", early.Sub(now))
+		t.Errorf("the watchdog uses the later clock, %v", early.Sub(now))
 	}
 	if early := deadlineFrom(now.Add(time.Minute).Round(0), time.Hour); early.Sub(now) > 61*time.Second {
-		t.Errorf("of two clocks the watchdog takes the one that says %v", early.Sub(now))
+		t.Errorf("the watchdog uses the later clock, %v", early.Sub(now))
 	}
 }

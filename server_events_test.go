@@ -21,7 +21,7 @@ func (s *site) historyOf(query string) (h historyJSON) {
 	return h
 }
 
-func TestTheHistoryTellsWhoHadWhatAndHowItEnded(t *testing.T) {
+func TestTheHistoryHasEveryGrantAndItsEnd(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=12345678&holder=ann&reason=r&url=https://x/1")
 	s.call("POST /maybe?environment=uat&id=waiting-1&holder=bob&wait=0s")
@@ -114,10 +114,10 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 		select {
 		case g := <-got:
 			if g != want {
-				t.Errorf("heard %q, want %q", g, want)
+				t.Errorf("read %q, want %q", g, want)
 			}
 		case <-time.After(5 * time.Second):
-			t.Fatalf("never heard %q", want)
+			t.Fatalf("no event %q after 5 s", want)
 		}
 	}
 	s.call("POST /maybe?environment=uat&id=12345678&holder=ann")
@@ -130,10 +130,10 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 	again, ahead := listen(fmt.Sprint(first)), listen("18446744073709551615")
 	s.call("POST /maybe?environment=perf&holder=carol")
 	if got := again(); got != "released ann" {
-		t.Errorf("who comes back hears %q", got)
+		t.Errorf("after a reconnect: %q", got)
 	}
 	if got := ahead(); got != "granted carol" {
-		t.Errorf("who comes back from the future hears %q", got)
+		t.Errorf("after a reconnect with a future number: %q", got)
 	}
 
 	of = "?environment=perf"
@@ -145,11 +145,11 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 		got = perf()
 	}
 	if got != "released carol" {
-		t.Errorf("who listens to perf hears %q", got)
+		t.Errorf("the stream of perf: %q", got)
 	}
 	of = "?environment="
 	if got := listen("")(); got != "the end" {
-		t.Errorf("who listens to nothing hears %q", got)
+		t.Errorf("the stream of an empty environment: %q", got)
 	}
 }
 

@@ -422,7 +422,7 @@ var hostileTable = []struct{ name, send, want string }{
 	{"a part that is cut", "POST /maybe?environment=uat HTTP/1.1~§¤Content-Type: multipart/form-data; boundary=x~Content-Length: 53~~--x~Content-Disposition: form-data; name=holder~~a", bad("unexpected EOF")},
 }
 
-func TestHostileRequestsGetExactlyTheseAnswers(t *testing.T) {
+func TestHostileRequestsGetExactlyTheseResponses(t *testing.T) {
 	s := newSite(t, "")
 	for _, c := range hostileTable {
 		t.Run(c.name, func(t *testing.T) {
@@ -432,7 +432,7 @@ func TestHostileRequestsGetExactlyTheseAnswers(t *testing.T) {
 			}
 			got := s.hostile(t, expandHostile.Replace(c.send), strings.Contains(c.send, "¶"), len(want))
 			if !slices.Equal(got, want) {
-				t.Errorf("the answers are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+				t.Errorf("the responses are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 		})
 	}

@@ -14,7 +14,7 @@ import (
 
 // With a limit of three connections, two waiting callers keep theirs, and the third one is
 // closed for each new connection.
-func TestAtTheLimitOfConnectionsWhoHasNoCallUnderWayMakesRoom(t *testing.T) {
+func TestAtTheConnectionLimitAConnectionWithoutACallIsClosed(t *testing.T) {
 	s := newSite(t, "")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,9 +58,9 @@ func TestAtTheLimitOfConnectionsWhoHasNoCallUnderWayMakesRoom(t *testing.T) {
 	waiting[1].want(201, "")
 }
 
-func TestHasLeftTellsWhoHasLeft(t *testing.T) {
+func TestHasLeftReportsClosedConnections(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells who has left")
+		t.Skip("only Linux reports closed connections")
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -160,7 +160,7 @@ func TestAConnectionHasItsTimes(t *testing.T) {
 				saying.Go(func() { c.say(ours) })
 				answers, _ := io.ReadAll(ours)
 				if took := time.Since(start); took != c.want {
-					t.Errorf("cut off after %v, want %v; it was told %q", took, c.want, answers[:min(len(answers), 200)])
+					t.Errorf("closed after %v, want %v; it received %q", took, c.want, answers[:min(len(answers), 200)])
 				}
 				ours.Close()
 				saying.Wait()

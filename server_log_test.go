@@ -27,7 +27,7 @@ func (w *stuckWriter) Write(p []byte) (int, error) {
 	return w.Buffer.Write(p)
 }
 
-func TestALogThatNobodyReadsHoldsNobodyUpAndSaysWhatWasLost(t *testing.T) {
+func TestALogWithoutAReaderNeverBlocksAndCountsDroppedLines(t *testing.T) {
 	w := &stuckWriter{release: make(chan struct{})}
 	l, flush := newLog(w, logText)
 	// The writer may have got up to maxLines before it blocks, and the log keeps as many.

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-func TestMetricsTellWhatIsAndWhatWas(t *testing.T) {
+func TestMetricsHaveTheStateAndTheCounts(t *testing.T) {
 	s := newSite(t, "uat,perf:2")
 	s.call("POST /maybe?environment=uat&id=12345678&holder=ann")
 	s.call("POST /maybe?environment=uat&id=waiting-1&holder=bob&wait=0s")

@@ -321,7 +321,7 @@ func TestWaitHoldsTheRequestOpen(t *testing.T) {
 	(<-answers).want(t, 201, `"waited_seconds"`)
 }
 
-func TestAWaiterThatHangsUpLosesItsPlace(t *testing.T) {
+func TestAWaiterThatDisconnectsLosesItsPosition(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=12345678")
 	for _, request := range []string{
@@ -359,7 +359,7 @@ func TestParametersMayStandInAForm(t *testing.T) {
 	s.send(r).want(t, 204, "")
 }
 
-func TestWhatIsWrongIsSaid(t *testing.T) {
+func TestInvalidRequestsGetTheirError(t *testing.T) {
 	s := newSite(t, "uat:2,staging")
 	long := func(n int) string { return strings.Repeat("x", n) }
 	for _, c := range []struct {
@@ -510,7 +510,7 @@ func TestTheStateOfAllEnvironments(t *testing.T) {
 		t.Errorf("slots %+v", uat)
 	}
 	if len(line) != 1 || line[0].Position != 1 || line[0].Holder != "w" || line[0].Reason != "r" || line[0].Connected {
-		t.Errorf("line %+v", line)
+		t.Errorf("queue %+v", line)
 	}
 }
 

@@ -131,7 +131,7 @@ func TestWhatACallerSendsWhileItWaitsIsItsNextCall(t *testing.T) {
 	}
 }
 
-func TestAWaitingCallerWhoWantsItsConnectionClosedGetsThat(t *testing.T) {
+func TestConnectionCloseIsHonouredAfterAWait(t *testing.T) {
 	s := newSite(t, "")
 	s.call("POST /maybe?environment=uat&id=holder-1")
 	l := s.dial()
@@ -197,9 +197,9 @@ func TestAConnectionBringsCallsInAnyPieces(t *testing.T) {
 
 // A waiter without an id gets no slot after it has closed its end of the connection, even if
 // net/http cannot notice that because the waiter has sent more bytes.
-func TestAGrantToAWaiterWhoHasLeftIsTakenBack(t *testing.T) {
+func TestAGrantToADisconnectedWaiterIsReleased(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells who has left")
+		t.Skip("only Linux reports closed connections")
 	}
 	s := newSite(t, "")
 	for more, noticed := range map[string]bool{"": true, "GET /maybe?environment=uat HTTP/1.1\r\n": false} {

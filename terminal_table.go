@@ -149,15 +149,21 @@ func (t *terminal) watch(
 	ticker := time.NewTicker(watchPeriod)
 	defer ticker.Stop()
 	var before environmentsJSON
+	failures := 0 // in a row
 	for first := true; ; first = false {
 		all, err := get()
+		failures++
+		if err == nil {
+			failures = 0
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && first:
 			return err
-		case err != nil:
+		case failures == 1:
 			t.say("%s; trying again", printable(err.Error()))
+		case err != nil: // reported before
 		case width(t.out) > 0:
 			fmt.Fprintf(t.out, clearScreen+"%s, live\n\n", t.now().Format(time.TimeOnly))
 			t.table(t.out, all, width(t.out), t.coloured(t.out))

@@ -20,7 +20,7 @@ func paper() (*terminal, *lockedBuffer, *lockedBuffer) {
 	return t, &out, &err
 }
 
-func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
+func TestAWaitIsLoggedOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, _, log := paper()
 		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)
@@ -60,7 +60,7 @@ func TestAWaitingLogHearsSomethingOnceAMinute(t *testing.T) {
 
 // A failure before the first response prints no position in the queue, and the first response is
 // printed in full.
-func TestWhoHasHeardNothingIsNotToldOfAQueue(t *testing.T) {
+func TestNoPositionIsPrintedBeforeTheFirstResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, out, log := paper()
 		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)
@@ -82,7 +82,7 @@ func TestWhoHasHeardNothingIsNotToldOfAQueue(t *testing.T) {
 }
 
 // After a line that the server is unreachable, one line reports that it replies again.
-func TestAServerThatIsBackIsTold(t *testing.T) {
+func TestTheReturnOfAServerIsPrintedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		term, _, log := paper()
 		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)
@@ -153,7 +153,7 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 			t.Errorf("%d tables after a change", n)
 		}
 		fails.Store(true)
-		if n := tables(); n != 2 || !strings.Contains(log.String(), "cannot reach; trying again") {
+		if n := tables(); n != 2 || strings.Count(log.String(), "cannot reach; trying again") != 1 {
 			t.Errorf("%d tables while the server is away, %s", n, log)
 		}
 		cancel()
@@ -208,7 +208,7 @@ func TestColoursAreForTerminalsOfPeopleWhoWantThem(t *testing.T) {
 	}
 }
 
-func TestHowThingsAreSaid(t *testing.T) {
+func TestPositionsDurationsAndQuotes(t *testing.T) {
 	for position, want := range map[int]string{0: "in the queue", 1: "next in the queue", 2: "2nd in the queue", 3: "3rd in the queue", 4: "4th in the queue", 11: "11th in the queue",
 		12: "12th in the queue", 13: "13th in the queue", 21: "21st in the queue", 22: "22nd in the queue", 101: "101st in the queue", 111: "111th in the queue", 1012: "1012th in the queue"} {
 		if got := queuePosition(position); got != want {

@@ -451,7 +451,7 @@ func TestTextOfCommandsIsNotStored(t *testing.T) {
 		}
 	}
 	if got := s.call("DELETE /maybe?environment=azure0&force=1&holder=" + url.QueryEscape("##vso[x]")); got.StatusCode != 422 {
-		t.Errorf("who forces: %d %s", got.StatusCode, got.body)
+		t.Errorf("the holder of a forced release: %d %s", got.StatusCode, got.body)
 	}
 }
 
@@ -497,7 +497,7 @@ func TestNamesThatLookAlike(t *testing.T) {
 	// A similar name is reported also if it has no lease.
 	s.call("POST /maybe?environment=Uat&holder=ann").want(t, 201, `"similar":"uat"`)
 	if r := s.call("POST /maybe?environment=uat&holder=ann"); strings.Contains(r.body, "similar") {
-		t.Errorf("who was first is warned: %s", r.body)
+		t.Errorf("the first name has a similar one: %s", r.body)
 	}
 	s.call("POST /maybe?environment=UAt").want(t, 201, "") // a call as in 2019
 	for _, name := range []string{"uat\u200b", "u\u00adat", "uat\ue000", "ua\u0308t", "u\u00a0at", "\u3164", "uat\ufe0f", "uat\U000e0001", "uat\U0001d159", "uat\ufffc"} {
