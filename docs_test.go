@@ -32,7 +32,7 @@ func documented(t *testing.T) []string {
 	return files
 }
 
-func TestWhatPeopleAreToldToTypeExists(t *testing.T) {
+func TestDocumentedCommandsAndVariablesExist(t *testing.T) {
 	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", runTagsVariable} // set by run
 	for _, config := range []any{&serverConfig{}, &clientConfig{}} {
 		for _, s := range listSettings(config) {

@@ -240,7 +240,7 @@ func FuzzHandler(f *testing.F) {
 		handler.ServeHTTP(w, r.WithContext(ctx))
 		answer := w.Result()
 		if answer.StatusCode == http.StatusInternalServerError {
-			t.Errorf("%q is a bug of ours: %s", text, w.Body)
+			t.Errorf("%q has the status 500: %s", text, w.Body)
 		}
 		tellsInJSON(t, answer, w.Body.String())
 		if strings.Contains(w.Body.String(), testKey) {

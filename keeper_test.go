@@ -383,7 +383,7 @@ func TestAWaiterWithoutAnIDEndsWithItsConnectionAndIsNeverWritten(t *testing.T) 
 			return nil
 		})
 		if len(keys) != 1 {
-			t.Errorf("%d places are on the disk, want the one with an id", len(keys))
+			t.Errorf("%d waiters are stored, want the one with an id", len(keys))
 		}
 		nameless.leave()
 		g.want("holder | named")
@@ -399,7 +399,7 @@ func TestAGrantWhoseCallerHadLeftIsUndone(t *testing.T) {
 		a := g.requestSlot(ctx, &call{kind: callRequest, environment: "uat", wait: true}, time.Minute)
 		synctest.Wait()
 		if !errors.Is(a.err, errGone) {
-			t.Errorf("the answer to nobody: %v", a.err)
+			t.Errorf("the reply after the caller left: %v", a.err)
 		}
 		g.want("|")
 		if open, _ := g.keeper.isOpen("uat"); !open {
@@ -408,7 +408,7 @@ func TestAGrantWhoseCallerHadLeftIsUndone(t *testing.T) {
 	})
 }
 
-func TestAConnectionThatIsGoneBeforeItIsLookedAtLeavesNoGhost(t *testing.T) {
+func TestAConnectionThatEndsAtOnceLeavesNoWaiter(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", 0)
 		for i := range 200 {
@@ -674,7 +674,7 @@ func TestABatchTakesRenewalsThenReleasesThenExpiriesThenRequests(t *testing.T) {
 		calls = append(calls, &call{kind: callRelease, environment: "uat", release: releaseRequest{selector: selector{id: "renewed"}}})
 		k.apply(calls, true, time.Now())
 		if got := k.current["uat"].leases; len(got) != 1 || got[0].id != "next" {
-			t.Errorf("a request did not see the release of its round: %v", got)
+			t.Errorf("a request did not see the release of its batch: %v", got)
 		}
 		g.open2()
 	})
@@ -688,7 +688,7 @@ func (g *rig) open2() {
 
 // While a commit takes a second, renewals succeed, readers see the committed state only, and
 // no lease expires. The test holds bbolt's write lock in the place of a slow disk.
-func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
+func TestRenewalsAndReadersDoNotWaitForASlowDisk(t *testing.T) {
 	g := newRig(t, "")
 	defer g.close()
 	g.mustTake("holder", 400*time.Millisecond)
@@ -725,7 +725,7 @@ func TestNobodyExpiresOrWaitsForTheDiskWhileItIsSlow(t *testing.T) {
 
 // Invariant 6: a failed commit is undone and reported as unknown, and the file is rewritten
 // from memory. The test closes bbolt, so that the commit fails as on a broken disk.
-func TestAFailedCommitIsUndoneAndTheFileIsWrittenAnew(t *testing.T) {
+func TestAFailedCommitIsUndoneAndTheFileIsRewritten(t *testing.T) {
 	inBubble(t, "uat:2", func(t *testing.T, g *rig) {
 		g.mustTake("a", time.Hour)
 		g.mustTake("b", time.Hour)
@@ -764,7 +764,7 @@ func TestAnExpiryThatCouldNotBeStoredIsTriedAgain(t *testing.T) {
 
 // Invariant 6: until the file has been rewritten, nothing is granted, and no lease or waiter
 // is lost.
-func TestWhileTheFileCannotBeWrittenAnewNothingIsGrantedAndNobodyIsLost(t *testing.T) {
+func TestUntilTheFileIsRewrittenNothingIsGrantedOrLost(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("a", 10*time.Second)
 		waiter := g.asks("w", time.Hour)
@@ -888,7 +888,7 @@ func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
 	}
 }
 
-func TestWhoIsInTheQueueIsNotRefusedWhenTooManyWait(t *testing.T) {
+func TestAWaiterIsNotRefusedWhenTooManyWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newRig(t, "")
 		defer func() { g.close() }()
@@ -931,7 +931,7 @@ func TestAWaiterWithoutAnIDWhoseTimeEndsWhileTheDiskIsBrokenLeavesNothing(t *tes
 
 // A poll that has its reply is not applied again after its batch has failed: here the poll
 // of a waiter and its end are in one batch, which finds no space.
-func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
+func TestACallThatHasItsReplyIsNotAppliedAgain(t *testing.T) {
 	g := newRig(t, "")
 	defer func() { g.store.close() }()
 	g.mustTake("holder", 0)
@@ -950,7 +950,7 @@ func TestACallThatWasAnsweredIsNotTriedAgain(t *testing.T) {
 	}
 	k.apply(k.pending, false, time.Now())
 	if p := k.current["uat"].waitersByID["victim"]; p == nil || p.connected {
-		t.Errorf("the place of nobody who is connected is %+v", p)
+		t.Errorf("the disconnected waiter is %+v", p)
 	}
 }
 
@@ -1125,7 +1125,7 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 }
 
 // A caller that leaves during a commit gets errGone at once, and no lease.
-func TestWhoLeavesBeforeTheCommitGetsNothing(t *testing.T) {
+func TestACallerThatLeavesBeforeTheCommitGetsNoLease(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("first", 0)
 		g.free("first")
@@ -1137,7 +1137,7 @@ func TestWhoLeavesBeforeTheCommitGetsNothing(t *testing.T) {
 		w.leave()
 		w.wantErr(t, errGone)
 		if time.Since(began) > 0 {
-			t.Errorf("it was heard after %v", time.Since(began))
+			t.Errorf("it got its reply after %v", time.Since(began))
 		}
 		time.Sleep(5 * time.Minute)
 		g.want("|")
@@ -1207,7 +1207,7 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 	})
 }
 
-func TestAServerThatStartsOnAFullDiskSaysSo(t *testing.T) {
+func TestAServerThatStartsOnAFullDiskIsUnhealthy(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.store.db.Update(dropReserve)
 		g.keeper.close()
@@ -1250,7 +1250,7 @@ func TestARepeatedReleaseIsKnownAlsoWhereNothingIsDeclaredAnyMore(t *testing.T) 
 	})
 }
 
-func TestReadersMayLookWhileTheFileIsWrittenAnew(t *testing.T) {
+func TestReadersMayLookWhileTheFileIsRewritten(t *testing.T) {
 	g := newRig(t, "")
 	defer g.close()
 	g.mustTake("a", time.Hour)

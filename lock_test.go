@@ -111,7 +111,7 @@ func (b *bench) want(leases, line string) {
 		b.t.Errorf("leases are %q, want %q", got, leases)
 	}
 	if got := strings.Join(waiting, " "); got != line {
-		b.t.Errorf("line is %q, want %q", got, line)
+		b.t.Errorf("the queue is %q, want %q", got, line)
 	}
 }
 
@@ -223,7 +223,7 @@ func TestAnAbsenceOf10sEndsTheWait(t *testing.T) {
 	b.want("uat:a", "c")
 	b.wantErr(b.ask("b"), errEnded)
 	if o := b.ask("b"); o.ended == nil || o.ended.kind != eventAbandoned {
-		t.Errorf("the abandoned request was told %+v", o)
+		t.Errorf("the abandoned request got %+v", o)
 	}
 }
 
@@ -239,7 +239,7 @@ func TestTheNextFreeSlotGoesToTheNextInTheQueue(t *testing.T) {
 	b.want("blue:d", "c")
 }
 
-func TestAWaiterPassesNobodyWhoIsAbsentForASlotThatIsDueToThem(t *testing.T) {
+func TestANewWaiterDoesNotGetASlotKeptForADisconnectedOne(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.must("a")
 	b.must("b")
@@ -255,7 +255,7 @@ func TestAnIDIsOneRequest(t *testing.T) {
 	fence, deadline := first.fence, first.deadline
 	b.now = b.now.Add(time.Minute)
 	if o := b.ask("a"); o.lease != first || o.lease.fence != fence || o.lease.deadline != deadline {
-		t.Errorf("the same id was told %+v", o)
+		t.Errorf("the same id got %+v", o)
 	}
 	p := b.queue("b")
 	b.queue("c")
@@ -296,7 +296,7 @@ func TestARenewedTTLDoesNotMakeARepeatedRequestDifferent(t *testing.T) {
 	b.post(q, false)
 	b.extend(renewal{selector: selector{id: "a"}, ttl: time.Hour, hasTTL: true})
 	if o := b.post(q, false); o.err != nil || o.lease.ttl != time.Hour {
-		t.Errorf("the repeated request was told %+v", o)
+		t.Errorf("the repeated request got %+v", o)
 	}
 }
 
@@ -327,7 +327,7 @@ func TestAReleaseThatOvertakesItsRequestClosesTheID(t *testing.T) {
 	o := b.ask("early")
 	b.wantErr(o, errEnded)
 	if o.ended == nil || o.ended.kind != eventClosed {
-		t.Errorf("told %+v", o.ended)
+		t.Errorf("got %+v", o.ended)
 	}
 	b.want("", "")
 }
@@ -373,7 +373,7 @@ func TestARepeatedReleaseIsThatOfItsSlot(t *testing.T) {
 	o := b.end(green)
 	b.wantErr(o, errNotHeld)
 	if o.ended == nil || o.ended.kind != eventExpired {
-		t.Errorf("told %+v", o.ended)
+		t.Errorf("got %+v", o.ended)
 	}
 	b.want("blue:c", "")
 }
@@ -391,14 +391,14 @@ func TestAReleaseOfALeaseThatTimeOrForceEndedIsRefused(t *testing.T) {
 				o := b.end(d)
 				b.wantErr(o, errNotHeld)
 				if o.ended == nil || o.ended.kind.String() != name {
-					t.Errorf("told %+v", o.ended)
+					t.Errorf("got %+v", o.ended)
 				}
 			})
 		}
 	}
 }
 
-func TestNobodyReleasesTheLeaseOfAnother(t *testing.T) {
+func TestACallerCannotReleaseTheLeaseOfAnother(t *testing.T) {
 	b := newBench(t)
 	a := b.must("a")
 	for name, d := range map[string]releaseRequest{
@@ -467,7 +467,7 @@ func TestSeveralLeasesOfOneHolderMustBeNamed(t *testing.T) {
 	b.want("", "")
 }
 
-func TestForceEndsTheLeaseWhoeverHoldsItAndIsRemembered(t *testing.T) {
+func TestForceEndsTheLeaseOfAnyHolderAndIsRemembered(t *testing.T) {
 	b := newBench(t)
 	a := b.must("a")
 	b.queue("b")
@@ -588,7 +588,7 @@ func TestFreeIsDeclaredSlotsLessLiveLeases(t *testing.T) {
 	b.want("", "c")
 }
 
-func TestWhoIsNotInTheQueueHasNoPosition(t *testing.T) {
+func TestARemovedWaiterHasNoPosition(t *testing.T) {
 	b := newBench(t)
 	b.must("a")
 	gone, next := b.queue("b"), b.queue("c")

@@ -66,7 +66,7 @@ func (s suite) Run() int {
 		return 1
 	}
 	if leaked.Load() {
-		fmt.Println("FAIL: the key was seen in an answer, in what a process says or in a database")
+		fmt.Println("FAIL: the key is in a response, in the output of a process or in a database")
 		return 1
 	}
 	return code

@@ -227,7 +227,7 @@ func TestOfManyFirstStartsAtOnceOneGetsTheFile(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsWrittenAnewKeepsItsLock(t *testing.T) {
+func TestAFileThatIsRewrittenKeepsItsLock(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
 	defer s.close()

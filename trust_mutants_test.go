@@ -379,7 +379,7 @@ func TestTrustMutantsOfTheRulesAreNoticed(t *testing.T) {
 	workers.Wait()
 	slices.Sort(unexplained)
 	for _, name := range unexplained {
-		t.Errorf("nobody noticed: %s", name)
+		t.Errorf("no test fails with the mutant %s", name)
 	}
 	record(t, "mutants", started, map[string]int{"mutants": noticed + surviving + len(unexplained), "noticed": noticed,
 		"explained survivors": surviving, "unexplained survivors": len(unexplained)})
