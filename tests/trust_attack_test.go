@@ -1,8 +1,8 @@
 package tests
 
-// The attack from outside: the real binary, real clients that behave in every
-// way that the API allows, and a record of every call with its start and end.
-// trust_linearizability_test.go says whether what they saw is right.
+// The attack from outside: it runs the real binary and real clients, which behave in
+// every way that the API allows, and records every call with its start and its end.
+// The model in trust_linearizability_test.go checks the recorded replies.
 
 import (
 	"bytes"
@@ -30,11 +30,10 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// An attack runs one server process after another on one file, and clients
-// against them.
+// An attack runs one server process after another on one file, and clients that call them.
 type attack struct {
 	t       *testing.T
-	prefix  []string // what runs the binary: nothing, or strace
+	prefix  []string // the command that runs the binary: strace, or empty
 	binary  string
 	env     []string
 	host    string
@@ -42,33 +41,33 @@ type attack struct {
 	log     *lockedBuffer
 	late    time.Duration
 	slots   map[string][]string
-	network *badNetwork // nil: every call goes straight
+	network *badNetwork // nil if every call goes to the server directly
 	began   time.Time
 	random  *rand.Rand
 	names   atomic.Int64
 
-	up       sync.RWMutex // written while the server is down
+	up       sync.RWMutex // write-locked while the server is down
 	cmd      *exec.Cmd
-	ended    chan struct{} // closed when cmd has
+	ended    chan struct{} // closed when cmd has ended
 	restarts []restart
 
 	mu       sync.Mutex
 	entries  []entry
-	answered time.Duration // the last moment at which the server is known to have lived
+	answered time.Duration // the last moment at which the server is known to have run
 
-	complaints []string // what is wrong that needs no model: it hangs, it does not start
+	complaints []string // errors that are found without the model: a call or a start that never ends
 	counts     map[string]int
 	direct     *http.Client
 	bad        *http.Client
 }
 
-// slack is how much later than the rules say something may be seen to end, on
-// a machine that is busy with other things. How late it is by the server's
-// own clock is tested elsewhere.
+// slack is how much later than the rules say a lease or a waiter may be seen to end, on
+// a machine that runs other programs too. Other tests check the delay by the server's
+// own clock.
 const slack = 3 * time.Second
 
-// newAttack starts a server. Its environments have one slot, a name that ends
-// with a number has as many.
+// newAttack starts a server. Its environments have one slot each; those whose name ends
+// with a number have that many.
 func newAttack(t *testing.T, binary string, seed uint64, prefix ...string) *attack {
 	t.Helper()
 	port := freePort()
@@ -126,7 +125,7 @@ func (a *attack) start(prefix []string) {
 		}
 		select {
 		case <-ended:
-			return // whoever watches starts it again
+			return // revive starts it again
 		default:
 		}
 	}
@@ -140,7 +139,7 @@ func (a *attack) kill(signal syscall.Signal) {
 	}
 }
 
-// restart ends the server and starts it again.
+// restart ends the server with the signal and starts it again.
 func (a *attack) restart(signal syscall.Signal, prefix ...string) {
 	a.up.Lock()
 	defer a.up.Unlock()
@@ -152,7 +151,8 @@ func (a *attack) restart(signal syscall.Signal, prefix ...string) {
 	a.restarts = append(a.restarts, r)
 }
 
-// crashAtRandom kills the server again and again until stop.
+// crashAtRandom kills the server and starts it again at random intervals, until stop is
+// closed. The mean interval is every. One in ten of the signals is SIGTERM.
 func (a *attack) crashAtRandom(every time.Duration, stop <-chan struct{}) {
 	random := rand.New(rand.NewPCG(a.random.Uint64(), 2))
 	for {
@@ -170,8 +170,8 @@ func (a *attack) crashAtRandom(every time.Duration, stop <-chan struct{}) {
 	}
 }
 
-// revive starts the server again whenever something else has killed it, until
-// stop.
+// revive starts the server again each time something else has killed it, until stop is
+// closed.
 func (a *attack) revive(stop <-chan struct{}, prefix ...string) {
 	for {
 		a.up.RLock()
@@ -179,9 +179,9 @@ func (a *attack) revive(stop <-chan struct{}, prefix ...string) {
 		a.up.RUnlock()
 		select {
 		case <-stop:
-			// Nobody would revive it after the next kill. Elsewhere there is
-			// no restart: what ended on a full disk is remembered in memory
-			// only, and a start forgets it.
+			// Where strace kills the server, it is restarted without strace: nothing
+			// would start it after the next kill. Elsewhere it is not restarted: what
+			// ended on a full disk is in memory only, and a start loses it.
 			if strings.Contains(strings.Join(prefix, " "), "signal=") {
 				a.restart(syscall.SIGTERM)
 			}
@@ -203,14 +203,15 @@ func (a *attack) revive(stop <-chan struct{}, prefix ...string) {
 	}
 }
 
-// waitUntilUp returns when the server is not known to be down.
+// waitUntilUp returns when no restart is in progress.
 func (a *attack) waitUntilUp() {
 	a.up.RLock()
 	defer a.up.RUnlock()
 }
 
-// call makes one call, and returns what was heard of it. A caller who is
-// impatient hangs up before the answer can be there.
+// call makes one call and returns its entry, with the reply if one was received. If
+// impatient is positive, the call is canceled after that time, which is too short for a
+// reply.
 func (a *attack) call(e entry, f fate, impatient time.Duration) entry {
 	a.waitUntilUp()
 	method, values := e.query()
@@ -293,7 +294,7 @@ func (e *entry) query() (method string, q url.Values) {
 	return http.MethodDelete, q
 }
 
-// hear notes the answer.
+// hear stores the reply, or the error, in the entry.
 func (e *entry) hear(response *http.Response, err error) {
 	var dial *net.OpError
 	switch {
@@ -326,12 +327,11 @@ func (e *entry) hear(response *http.Response, err error) {
 		}
 	}
 	if err != nil {
-		e.status = 599 // not ours; no step has it
+		e.status = 599 // the server never sends it, and no step accepts it
 	}
 }
 
-// A visitor is one client: it makes one request after another, and finishes
-// each.
+// A visitor is one client. It makes one request after another, and finishes each.
 type visitor struct {
 	*attack
 	random *rand.Rand
@@ -358,7 +358,8 @@ func (v *visitor) fate() fate {
 
 func (v *visitor) rest(most time.Duration) { time.Sleep(time.Duration(v.random.Int64N(int64(most)))) }
 
-// insist repeats a call until it has an answer that is not "unknown".
+// insist repeats a call until it has a reply other than 503 (outcome unknown). With
+// fates, the first three tries may go through the bad network.
 func (v *visitor) insist(e entry, fates bool) entry {
 	for try := 0; ; try++ {
 		f := faithful
@@ -376,12 +377,12 @@ func (v *visitor) insist(e entry, fates bool) entry {
 	}
 }
 
-// busy are the environments that visitors go to. The others see two or three
-// callers at a time: where there is no other one, nothing else wakes who was
-// forgotten, and nothing else hides who was passed over.
+// busy are the environments that visit uses. Each of the others has two or three callers
+// at a time: without more callers, no other call wakes a waiter that the server has
+// forgotten, and no other grant hides that a waiter was passed over.
 var busy = []string{"a", "b", "c", "m2", "m3"}
 
-// handOver holds a slot for a moment, while another waits for it.
+// handOver holds a slot for 50 ms while another client waits for it.
 func (v *visitor) handOver() {
 	first, next := v.pair("quiet")
 	next.wait = 300 * time.Millisecond
@@ -395,8 +396,8 @@ func (v *visitor) handOver() {
 	v.end(next)
 }
 
-// outlive renews a lease once, late, and leaves it to its end, while another
-// waits for that, and for longer than the end may take.
+// outlive renews a lease once, late, and lets it expire. Another client waits for the
+// slot meanwhile, longer than the expiry may take.
 func (v *visitor) outlive() {
 	first, next := v.pair("still")
 	first.ttl, next.wait = time.Second, 3*time.Second+slack
@@ -410,7 +411,7 @@ func (v *visitor) outlive() {
 	v.end(next)
 }
 
-// passBy asks without wait for a slot that came free while the next in the queue
+// passBy requests, without wait, a slot that came free while the next waiter in the queue
 // was between two polls.
 func (v *visitor) passBy() {
 	first, next := v.pair("shy")
@@ -440,7 +441,7 @@ func (v *visitor) beside(waits entry, meanwhile func()) {
 	waiting.Wait()
 }
 
-// visit is one request from its begin to its end, of some kind.
+// visit makes one request of a random kind, from its begin to its end.
 func (v *visitor) visit() {
 	environment := busy[v.random.IntN(len(busy))]
 	e := entry{environment: environment, name: fmt.Sprintf("%05d", v.names.Add(1))}
@@ -472,7 +473,7 @@ func (v *visitor) waitAndHold(e entry) {
 		e.claim = time.Second
 	}
 	var twin sync.WaitGroup
-	if v.chance(10) { // the same request twice at once
+	if v.chance(10) { // the same request twice at the same time
 		twin.Go(func() { v.call(e, faithful, 0) })
 	}
 	defer twin.Wait()
@@ -486,13 +487,13 @@ func (v *visitor) waitAndHold(e entry) {
 			break
 		}
 		if v.network != nil && v.chance(1) {
-			return // it is in the queue still, and never comes back
+			return // the waiter is still in the queue, and never polls again
 		}
 	}
 	v.end(e)
 }
 
-// hold does what a holder does: renew, work, release; or die.
+// hold does what a holder does: it renews and releases the lease, or lets it expire.
 func (v *visitor) hold(e entry) {
 	for keep := e.ttl > 0 && v.chance(15); keep && !v.stopped(); v.rest(e.ttl / 4) {
 		if v.insist(entry{kind: renewID, environment: e.environment, name: e.name}, true).status != 200 || v.chance(8) {
@@ -508,7 +509,7 @@ func (v *visitor) hold(e entry) {
 		v.rest(10 * time.Millisecond)
 	}
 	if (e.ttl > 0 || e.claim > 0) && v.chance(25) {
-		return // until it expires
+		return // the lease expires
 	}
 	if v.chance(20) {
 		v.insist(entry{kind: endHolder, environment: e.environment, name: e.name}, true)
@@ -516,7 +517,7 @@ func (v *visitor) hold(e entry) {
 	v.end(e)
 }
 
-// end releases by id, and sometimes does afterwards what a late message would.
+// end releases by id. Sometimes it then repeats earlier calls, as delayed messages would.
 func (v *visitor) end(e entry) {
 	v.insist(entry{kind: endID, environment: e.environment, name: e.name}, true)
 	for _, kind := range []askKind{askNow, renewID, endID} {
@@ -566,7 +567,7 @@ func (v *visitor) as2019(e entry) {
 	}
 }
 
-// force ends a lease that somebody else may have.
+// force ends a lease that another client may have.
 func (v *visitor) force(e entry) {
 	seen := v.call(entry{kind: look, environment: e.environment}, faithful, 0)
 	for _, s := range seen.view.Slots {
@@ -577,16 +578,15 @@ func (v *visitor) force(e entry) {
 	}
 }
 
-// overtake hangs up on its own request and ends it, while the network has the
-// request still.
+// overtake cancels its own request and ends it, while the request is still in the network.
 func (v *visitor) overtake(e entry) {
 	e.kind, e.wait = askWait, 200*time.Millisecond
 	v.call(e, delayed, time.Duration(1+v.random.IntN(20))*time.Millisecond)
 	v.end(e)
 }
 
-// An era is a part of an attack that begins and ends with nobody in any
-// environment, so that it can be checked by itself.
+// era runs one part of an attack. Every environment is empty at its begin and at its end,
+// so that each era can be checked by itself.
 func (a *attack) era(length time.Duration, visitors int, patient bool, menace func(stop <-chan struct{})) {
 	a.mu.Lock()
 	a.entries, a.restarts = nil, nil
@@ -627,7 +627,8 @@ func (a *attack) era(length time.Duration, visitors int, patient bool, menace fu
 	clients.Wait()
 }
 
-// clear ends every request of an environment, and sees that it becomes empty.
+// clear ends every request of an environment, and complains if it does not become empty
+// within 20 s.
 func (a *attack) clear(environment string) {
 	v := &visitor{attack: a, random: rand.New(rand.NewPCG(1, 4))}
 	open := map[string]bool{}
@@ -670,14 +671,14 @@ func (a *attack) clear(environment string) {
 	}
 }
 
-// A verdict is what was found wrong in an era.
+// A verdict is one error that was found in an era.
 type verdict struct {
-	environment string // empty: in all of it
+	environment string // empty if the error is not that of one environment
 	what        string
 	transcript  *transcript
 }
 
-// check gives the era's history to porcupine, each environment by itself.
+// check checks the era's calls with porcupine, each environment by itself.
 func (a *attack) check() (wrong []verdict) {
 	for _, what := range a.complaints {
 		wrong = append(wrong, verdict{what: what})
@@ -710,9 +711,9 @@ func (a *attack) check() (wrong []verdict) {
 	return wrong
 }
 
-// effort returns how long porcupine may think about one environment of an
-// era. In twenty seconds it can fill two gigabytes; in two it stays below a
-// third of one, and nearly every history is decided before that.
+// effort returns how long porcupine may check one environment of an era. In 20 s it can
+// use 2 GB of memory. In 2 s it uses less than a third of 1 GB, and nearly every history
+// is decided by then.
 func effort() time.Duration {
 	if long == 0 {
 		return 2 * time.Second
@@ -720,9 +721,9 @@ func effort() time.Duration {
 	return 20 * time.Second
 }
 
-// judge returns what is wrong, or nothing. The guess that nobody was passed
-// over makes the search short, and is mostly right; what it cannot explain is
-// looked at without it.
+// judge returns what is wrong, or an empty string. It first assumes that no waiter was
+// passed over, which makes the search short and is right for most histories. If that
+// explains no order, it checks again without the assumption.
 func (t *transcript) judge() string {
 	for _, t.strict = range []bool{true, false} {
 		operations, err := t.operations()
@@ -738,17 +739,17 @@ func (t *transcript) judge() string {
 			}
 		}
 		if len(t.slots) == 1 {
-			break // it was no guess
+			break // with one slot it is no assumption
 		}
 	}
 	return "no order of the calls explains their answers"
 }
 
-// undecided is what is told of a history that was too much for porcupine.
+// undecided is the result of a history that porcupine did not decide within effort.
 const undecided = "porcupine did not come to an end"
 
-// write leaves the calls, and how far porcupine could explain them, for
-// somebody to look at. It returns where.
+// write writes the calls, and how far porcupine could explain them, to a new folder, and
+// returns its path.
 func (v verdict) write(t *testing.T) string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "call-me-violation-")
@@ -773,7 +774,7 @@ func (v verdict) write(t *testing.T) string {
 	return folder
 }
 
-// tell says what is wrong, and where somebody can look at it.
+// tell returns what is wrong, and the folder that has the details.
 func (v verdict) tell(t *testing.T) string {
 	if v.transcript == nil {
 		return v.what
@@ -781,13 +782,12 @@ func (v verdict) tell(t *testing.T) string {
 	return fmt.Sprintf("%s: %s; see %s", v.environment, v.what, v.write(t))
 }
 
-// faults reports in words, for each environment, whether leases were lost,
-// given twice, or given out of order. It looks at what must hold for leases
-// that do not end by themselves, without any model.
+// faults returns how many leases were lost, granted twice, or granted out of order. It
+// uses no model, and checks only what must hold for leases that do not expire.
 func (a *attack) faults() (lost, double, outOfOrder int) {
 	type tenureSeen struct {
 		lease       leaseJSON
-		from, until time.Duration // surely held
+		from, until time.Duration // the lease was certainly held
 	}
 	held := map[string]*tenureSeen{}
 	timed := map[string]bool{}
@@ -837,7 +837,7 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 		}
 		for i, p := range e.view.Queue {
 			if len(a.slots[e.environment]) > 1 {
-				break // there one who is absent may be passed over
+				break // with several slots a disconnected waiter may be passed over
 			}
 			for _, q := range e.view.Queue[i+1:] {
 				if fences[string(p.Holder)] != 0 && fences[string(q.Holder)] != 0 && fences[string(p.Holder)] > fences[string(q.Holder)] {
@@ -849,7 +849,7 @@ func (a *attack) faults() (lost, double, outOfOrder int) {
 	return lost, double, outOfOrder
 }
 
-// report fails the test for what was found wrong.
+// report fails the test for each verdict, and counts those that are undecided.
 func (a *attack) report(wrong []verdict) {
 	for _, v := range wrong {
 		if v.what == undecided {
@@ -885,8 +885,8 @@ func (e entry) String() string {
 	return text
 }
 
-// attackable prepares a campaign. The short forms run beside other tests; with
-// -long each has the machine for itself.
+// attackable prepares a campaign. Without -long a campaign runs in parallel with other
+// tests; with -long each runs alone.
 func attackable(t *testing.T) {
 	t.Helper()
 	if long == 0 {
@@ -897,9 +897,9 @@ func attackable(t *testing.T) {
 	}
 }
 
-// rounds calls round with one seed after another until the budget is spent or
-// something is wrong; with -long as many at once as there are processors. It
-// returns the sums of what they have counted under these names.
+// rounds calls round with one seed after another until the budget is spent or the test
+// has failed. With -long it runs as many at once as there are processors. It returns the
+// sums of their counts of these names.
 func rounds(t *testing.T, short time.Duration, names []string, round func(t *testing.T, seed uint64, left time.Duration) map[string]int) map[string]int {
 	end := time.Now().Add(budget(short))
 	var mu sync.Mutex
@@ -935,8 +935,8 @@ func rounds(t *testing.T, short time.Duration, names []string, round func(t *tes
 	return sums
 }
 
-// A server that is killed at random loses nothing that it has answered, gives
-// no slot twice, and keeps the line's order.
+// A server that is killed at random loses no lease that it has reported, grants no slot
+// twice, and keeps the order of the queue.
 func TestTrustCrashes(t *testing.T) {
 	attackable(t)
 	started := time.Now()
@@ -955,8 +955,8 @@ func TestTrustCrashes(t *testing.T) {
 		}))
 }
 
-// strace returns what runs a command under strace with faults injected into
-// it, each as strace's -e inject takes it.
+// strace returns a command line that runs a command under strace and injects the faults.
+// Each fault has the syntax of strace's -e inject.
 func strace(t *testing.T, faults ...string) []string {
 	t.Helper()
 	if _, err := exec.LookPath("strace"); err != nil {
@@ -972,18 +972,18 @@ func strace(t *testing.T, faults ...string) []string {
 	return args
 }
 
-// A menace is what happens to the server during an era, besides the network.
+// A menace is the kind of failure that an era has besides those of the network.
 type menace struct {
 	name    string
-	patient bool     // the era is long enough for a lease that should end to be missed
-	faults  []string // of the disk, as strace injects them
+	patient bool     // the era is long enough to show a lease that should end and does not
+	faults  []string // faults of the disk, as strace injects them
 	crashes time.Duration
 }
 
-// menaces returns one of each kind, with chances drawn from random.
+// menaces returns one menace of each kind. random chooses when their faults occur.
 func menaces(random *rand.Rand) []menace {
-	// Not so often that writing the file anew, which takes a write for each
-	// page, could never come to its end.
+	// The faults are at least 400 calls apart: a rewrite of the file, which makes a write
+	// for each page, could never finish otherwise.
 	at := func() string { return fmt.Sprintf(":when=%d+%d", 5+random.IntN(30), 400+random.IntN(100)) }
 	call := []string{"fdatasync", "pwrite64"}[random.IntN(2)]
 	return []menace{
@@ -997,7 +997,7 @@ func menaces(random *rand.Rand) []menace {
 	}
 }
 
-// suffer runs one era under a menace, and returns what was found wrong.
+// suffer runs one era under a menace, and returns its verdicts.
 func (a *attack) suffer(m menace) []verdict {
 	a.prefix, a.late = nil, slack
 	if m.faults != nil {
@@ -1018,8 +1018,8 @@ func (a *attack) suffer(m menace) []verdict {
 	return a.check()
 }
 
-// Whatever the network, the disk and crashes do, there is an order of all
-// calls in which each answer is the one that the rules give.
+// With any failures of the network and the disk, and with crashes, there is an order of
+// all calls in which each reply is the one that the rules give.
 func TestTrustLinearizability(t *testing.T) {
 	attackable(t)
 	started := time.Now()

@@ -1,14 +1,13 @@
 package tests
 
-// The rules of the lock as somebody outside can see them, for porcupine: is
-// there an order of everything that was called in which each answer is the
-// one that the rules give? The model is written from what is promised, and
-// shares no code with lock.go.
+// A porcupine model of the rules of the lock, as a client sees them. porcupine searches
+// for an order of all calls in which each reply is the one that the rules give. The model
+// is written from the documented promises, and shares no code with lock.go.
 //
-// A call whose answer was not heard has taken effect or has not: the model
-// follows both, so its state is a set of worlds. In each, a lease and a place
-// know from when time may end them, and by when it must have. A wait is two
-// steps, entering the queue and being answered.
+// A call without a reply has taken effect or has not. The model follows both cases, so
+// its state is a set of worlds. In each world, every lease and every waiter has the
+// earliest and the latest time at which it may end. A call with wait is two steps: it
+// enters the queue, and it gets its reply.
 
 import (
 	"cmp"
@@ -23,10 +22,10 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// absence is how long a place outlives its caller.
+// absence is how long a waiter stays in the queue without a connection.
 const absence = 10 * time.Second
 
-// What a call asks for.
+// An askKind is the kind of a call, or of a step that is no call.
 type askKind int
 
 const (
@@ -42,61 +41,60 @@ const (
 	plainEnd
 	look // GET /environments
 
-	// Steps that nobody calls.
-	told  // an askNow or askWait hears of the lease that it has
-	enter // an askWait or askNoID gets into the queue
+	// The steps that are no calls.
+	told  // the reply to an askNow or askWait has the lease that its request owns
+	enter // an askWait or askNoID enters the queue
 	start // the server was killed and started
 )
 
 var kindNames = []string{"POST", "POST wait", "POST wait without id", "PUT", "DELETE id", "DELETE holder", "DELETE force", "plain POST",
 	"plain GET", "plain DELETE", "GET", "told", "enter", "start"}
 
-// An entry is a call as its caller saw it. Times count from the start of the
-// attack.
+// An entry is a call as its caller saw it. Its times count from the start of the attack.
 type entry struct {
 	kind        askKind
 	environment string
-	name        string // the holder; the id is made of it
+	name        string // the holder; the id is derived from it
 	wait        time.Duration
-	ttl, claim  time.Duration // of a POST; PUT: the new ttl or 0
+	ttl, claim  time.Duration // those of a POST; ttl of a PUT: the new ttl, zero if none
 	fence       uint64        // of endForced
-	far         bool          // through the bad network, which may deliver it much later
+	far         bool          // the call went through the bad network, which may deliver it much later
 	sent, heard time.Duration
-	status      int // 0: no answer was heard
+	status      int // zero if no reply was received
 	lease       leaseJSON
-	how         string // 409, 410: how it ended
+	how         string // with 409 and 410: how the request ended
 	view        environmentJSON
 }
 
 // A restart is the end of one server process and the start of the next.
 type restart struct{ killed, started, ready time.Duration }
 
-// A step is one operation for the model. Its place in the order is a moment
-// between from and to.
+// A step is one operation of the model. Its position in the order is a moment between
+// from and to.
 type step struct {
 	kind     askKind
-	who      int // number of the name
+	who      int // the number of the name
 	from, to time.Duration
 	known    bool
 	yes      bool
 	how      string
 	noID     bool
-	fence    uint64        // of who's lease, if that was ever seen
-	previous uint64        // the fence before that one
-	slot     string        // the same
-	ttl      time.Duration // of the lease that it begins; renewID: 0: as it was
-	lasts    window        // what the step begins: how soon and how late its lease or place may end
-	started  window        // start: when
-	leases   []int         // look
-	plain    int           // look: leases without a holder
-	line     []int         // look
-	after    []int         // enter: who must have entered before
+	fence    uint64        // the fence of the name's lease; zero if it was never seen
+	previous uint64        // the fence of the grant before that one
+	slot     string        // the slot of the name's lease; empty if it was never seen
+	ttl      time.Duration // the ttl of the lease that begins; with renewID: the new ttl, zero if it stays
+	lasts    window        // when the lease or the waiter that begins may end
+	started  window        // with start: when the server started
+	leases   []int         // with look: the names that have leases
+	plain    int           // with look: the number of leases without a holder
+	line     []int         // with look: the names in the queue
+	after    []int         // with enter: the names that must have entered before
 	late     time.Duration
-	eclipsed bool // askWait: a newer connection of the same id may have come and gone meanwhile
+	eclipsed bool // with askWait: a newer connection of the same id may have come and gone meanwhile
 	text     string
 }
 
-// A window is two moments between which something happened, or may happen.
+// A window is the earliest and the latest moment of something that happened or may happen.
 type window struct{ from, to time.Duration }
 
 var noWindow = window{forever, forever}
@@ -112,19 +110,19 @@ func (s window) plus(d, late time.Duration) window {
 	return s
 }
 
-// world is what the model knows of one environment. It is never changed.
+// A world is one possible state of one environment. It is never changed.
 type world struct {
 	slots  []string
 	leases []held
 	line   []queued
-	fence  uint64 // the largest granted
+	fence  uint64 // the largest fence that was granted
 	ended  *ended
-	sum    uint64        // of ended
-	now    time.Duration // it is later than this
+	sum    uint64        // a hash of ended
+	now    time.Duration // the present is not before it
 }
 
 type held struct {
-	who  int // -1: has no name
+	who  int // -1 if the lease has no name
 	slot string
 	ttl  time.Duration
 	ends window
@@ -133,9 +131,9 @@ type held struct {
 type queued struct {
 	who             int
 	noID            bool
-	gone            bool // its caller may have left: it may end, or be granted and undone, at any time
+	gone            bool // its caller may have hung up: it may end, or be granted and undone, at any time
 	slot            string
-	ttl             time.Duration // of the lease that it may become, where gone
+	ttl             time.Duration // the ttl of the lease that it may become, if gone
 	fence, previous uint64
 	ends            window
 }
@@ -172,7 +170,7 @@ func (w *world) end(who int, how string) {
 
 var modelSeed = maphash.MakeSeed()
 
-// endLease takes the lease at i away from a copy of the world.
+// endLease returns a copy of the world without the lease at i.
 func (w world) endLease(i int, how string) *world {
 	if who := w.leases[i].who; who >= 0 {
 		w.end(who, how)
@@ -189,8 +187,8 @@ func (w world) endPlace(i int, how string) *world {
 	return &w
 }
 
-// grant returns the world with a lease for s, or nil where the rules, or what
-// was seen of the lease, do not allow it.
+// grant returns the world with a lease for s, or nil if the rules, or what was seen of
+// the lease, do not allow it.
 func (w world) grant(s *step, who int) *world {
 	taken := slices.ContainsFunc(w.leases, func(l held) bool { return s.slot != "" && l.slot == s.slot })
 	if taken || w.free() == 0 || s.fence != 0 && s.previous != w.fence || s.slot != "" && !slices.Contains(w.slots, s.slot) {
@@ -201,8 +199,8 @@ func (w world) grant(s *step, who int) *world {
 	return &w
 }
 
-// take returns what the world becomes by the step, and whether its answer is
-// yes; how is why not. nil: the step is impossible.
+// take returns the world after the step, whether the reply is yes, and if not, how the
+// request has ended. next is nil if the step is impossible.
 func (w *world) take(s *step) (next *world, yes bool, how string) {
 	lease, place := w.leaseOf(s.who), w.placeOf(s.who)
 	switch s.kind {
@@ -214,7 +212,7 @@ func (w *world) take(s *step) (next *world, yes bool, how string) {
 		case lease >= 0:
 			return w, true, ""
 		case place >= 0 && s.eclipsed:
-			return w, false, "" // its place was absent, whatever was free
+			return w, false, "" // the waiter was disconnected, so it got no free slot
 		case place >= 0 && place < w.free():
 			after := *w
 			after.line = slices.Delete(slices.Clone(w.line), place, place+1)
@@ -227,7 +225,7 @@ func (w *world) take(s *step) (next *world, yes bool, how string) {
 		if how := w.howEnded(s.who); how != "" {
 			return w, false, how
 		}
-		return nil, false, "" // it has not entered yet
+		return nil, false, "" // the request has not entered the queue yet
 	case told:
 		return w, lease >= 0, ""
 	case askNow:
@@ -283,9 +281,9 @@ func (w *world) take(s *step) (next *world, yes bool, how string) {
 	panic("unknown step")
 }
 
-// enter puts who at the end of the queue. It is impossible before somebody of
-// whom it is known that they were ahead: it would be found out later in any
-// case, but only after much search.
+// enter returns the world with the name at the end of the queue. It returns nil if a name
+// that is known to be ahead has not entered yet: later steps would exclude that order
+// too, but only after a long search.
 func (w *world) enter(s *step, lease, place int) *world {
 	if lease >= 0 || w.howEnded(s.who) != "" {
 		return w
@@ -305,7 +303,7 @@ func (w *world) enter(s *step, lease, place int) *world {
 	return &after
 }
 
-// endNamed is a release by id, by holder or by force.
+// endNamed is take for a release by id, by holder or by force.
 func (w *world) endNamed(s *step, lease, place int) (next *world, yes bool, how string) {
 	if lease >= 0 {
 		return w.endLease(lease, map[bool]string{true: "forced", false: "released"}[s.kind == endForced]), true, ""
@@ -341,8 +339,9 @@ func (w *world) looksLike(s *step) bool {
 		slices.EqualFunc(w.line, s.line, func(p queued, who int) bool { return p.who == who })
 }
 
-// passTime returns the worlds that this one can have become by the time of
-// the step: time has ended what it must, and perhaps what it may.
+// passTime returns the worlds that this one can have become by the time of the step. In
+// each, time has ended what it must, and some of what it may. There is none if the world
+// is later than the step.
 func (w *world) passTime(s *step) []*world {
 	if w.now > s.to {
 		return nil
@@ -383,8 +382,8 @@ func (w *world) passTime(s *step) []*world {
 	})
 }
 
-// step returns what the world can have become by the step; nothing where the
-// answer that was heard is not one that the rules give.
+// step returns the worlds that this one can have become after the step. There is none if
+// the rules do not give the reply that was received.
 func (w *world) step(s *step) (all []*world) {
 	for _, v := range w.passTime(s) {
 		next, yes, how := v.take(s)
@@ -395,7 +394,7 @@ func (w *world) step(s *step) (all []*world) {
 		case next == nil || next == v:
 			all = append(all, v)
 		default:
-			all = append(all, v, next) // it took no effect, or it did
+			all = append(all, v, next) // without the effect of the call, and with it
 		}
 	}
 	return all
@@ -418,7 +417,7 @@ func (w *world) hash() uint64 {
 	return h.Sum64()
 }
 
-// worlds are all that are possible, each once.
+// worlds are all possible states of one environment, each once.
 type worlds []*world
 
 func (all worlds) step(s *step) worlds {
@@ -471,7 +470,7 @@ func porcupineModel(slots []string) porcupine.Model {
 
 const forever = time.Duration(math.MaxInt64)
 
-// What all entries together tell of one name.
+// A person is what all entries together show of one name.
 type person struct {
 	number  int
 	fence   uint64
@@ -479,27 +478,27 @@ type person struct {
 	entries []entry
 	seen    time.Duration // when its lease was first known to exist
 	inLine  time.Duration // when it was first known to be in the queue, or granted
-	refused time.Duration // when the last call was sent that found it without a lease, and in the queue
-	ended   time.Duration // from when its request is known to be over
-	lapses  bool          // its place may end by absence, before that
+	refused time.Duration // the latest moment at which it was in the queue for certain, without a lease
+	ended   time.Duration // when its request is first known to be over
+	lapses  bool          // its waiter may end by absence before that
 }
 
-// A transcript is what happened to one environment, to be turned into steps.
+// A transcript is what happened to one environment. operations turns it into steps.
 type transcript struct {
 	entries  []entry
 	restarts []restart
 	slots    []string
-	late     time.Duration // how much later than its ttl a lease, or than its absence a place, may end
+	late     time.Duration // how much later than its ttl a lease, or than its absence a waiter, may end
 
-	strict   bool // assume that the grants were in the order of the queue
+	strict   bool // the grants are assumed to be in the order of the queue
 	people   map[string]*person
-	ahead    map[int][]int     // who was surely ahead of whom in the queue
-	previous map[uint64]uint64 // the fence before each
+	ahead    map[int][]int     // the names that were certainly ahead of each name in the queue
+	previous map[uint64]uint64 // the fence before each fence
 	all      []porcupine.Operation
 }
 
-// operations returns the steps; an error where two answers contradict each
-// other by themselves.
+// operations returns the steps. The error is that of two replies that contradict each
+// other in any order.
 func (t *transcript) operations() ([]porcupine.Operation, error) {
 	t.people, t.ahead, t.previous, t.all = map[string]*person{}, map[int][]int{}, map[uint64]uint64{}, nil
 	for _, e := range t.entries {
@@ -531,7 +530,8 @@ func (t *transcript) person(name string) *person {
 	return p
 }
 
-// learn gathers what an entry tells of names, whoever called.
+// learn adds what an entry shows of any name to the people. The error is that of a name
+// with two different leases.
 func (t *transcript) learn(e entry) error {
 	leases := []leaseJSON{}
 	if e.lease.Fence != 0 {
@@ -567,9 +567,9 @@ func (t *transcript) learn(e entry) error {
 	return nil
 }
 
-// order works out what must have come before what: each grant has a fence,
-// looks show the line, and where there is one slot, or nobody was passed over
-// for being absent, the grants show it too.
+// order computes previous and ahead. The fences give the order of the grants, and looks
+// give the order of the queue. With one slot, or if no waiter was passed over for being
+// disconnected, the grants give the order of the queue too.
 func (t *transcript) order() {
 	var granted []*person
 	waits := func(p *person) bool {
@@ -627,12 +627,12 @@ func (t *transcript) put(s step) {
 	t.all = append(t.all, porcupine.Operation{ClientId: s.who + 1, Input: &s, Call: int64(s.from), Return: int64(s.to)})
 }
 
-// known reports whether a call was answered with more than "unknown".
+// known reports whether a call had a reply other than 503 (outcome unknown).
 func (e entry) known() bool { return e.status > 0 && e.status != 503 }
 
-// until returns when a call whose outcome is unknown can have no effect any
-// more: when its request is over, or when the process that it was sent to has
-// ended, unless the network may deliver it later.
+// until returns the time from which a call of unknown outcome can have no effect any
+// more: the end of its request, or the end of the process that it was sent to, unless the
+// network may deliver it later.
 func (t *transcript) until(e entry, p *person) time.Duration {
 	end := p.ended
 	for _, r := range t.restarts {
@@ -643,8 +643,8 @@ func (t *transcript) until(e entry, p *person) time.Duration {
 	return end
 }
 
-// first returns when the first of these calls was sent, and until when the
-// last of them can have taken effect; forever where there is none.
+// first returns when the first of these calls was sent, and until when the last of them
+// can have taken effect. Its from is forever if there is none.
 func (t *transcript) first(p *person, which func(entry) bool) window {
 	all := window{forever, 0}
 	for _, e := range p.entries {
@@ -660,9 +660,9 @@ func (t *transcript) first(p *person, which func(entry) bool) window {
 	return all
 }
 
-// addRequest adds what all calls of one request have done together: the same
-// id is the same request, so one of them has entered the queue, one was
-// granted, and one has ended it. Which need not be known.
+// addRequest adds the steps that all calls of one request have made together. Calls with
+// the same id are the same request: one of them has entered the queue, one was granted,
+// and one has ended the request. The steps do not depend on which call it was.
 func (t *transcript) addRequest(p *person) {
 	t.addUnheardEnds(p, endID)
 	t.addUnheardEnds(p, endHolder)
@@ -672,7 +672,7 @@ func (t *transcript) addRequest(p *person) {
 		kind, asks = askNow, t.first(p, func(e entry) bool { return e.kind == askNow })
 	}
 	if asks.from == forever {
-		return // without an id, or known from looks alone
+		return // the request has no id, or is known from looks only
 	}
 	p.lapses = asks.from+absence < p.ended
 	if kind == askWait && !p.lapses {
@@ -700,7 +700,8 @@ func (t *transcript) addRequest(p *person) {
 	t.put(s)
 }
 
-// lasts returns how soon and how late a lease ends that was granted then.
+// lasts returns the earliest and the latest end of a lease that was granted within the
+// window.
 func (e entry) lasts(granted window, late time.Duration) window {
 	if e.claim > 0 && (e.ttl == 0 || e.claim < e.ttl) {
 		return granted.plus(e.claim, late)
@@ -708,9 +709,9 @@ func (e entry) lasts(granted window, late time.Duration) window {
 	return granted.plus(e.ttl, late)
 }
 
-// addUnheardEnds adds the releases of which nobody heard: together with one
-// that was answered yes, they are one. Where the answer was no, they had no
-// effect.
+// addUnheardEnds adds one step for all releases of the kind without a reply. If others had
+// the reply yes, the step is before the first of these replies, and its reply is yes. No
+// step is added if one had the reply no: then none had an effect.
 func (t *transcript) addUnheardEnds(p *person, kind askKind) {
 	unheard := t.first(p, func(e entry) bool { return e.kind == kind && !e.known() })
 	s := step{kind: kind, who: p.number, fence: p.fence, slot: p.slot, from: unheard.from, to: min(unheard.to, p.ended)}
@@ -730,11 +731,12 @@ func (t *transcript) addUnheardEnds(p *person, kind askKind) {
 	}
 }
 
-// answers says which status is yes, and which is no.
+// answers has the status of yes, and that of no, of each kind.
 var answers = map[askKind]struct{ yes, no int }{askNow: {201, 403}, askWait: {201, 403}, askNoID: {201, 403}, renewID: {200, 409},
 	endID: {204, 409}, endHolder: {204, 409}, endForced: {204, 409}, plainAsk: {201, 403}, plainLook: {200, 403}, plainEnd: {204, 409}, look: {200, 0}}
 
-// add adds one call: what its answer must have been true of.
+// add adds the step of one call, with the reply that must have been right at one moment
+// of the call. The error is that of a status that no rule gives.
 func (t *transcript) add(e entry) error {
 	p := &person{number: -1, ended: forever}
 	if e.name != "" {
@@ -747,7 +749,7 @@ func (t *transcript) add(e entry) error {
 	case e.status == answers[e.kind].no && e.status != 0:
 		s.known, s.how = true, e.how
 		if e.kind == renewID || e.kind == endHolder || e.kind == endForced || e.kind == plainEnd {
-			s.how = "any" // it tells the end of another lease, or none
+			s.how = "any" // the reply has the end of another lease, or none
 		}
 	case e.status == 410 && (e.kind == askNow || e.kind == askWait):
 		s.known, s.how = true, e.how
@@ -767,14 +769,14 @@ func (t *transcript) add(e entry) error {
 	case e.kind == askNoID && !s.known:
 		return nil
 	case e.kind == askWait && e.status == 403:
-		s.from += e.wait // only then it gave up
+		s.from += e.wait // the server refuses it at the end of its wait
 		s.eclipsed = slices.ContainsFunc(p.entries, e.mayBeEclipsedBy)
 	case e.kind == askNoID:
 		s.lasts = e.lasts(window{s.from, s.to}, t.late)
 	case (e.kind == askNow || e.kind == askWait) && s.yes:
-		s.kind = told // addRequest has granted it
+		s.kind = told // addRequest has added the grant
 	case !s.known && (e.kind == askNow || e.kind == askWait || e.kind == endID || e.kind == endHolder):
-		return nil // so it has done with these
+		return nil // addRequest has added these too
 	}
 	if s.from < s.to {
 		t.put(s)
@@ -782,16 +784,16 @@ func (t *transcript) add(e entry) error {
 	return nil
 }
 
-// mayBeEclipsedBy reports whether the other call, of the same id, may have
-// come in after this one, and its connection ended first: of several
-// connections the newest counts.
+// mayBeEclipsedBy reports whether the other call, of the same id, may have arrived after
+// this one, and its connection may have ended first. The newest of several connections
+// decides whether the waiter is connected.
 func (e entry) mayBeEclipsedBy(other entry) bool {
 	over := other.heard > e.sent && other.heard < e.heard
 	return other.kind == askWait && other.sent < e.heard && (!other.known() || over)
 }
 
-// addPresence adds that a call enters the queue, or keeps a place there, and
-// until when that lasts without another one.
+// addPresence adds the step in which a call enters the queue or connects its waiter, with
+// the time until which the waiter stays there without another call.
 func (t *transcript) addPresence(e entry, s step) {
 	in := step{kind: enter, who: s.who, from: s.from, to: s.to, known: s.known, yes: true, noID: e.kind == askNoID, slot: s.slot, ttl: e.ttl, fence: s.fence, lasts: noWindow}
 	switch {
@@ -823,8 +825,8 @@ func (t *transcript) readView(s *step, v environmentJSON) {
 	}
 }
 
-// A lease of which nobody heard lives on through a restart, for its whole ttl
-// from then, and no longer.
+// The model keeps a lease whose grant had no reply for its full ttl after a restart, and
+// no longer.
 func TestTheOuterModelLetsAnUnheardLeaseEndAfterARestart(t *testing.T) {
 	t.Parallel()
 	const s = time.Second
