@@ -2,12 +2,12 @@
 
 package tests
 
-// The benchmarks: a server with its default settings and its file on the disk,
-// beside the floor: the same API in memory on plain net/http, without any of
-// what a lock needs. Both are processes of their own, and take turns within
-// each benchmark, so that a busy machine is equally busy for both.
-// docs/performance.md is made from them. (BenchmarkCommit and BenchmarkPage
-// need the inside, and stand there.)
+// The benchmarks. They measure a server with its default settings and its file on the
+// disk, beside the floor: the same API in memory on plain net/http, without anything else
+// that a lock needs. Both are processes of their own and take turns within each
+// benchmark, so that other load affects both equally. docs/performance.md has the
+// results. BenchmarkCommit and BenchmarkPage are in the package of the program, because
+// they use its functions.
 
 import (
 	"bufio"
@@ -30,7 +30,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// turns is how often call-me and the floor take turns in one benchmark.
+// turns is the number of turns of call-me, and of the floor, in one benchmark.
 const turns = 10
 
 // A contender is a server that is measured.
@@ -46,7 +46,7 @@ func targetAt(b testing.TB, base string, process *os.Process) *contender {
 	return t
 }
 
-// call sends one request and returns the status of its answer.
+// call sends one request and returns the status of the response; zero with an error.
 func (t *contender) call(b testing.TB, method, query string) int {
 	r, err := http.NewRequest(method, t.url+query, nil)
 	if err != nil {
@@ -64,19 +64,19 @@ func (t *contender) call(b testing.TB, method, query string) int {
 	return answer.StatusCode
 }
 
-// usage is what a server has used so far.
+// usage is what a server has used since its start.
 type usage struct {
 	commits float64
 	cpu     time.Duration
-	allocs  float64 // allocations of memory
-	written int     // bytes that went to the disk, the log's among them, and those of others; 0 where nobody counts
+	allocs  float64 // memory allocations
+	written int     // bytes written to the disk, also by the log and other processes; zero if not counted
 }
 
 func (t *contender) used(b testing.TB) (u usage) {
 	base := strings.TrimSuffix(t.url, "/maybe?environment=")
 	u.commits = scraped(b, base, "callme_commit_seconds_count")
 	u.allocs = scraped(b, base, "go_memstats_mallocs_total")
-	var user, system int // ticks of 10 ms: sysconf(_SC_CLK_TCK) is 100 wherever Go runs
+	var user, system int // in ticks of 10 ms: sysconf(_SC_CLK_TCK) is 100 on all platforms of Go
 	stat := procFile(b, t.process, "stat")
 	if _, err := fmt.Sscan(strings.Join(strings.Fields(stat[strings.LastIndexByte(stat, ')'):])[12:14], " "), &user, &system); err != nil {
 		b.Fatal(err)
@@ -86,10 +86,10 @@ func (t *contender) used(b testing.TB) (u usage) {
 	return u
 }
 
-// writtenToDisk returns how many bytes have been written to the device that a
-// folder is on. A process's own count (/proc/PID/io) is of the page cache: a
-// sector that is written in place counts for all that is cached in one piece
-// with it, 256 kB, though 4 kB go to the disk.
+// writtenToDisk returns how many bytes have been written to the device that has the
+// folder; zero if unknown. The count of a process (/proc/PID/io) is that of the page
+// cache: a sector that is written in place counts as the whole piece of the cache that
+// has it, 256 kB, though 4 kB are written to the disk.
 func writtenToDisk(folder string) (n int) {
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	device, longest := "", ""
@@ -101,7 +101,7 @@ func writtenToDisk(folder string) (n int) {
 	}
 	stat, _ := os.ReadFile("/sys/dev/block/" + device + "/stat")
 	if f := strings.Fields(string(stat)); len(f) > 6 {
-		fmt.Sscan(f[6], &n) // in sectors of 512 bytes, whatever the device's are
+		fmt.Sscan(f[6], &n) // in sectors of 512 bytes, on every device
 	}
 	return n * 512
 }
@@ -114,8 +114,7 @@ func procFile(b testing.TB, p *os.Process, name string) string {
 	return string(text)
 }
 
-// reportUsage reports what call-me has used since before, for each of n
-// operations.
+// reportUsage reports what call-me has used since before, divided by n operations.
 func (t *contender) reportUsage(b *testing.B, before usage, n int) {
 	now := t.used(b)
 	b.ReportMetric((now.commits-before.commits)/float64(n), "commits/op")
@@ -126,7 +125,7 @@ func (t *contender) reportUsage(b *testing.B, before usage, n int) {
 	}
 }
 
-// scraped returns a value of /metrics; 0 where there is none of that name.
+// scraped returns the value of a metric of /metrics; zero if there is none of that name.
 func scraped(b testing.TB, base, name string) (value float64) {
 	r, _ := http.NewRequest(http.MethodGet, base+"/metrics", nil)
 	r.Header.Set("X-API-KEY", testKey)
@@ -145,14 +144,14 @@ func scraped(b testing.TB, base, name string) (value float64) {
 	return value
 }
 
-// want is call where only one answer is right.
+// want calls call, and fails the benchmark if the status is another one.
 func (t *contender) want(b testing.TB, status int, method, query string) {
 	if got := t.call(b, method, query); got != status {
 		b.Errorf("%s %s: %d", method, query, got)
 	}
 }
 
-// newRival starts one, a process of its own.
+// newRival starts a rival server as a process of its own.
 func newRival(b testing.TB, which string) *contender {
 	address := fmt.Sprint("127.0.0.1:", freePort())
 	cmd := exec.Command(os.Args[0], rivalCommand, which, address, tempDB(b))
@@ -177,7 +176,7 @@ func newRival(b testing.TB, which string) *contender {
 	}
 }
 
-// newServed starts the built binary, whose log goes to a file.
+// newServed starts the built binary with its log in a file.
 func newServed(b testing.TB, env ...string) (*contender, *daemon) {
 	d := makeDaemon(b, env...)
 	log, err := os.Create(filepath.Join(b.TempDir(), "log"))
@@ -214,12 +213,12 @@ func newOther(b testing.TB, path string) *contender {
 	return targetAt(b, "http://"+host, cmd.Process)
 }
 
-// compare measures b.N operations on call-me in turn with the floor, by so
-// many clients at once; each says what one does. Beside the usual ns/op, of
-// call-me, it reports the floor's, and call-me's share of the floor's speed. It
-// returns the time of other servers, which take their turns too.
+// compare measures b.N operations on call-me, in turn with the floor, by the given number
+// of concurrent clients. operation does one operation of one client. Beside ns/op, which
+// is that of call-me, compare reports that of the floor, and call-me's share of the
+// floor's speed. It returns the time of the other servers, which take turns too.
 func compare(b *testing.B, floor, served *contender, clients int, operation func(b testing.TB, t *contender, client int), others ...*contender) (atOthers time.Duration) {
-	for _, t := range append(others, floor, served) { // connections are made, pools are filled
+	for _, t := range append(others, floor, served) { // this makes the connections and fills the pools
 		closedLoop(clients, 4*clients, func(client int) { operation(b, t, client) })
 	}
 	var atFloor, atServed time.Duration
@@ -242,8 +241,9 @@ func compare(b *testing.B, floor, served *contender, clients int, operation func
 	return atOthers
 }
 
-// closedLoop lets so many clients do n operations together, each the next one
-// as soon as it has done one.
+// closedLoop does n operations in total with the given number of concurrent clients, and
+// returns how long that took. Each client starts its next operation when the one before
+// it has ended.
 func closedLoop(clients, n int, operation func(client int)) time.Duration {
 	start := time.Now()
 	var left atomic.Int64
@@ -264,16 +264,16 @@ var clientCounts = []int{1, 16, 64, 256}
 
 var requests atomic.Int64
 
-// cycle is an acquire and a release as the client sends them, each client on
-// its own environment.
+// cycle does an acquire and a release with the parameters of the real client. Each client
+// has its own environment.
 func cycle(b testing.TB, t *contender, client int) {
 	id := fmt.Sprintf("environment-%d&id=request-%d", client, requests.Add(1))
 	t.want(b, http.StatusCreated, http.MethodPost, id+fmt.Sprintf("&holder=github:acme/shop/run/%d/deploy&ttl=2m&wait=25s&claim=30s", client))
 	t.want(b, http.StatusNoContent, http.MethodDelete, id)
 }
 
-// With BENCH_OTHER=PATH another build of call-me takes the place of the bare
-// server.
+// BenchmarkCycle measures an acquire and a release, beside the floor and the bare server.
+// With BENCH_OTHER=PATH another build of call-me replaces the bare server.
 func BenchmarkCycle(b *testing.B) {
 	for _, clients := range clientCounts {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
@@ -290,7 +290,7 @@ func BenchmarkCycle(b *testing.B) {
 	}
 }
 
-// A check is the GET of 2019.
+// BenchmarkCheck measures the GET of 2019.
 func BenchmarkCheck(b *testing.B) {
 	for _, clients := range clientCounts {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
@@ -302,7 +302,8 @@ func BenchmarkCheck(b *testing.B) {
 	}
 }
 
-// A cycle while other environments are held by others: it must not cost more.
+// BenchmarkCycleAmongOthers measures a cycle while other environments have leases. It must
+// not cost more.
 func BenchmarkCycleAmongOthers(b *testing.B) {
 	for _, others := range []int{1, 100, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("environments=%d", others), func(b *testing.B) {
@@ -312,8 +313,7 @@ func BenchmarkCycleAmongOthers(b *testing.B) {
 	}
 }
 
-// heldByOthers makes a file with so many leases, each on an environment of its
-// own.
+// heldByOthers makes a file with n leases, each on an environment of its own.
 func heldByOthers(b testing.TB, n int) (path string) {
 	served, d := newServed(b)
 	var next atomic.Int64
@@ -326,7 +326,7 @@ func heldByOthers(b testing.TB, n int) (path string) {
 	return d.file()
 }
 
-// A renewal needs no disk.
+// BenchmarkRenewal measures a renewal, which writes nothing to the disk.
 func BenchmarkRenewal(b *testing.B) {
 	for _, clients := range clientCounts {
 		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
@@ -343,7 +343,8 @@ func BenchmarkRenewal(b *testing.B) {
 	}
 }
 
-// A check while 16 clients acquire and release as fast as they can.
+// BenchmarkCheckUnderWrites measures a check while 16 clients acquire and release without
+// a pause.
 func BenchmarkCheckUnderWrites(b *testing.B) {
 	served, _ := newServed(b)
 	stop := make(chan struct{})
@@ -372,8 +373,8 @@ func BenchmarkCheckUnderWrites(b *testing.B) {
 	reportTimes(b, "check", times)
 }
 
-// A check and a cycle while so many connections are stuck in every way there
-// is, each coming again as soon as it is cut off.
+// BenchmarkCheckAmongStuck measures a check and a cycle while connections of every kind of
+// stuckKinds are open. Each connects again as soon as the server closes it.
 func BenchmarkCheckAmongStuck(b *testing.B) {
 	for _, stuck := range []int{0, 5000} {
 		b.Run(fmt.Sprintf("stuck=%d", stuck), func(b *testing.B) {
@@ -401,8 +402,8 @@ func BenchmarkCheckAmongStuck(b *testing.B) {
 	}
 }
 
-// From the start of the process until it answers, and what it takes when
-// nothing happens.
+// BenchmarkStart measures the time from the start of the process until it replies, and the
+// memory of an idle server.
 func BenchmarkStart(b *testing.B) {
 	for _, leases := range []int{0, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("leases=%d", leases), func(b *testing.B) {
@@ -414,14 +415,15 @@ func BenchmarkStart(b *testing.B) {
 				b.StartTimer()
 				d.start()
 			}
-			time.Sleep(time.Second) // until it is at rest
+			time.Sleep(time.Second) // until the server is idle
 			b.ReportMetric(float64(d.memory())/1e6, "idle-MB")
 		})
 	}
 }
 
-// What a job waits for where a slot is free: the whole command, from the start
-// of its process to its end. The floor is the same binary that does nothing.
+// BenchmarkRequestCommand measures what a job waits for if a slot is free: the request
+// command, from the start of its process to its end. The floor is the same binary with
+// --version.
 func BenchmarkRequestCommand(b *testing.B) {
 	d := newDaemon(b)
 	run := func(args ...string) time.Duration {
@@ -442,8 +444,8 @@ func BenchmarkRequestCommand(b *testing.B) {
 	reportTimes(b, "version", floor)
 }
 
-// A crowd waits for one slot of a server of its own, a process, in an order
-// that it knows: whoever is at its head is next.
+// A crowd is the connections of many waiters for one slot of a server of its own. line has
+// them in the order of the queue.
 type crowd struct {
 	b      testing.TB
 	served *contender
@@ -453,7 +455,7 @@ type crowd struct {
 	named  int
 }
 
-// One who is standing in the queue: a connection on which one request is held open.
+// A standing is the connection of one waiter, on which one request is held open.
 type standing struct {
 	net.Conn
 	answer *bufio.Reader
@@ -465,7 +467,7 @@ func (c *crowd) name() string {
 	return fmt.Sprintf("request-%08d", c.named)
 }
 
-// newCrowd starts a server, takes the slot, and lets so many wait for it.
+// newCrowd starts a server, acquires the slot, and adds the given number of waiters.
 func newCrowd(b testing.TB, waiting int) *crowd {
 	served, d := newServed(b)
 	c := &crowd{b: b, served: served, d: d, line: make([]*standing, waiting)}
@@ -521,8 +523,8 @@ func (w *standing) hear(b testing.TB, status int) (told refusalJSON) {
 	return told
 }
 
-// handOver lets the holder release, and returns the time until the next one
-// has been told. The holder then goes to the end of the queue.
+// handOver releases the slot of the holder, and returns the time until the next holder has
+// its reply. The previous holder then enters the queue at its end.
 func (c *crowd) handOver() time.Duration {
 	start := time.Now()
 	c.holder.send(c.b, http.MethodDelete, "id="+c.holder.id)
@@ -538,7 +540,7 @@ func (c *crowd) handOver() time.Duration {
 	return took
 }
 
-// trip is the time of a call that changes nothing.
+// trip returns the time of a call that changes nothing.
 func (c *crowd) trip() time.Duration {
 	start := time.Now()
 	c.holder.send(c.b, http.MethodGet, "")
@@ -546,11 +548,11 @@ func (c *crowd) trip() time.Duration {
 	return time.Since(start)
 }
 
-// A hand-over begins when a release is sent, and ends when the next holder
-// has been told; every answer is one commit later. Beside its time stand what
-// it cannot be faster than, one commit and one round trip, and how many times
-// both together its mean is. The commits are those of the hand-overs, and as
-// many in which the last holder gets into the queue, which write less.
+// BenchmarkHandOver measures hand-overs. A hand-over begins when a release is sent, and
+// ends when the next holder has its reply; every reply follows one commit. It cannot be
+// faster than one commit and one round trip. The benchmark reports the mean times of
+// these, and the ratio of the mean hand-over to their sum. Half of the commits are those
+// of the hand-overs. In the other half, which write less, the last holder enters the queue.
 func BenchmarkHandOver(b *testing.B) {
 	for _, waiting := range []int{1, 64, 1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
@@ -576,9 +578,9 @@ func BenchmarkHandOver(b *testing.B) {
 	}
 }
 
-// plainBolt returns a function that commits records as large as those of a
-// hand-over to a bbolt file of its own, and says how long that took. The
-// waiter's record is committed before, as it is in call-me.
+// plainBolt returns a function that commits records as large as those of a hand-over to a
+// bbolt file of its own, and returns how long that took. The record of the waiter is
+// committed before and not measured, because it is so in call-me.
 func plainBolt(b *testing.B) func() time.Duration {
 	db, err := bbolt.Open(filepath.Join(b.TempDir(), "plain.db"), 0o600, nil)
 	if err != nil {
@@ -619,14 +621,14 @@ func plainBolt(b *testing.B) func() time.Duration {
 	}
 }
 
-// One operation must not cost more in a long line, nor beside one: getting into
-// the line and out of it again, and a cycle on another environment.
+// BenchmarkLine measures entering and leaving a queue, and a cycle on another environment.
+// Neither must cost more with a long queue.
 func BenchmarkLine(b *testing.B) {
 	for _, waiting := range []int{1, 100, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			c := newCrowd(b, waiting)
 			measure := func(b *testing.B, operation func()) {
-				for range 20 { // all of the queue has come to rest
+				for range 20 { // by then all calls of the queue have been handled
 					operation()
 				}
 				before := c.served.used(b)
@@ -651,21 +653,21 @@ func BenchmarkLine(b *testing.B) {
 	}
 }
 
-// commits returns for how many seconds the server has been busy with commits,
-// and with how many, by its own count.
+// commits returns the total seconds that the server's commits have taken, and their
+// number, from its metrics.
 func (c *crowd) commits() (spent, n float64) {
 	return scraped(c.b, c.d.base, "callme_commit_seconds_sum"), scraped(c.b, c.d.base, "callme_commit_seconds_count")
 }
 
-// untilWaiting returns when the server says that so many are in the queue.
+// untilWaiting waits until the server's metrics show n waiters.
 func (c *crowd) untilWaiting(n float64) {
 	for scraped(c.b, c.d.base, `callme_waiting{environment="uat"}`) != n {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// How long it takes until nobody is in the queue any more, when all hang up at
-// once whose places end with their connections.
+// BenchmarkLeave measures the time until the queue is empty after all waiters without an
+// id, which end with their connections, disconnect at the same time.
 func BenchmarkLeave(b *testing.B) {
 	for _, waiting := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
@@ -688,8 +690,8 @@ func BenchmarkLeave(b *testing.B) {
 	}
 }
 
-// How long it takes after a kill -9 until the server has started again and
-// everyone who was in the queue has been told of the same place as before.
+// BenchmarkReturn measures the time after a kill -9 until the server has started again and
+// every waiter has polled and has its position from before.
 func BenchmarkReturn(b *testing.B) {
 	for _, waiting := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {

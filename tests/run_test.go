@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// A trial is one `call-me run`, as a real process.
+// A trial is one process of `call-me run`.
 type trial struct {
 	t      *testing.T
 	d      *daemon
@@ -43,7 +43,7 @@ func (d *daemon) runWith(t *testing.T, env []string, args ...string) *trial {
 	r.cmd.Env = append(append(d.env[:len(d.env):len(d.env)], "CALL_ME_HOLDER=runner"), env...)
 	r.cmd.Dir = r.folder
 	r.cmd.Stdout, r.cmd.Stderr = r.out, r.err
-	r.cmd.WaitDelay = time.Second // what is left running may hold our pipes open
+	r.cmd.WaitDelay = time.Second // processes that are left running may hold the pipes open
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func (d *daemon) runWith(t *testing.T, env []string, args ...string) *trial {
 	return r
 }
 
-// wantCode waits for the end and compares the exit code.
+// wantCode waits until the process ends, and compares its exit code.
 func (r *trial) wantCode(code int, within time.Duration) *trial {
 	r.t.Helper()
 	select {
@@ -82,7 +82,8 @@ func (r *trial) said(what string) *trial {
 	return r
 }
 
-// pids reads the process numbers that the command has written to "pids".
+// pids waits until the command has written n process numbers to the file pids, and
+// returns them.
 func (r *trial) pids(n int) []int {
 	r.t.Helper()
 	var pids []int
@@ -99,14 +100,14 @@ func (r *trial) pids(n int) []int {
 	return pids
 }
 
-// watchdog returns the number of its watchdog; 0: it has none.
+// watchdog returns the process number of the run's watchdog; zero if it has none.
 func (r *trial) watchdog() int {
 	out, _ := exec.Command("pgrep", "-P", fmt.Sprint(r.cmd.Process.Pid), "-f", "call-me watchdog").Output()
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(out)))
 	return pid
 }
 
-// alive reports whether a process lives; a zombie does not.
+// alive reports whether a process runs. A zombie does not.
 func alive(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
@@ -115,7 +116,7 @@ func alive(pid int) bool {
 	return err == nil && !strings.HasPrefix(strings.TrimSpace(string(out)), "Z")
 }
 
-// nobodyLeft waits until none of the processes lives.
+// nobodyLeft waits until none of the processes runs.
 func (r *trial) nobodyLeft(pids []int, within time.Duration) {
 	r.t.Helper()
 	for end := time.Now().Add(within); ; time.Sleep(10 * time.Millisecond) {
@@ -148,10 +149,10 @@ func (r *trial) freeWithin(d time.Duration) {
 	}
 }
 
-// family is a shell with a child and a grandchild; all write their numbers.
+// family is a shell with a child and a grandchild. All write their process numbers.
 const family = `echo $$ >>pids; sh -c 'echo $$ >>pids; sleep 1000 & echo $! >>pids; wait' & echo $! >>pids; wait`
 
-// stubborn ignores what can be ignored, and so do its children.
+// stubborn is a shell that ignores every signal that can be ignored. Its child does too.
 const stubborn = `trap "" INT TERM HUP QUIT; echo $$ >>pids; sh -c 'echo $$ >>pids; while :; do sleep 1; done' & while :; do sleep 1; done`
 
 func TestTheCommandsExitCodeIsOurs(t *testing.T) {
@@ -273,8 +274,9 @@ func TestASignalEndsTheCommandAndIsTheExitCode(t *testing.T) {
 	})
 }
 
-// GitHub cancels a job with SIGINT, SIGTERM 7.5 s later, and then SIGKILL for
-// all: by then everything must be over.
+// A command that ignores signals is ended, and its slot is free, within 7 s of the first
+// signal. GitHub cancels a job with SIGINT, 7.5 s later with SIGTERM, and then with
+// SIGKILL for all of its processes.
 func TestAStubbornCommandIsGoneAndTheSlotFreeWithinSevenSeconds(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -315,7 +317,7 @@ func TestKilledWithoutAWordTheWatchdogCleansUp(t *testing.T) {
 			r := d.run(t, "--", "sh", "-c", command)
 			pids := r.pids(2)
 			r.cmd.Process.Kill()
-			r.nobodyLeft(pids, time.Second+500*time.Millisecond) // a second, and what ps takes
+			r.nobodyLeft(pids, time.Second+500*time.Millisecond) // 1 s, and the time that ps takes
 			r.freeWithin(time.Second)
 		})
 	}
@@ -333,12 +335,12 @@ func TestKilledWithoutAWordTheWatchdogCleansUp(t *testing.T) {
 		r.cmd.Process.Kill()
 		connected("false")
 		d.call("DELETE", "/maybe?environment=uat&id=12345678")
-		r.freeWithin(12 * time.Second) // 10 s of absence end its place
+		r.freeWithin(12 * time.Second) // the waiter is removed after 10 s without a connection
 	})
 }
 
-// What has left the group, as timeout and setsid do, loses its parents too when
-// call-me is killed, and must be ended all the same, before the slot is free.
+// Processes that have left the process group, as timeout and setsid do, are ended before
+// the slot is free, also when call-me is killed and they lose their parents.
 func TestWhatLeftTheGroupEndsWithAKilledRun(t *testing.T) {
 	t.Parallel()
 	onlyLinux(t)
@@ -372,8 +374,8 @@ func onlyLinux(t *testing.T) {
 	}
 }
 
-// The watchdog of a run within a run is no leftover: it gives the inner slot
-// back, also when the outer run kills what does not end.
+// The watchdog of a run within a run releases the inner slot, also when the outer run
+// kills processes that do not end. It does not count as a leftover process.
 func TestARunWithinARunGivesBothSlotsBack(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -391,14 +393,14 @@ func TestARunWithinARunGivesBothSlotsBack(t *testing.T) {
 	}
 }
 
-// A shell may end before its script has cleaned up: the rest of the grace is
-// the script's.
+// The grace lasts until every process of the group has ended: a shell may end before its
+// script has cleaned up.
 func TestTheGraceIsForAllOfTheGroup(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	script := filepath.Join(t.TempDir(), "test.sh")
 	os.WriteFile(script, []byte("trap 'sleep 0.3; sleep 0.2 && echo cleaned up; exit' TERM\necho $$ >>pids\nwhile :; do sleep 0.02; done\n"), 0o755)
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} { // what a shell starts in the background ignores SIGINT
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} { // background processes of a shell ignore SIGINT
 		r := d.run(t, "--", "sh", "-c", "sh "+script+" & wait; echo never")
 		pids := r.pids(1)
 		r.cmd.Process.Signal(s)
@@ -442,7 +444,7 @@ func TestWhatWasThereBeforeTheCommandStays(t *testing.T) {
 	}
 }
 
-// What the command does with its own lease does not take it from run.
+// A command that renews its own lease does not change the ttl that run uses.
 func TestRenewingWithinARunKeepsItsTTL(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -493,7 +495,7 @@ func TestAWatchdogThatDiesIsReplaced(t *testing.T) {
 	eventually(t, "there is a watchdog", func() bool { first = r.watchdog(); return first != 0 })
 	syscall.Kill(first, syscall.SIGKILL)
 	eventually(t, "there is another one", func() bool { second := r.watchdog(); return second != 0 && second != first })
-	time.Sleep(100 * time.Millisecond) // it is being told what to do
+	time.Sleep(100 * time.Millisecond) // it gets its configuration
 	r.cmd.Process.Kill()
 	r.nobodyLeft(pids, 1500*time.Millisecond)
 	r.freeWithin(time.Second)
@@ -590,9 +592,9 @@ func TestSignalsWhileItReleases(t *testing.T) {
 	releasing := func(t *testing.T) *trial {
 		w.set(0, false)
 		r := d.runWith(t, []string{"HOST=" + w.Addr().String()}, "--", "sh", "-c", "while [ ! -e go ]; do sleep 0.01; done; exit 6").said("acquired")
-		w.set(time.Hour, false) // no answer comes any more
+		w.set(time.Hour, false) // no reply arrives from now on
 		os.WriteFile(filepath.Join(r.folder, "go"), nil, 0o600)
-		r.freeWithin(3 * time.Second) // but the server has heard
+		r.freeWithin(3 * time.Second) // the release has reached the server
 		return r
 	}
 	t.Run("SIGTERM hurries it", func(t *testing.T) {
@@ -611,7 +613,7 @@ func TestSignalsWhileItReleases(t *testing.T) {
 		}
 		w.set(0, false)
 		watchdog := r.watchdog()
-		r.cmd.Process.Kill() // the watchdog releases once more
+		r.cmd.Process.Kill() // the watchdog releases again
 		r.nobodyLeft([]int{watchdog}, 5*time.Second)
 		if code, _ := d.call("PUT", "/maybe?environment=uat&id=somebody-else"); code != 200 {
 			t.Error("the next holder was disturbed")
@@ -639,12 +641,12 @@ func TestAKeyThatIsChangedMeanwhileIsReadAgain(t *testing.T) {
 	r.wantCode(5, 12*time.Second).said("released")
 }
 
-// A wire is a TCP proxy that does to answers what networks do.
+// A wire is a TCP proxy that delays or drops replies.
 type wire struct {
 	net.Listener
 	mu    sync.Mutex
 	delay time.Duration
-	drop  bool // swallow answers
+	drop  bool // close the connection instead of passing a reply on
 	calls int
 }
 
@@ -747,8 +749,8 @@ func TestAnswersThatAreLateOrLost(t *testing.T) {
 	})
 }
 
-// On a terminal the command is in the foreground: it reads, Ctrl-C reaches it
-// once, Ctrl-Z stops it while the lease is renewed. script makes the terminal.
+// On a terminal the command is in the foreground: it can read, Ctrl-C reaches it once,
+// and Ctrl-Z stops it while its lease is renewed. The program script makes the terminal.
 func TestOnATerminal(t *testing.T) {
 	t.Parallel()
 	script, err := exec.LookPath("script")
@@ -796,8 +798,8 @@ func TestOnATerminal(t *testing.T) {
 		}
 	})
 	t.Run("Ctrl-Z stops it, and the lease goes on", func(t *testing.T) {
-		// It forks nothing: a shell that is stopped between fork and exec of a
-		// child waits for the child, unstopped, and the child is not ours to see.
+		// The command starts no process: a shell that gets the signal between fork and exec
+		// of a child is not stopped but waits for the child, which the test cannot see.
 		_, in, out, folder := start(t, `echo $$ >pid; echo ready; while [ ! -e go ]; do :; done; exit 5`)
 		shows(t, out, "ready")
 		io.WriteString(in, "\x1a")
@@ -830,7 +832,7 @@ func TestATargetThatChecksTheFenceIsSafeFromAPausedHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := d.run(t, "--", "sh", "-c", fmt.Sprintf("while [ ! -e go ]; do sleep 0.01; done; exec sh %s %s old", script, target)).said("acquired")
-	d.call("DELETE", "/maybe?environment=uat&force=1") // as if it had slept through its ttl
+	d.call("DELETE", "/maybe?environment=uat&force=1") // as if the holder had been paused for longer than its ttl
 	d.run(t, "--", "sh", script, target, "new").wantCode(0, 10*time.Second).said("deployed new")
 	os.WriteFile(filepath.Join(late.folder, "go"), nil, 0o600)
 	late.wantCode(76, 10*time.Second).said("not deploying old")

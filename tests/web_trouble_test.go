@@ -2,8 +2,8 @@
 
 package tests
 
-// The page in a browser while the server, the way to it or the key fails, and
-// with many tabs and many events. What is live there is true.
+// The page in a browser, while the server, the connection or the key fails, and with many
+// tabs and many events. The page says "live" only while it shows the current state.
 
 import (
 	"context"
@@ -29,16 +29,16 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// browserSlack is how much later than the script says a browser may act, on a
-// machine that does other things too.
+// browserSlack is how much later than the script's timers a browser may act, on a machine
+// that runs other programs too.
 const browserSlack = 300 * time.Millisecond
 
-// A detour is a reverse proxy before a server. It notes the calls, and a test
-// can answer some of them itself.
+// A detour is a reverse proxy in front of a server. It records the time of each call. A
+// test can reply to some of the calls itself.
 type detour struct {
 	url    string
 	server *httptest.Server
-	open   atomic.Int32 // streams of events
+	open   atomic.Int32 // the number of open event streams
 	mu     sync.Mutex
 	calls  map[string][]time.Time
 	take   func(w http.ResponseWriter, r *http.Request) (taken bool)
@@ -77,24 +77,25 @@ func newDetour(t *testing.T, target string) *detour {
 	return d
 }
 
-// when gives the calls to take, until the next when; nil gives it none.
+// when passes each call to take first, until when is called again. If take returns false,
+// the call goes to the server. With nil all calls do.
 func (d *detour) when(take func(w http.ResponseWriter, r *http.Request) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.take = take
 }
 
-// streams is how many listen to the events.
+// streams returns the number of open event streams.
 func (d *detour) streams() int { return int(d.open.Load()) }
 
-// times are those of the calls so far, such as of "GET /".
+// times returns the times of all calls so far with a method and path, such as "GET /".
 func (d *detour) times(call string) []time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.calls[call])
 }
 
-// unanswered holds a call until the browser gives it up.
+// unanswered returns a take function that holds a call until the browser cancels it.
 func unanswered(call string) func(http.ResponseWriter, *http.Request) bool {
 	return func(_ http.ResponseWriter, r *http.Request) bool {
 		if r.Method+" "+r.URL.Path != call {
@@ -105,7 +106,7 @@ func unanswered(call string) func(http.ResponseWriter, *http.Request) bool {
 	}
 }
 
-// answered answers a call with a status and a text.
+// answered returns a take function that replies to a call with a status and a text.
 func answered(call string, status int, text string) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, r *http.Request) bool {
 		if r.Method+" "+r.URL.Path != call {
@@ -117,14 +118,14 @@ func answered(call string, status int, text string) func(http.ResponseWriter, *h
 	}
 }
 
-// connection is what the page says of its connection.
+// connection returns the page's text about its connection.
 func (v *visit) connection() string {
 	v.t.Helper()
-	return v.script(`document.getElementById("connection")?.textContent`) // null on the way to another page
+	return v.script(`document.getElementById("connection")?.textContent`) // undefined while another page loads
 }
 
-// says waits until the page says something of its connection, and returns how
-// long that took.
+// says waits until the page's text about its connection contains the text, and returns
+// how long that took.
 func (v *visit) says(text string, within time.Duration) time.Duration {
 	v.t.Helper()
 	started := time.Now()
@@ -141,8 +142,8 @@ func (v *visit) says(text string, within time.Duration) time.Duration {
 	}
 }
 
-// tab opens another tab, in a window of its own or behind a tab of this one,
-// and returns a function that closes it.
+// tab opens another tab, in a window of its own or in the background of this window. It
+// returns the tab and a function that closes it.
 func (v *visit) tab(ownWindow bool) (tab *visit, shut func()) {
 	v.t.Helper()
 	var id cdptarget.ID
@@ -155,7 +156,7 @@ func (v *visit) tab(ownWindow bool) (tab *visit, shut func()) {
 	return newTab(v.t, ctx), cancel
 }
 
-// front shows this tab, and hides the others of its window.
+// front shows this tab and hides the other tabs of its window.
 func (v *visit) front() {
 	v.t.Helper()
 	v.do(chromedp.ActionFunc(func(ctx context.Context) error {
@@ -163,7 +164,7 @@ func (v *visit) front() {
 	}))
 }
 
-// before runs a script before those of each page that this tab opens.
+// before makes this tab run a script before the scripts of each page that it opens.
 func (v *visit) before(script string) {
 	v.t.Helper()
 	v.do(chromedp.ActionFunc(func(ctx context.Context) error {
@@ -220,7 +221,7 @@ func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 				t.Errorf("the first event after a quiet second was shown after %v", first)
 			}
 			for i, at := range refreshes[1:] {
-				if gap := at.Sub(refreshes[i]); gap < time.Second-browserSlack { // one may be late on its way
+				if gap := at.Sub(refreshes[i]); gap < time.Second-browserSlack { // the first of the two may arrive late
 					t.Errorf("two refreshes within %v", gap)
 				}
 			}
@@ -260,7 +261,7 @@ func TestThePageWorksInTenHiddenTabs(t *testing.T) {
 			s.want(201, "POST", fmt.Sprintf("/maybe?environment=uat&id=12345678-%d&holder=holder-%[1]d", i))
 			tab.shows(fmt.Sprint("holder-", i))
 			s.call("DELETE", fmt.Sprintf("/maybe?environment=uat&id=12345678-%d", i))
-			if n := d.streams(); n > 2 { // that of the tab before may be about to end
+			if n := d.streams(); n > 2 { // the stream of the previous tab may still be ending
 				t.Errorf("with %d tabs in front so far there are %d streams", i+1, n)
 			}
 		}
@@ -406,7 +407,7 @@ func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
 		if n := asked.Load(); n != 0 {
 			t.Errorf("the browser asked for a login %d times", n)
 		}
-		// an action says it as well
+		// An action on the page reports it too.
 		v.fillReserve("uat")
 		v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
 		v.shows("the key is not accepted any more: log in again")
@@ -441,7 +442,7 @@ func TestThePageWorksWithCredentialsInItsURL(t *testing.T) {
 	})
 }
 
-// fillReserve opens the dialog and fills in what it needs.
+// fillReserve opens the dialog of a reservation and fills in the environment.
 func (v *visit) fillReserve(environment string) {
 	v.t.Helper()
 	v.press("#reserve-open")
@@ -481,7 +482,7 @@ func TestReserveWithoutAnAnswerCanBeSentAgain(t *testing.T) {
 		if r.Method != "POST" {
 			return false
 		}
-		s.call("POST", r.URL.RequestURI()) // it arrives, and its answer is lost
+		s.call("POST", r.URL.RequestURI()) // the request arrives, and its reply is lost
 		<-r.Context().Done()
 		return true
 	})
@@ -505,8 +506,8 @@ func TestReserveWithoutAnAnswerCanBeSentAgain(t *testing.T) {
 	}
 }
 
-// The browser reports the end of a dialog late, on a busy machine after the
-// next one was opened.
+// A dialog that is opened again immediately after it was closed works. The browser reports
+// the end of a dialog late: on a busy machine after the next one was opened.
 func TestADialogThatIsOpenedAgainAtOnceWorks(t *testing.T) {
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
@@ -519,7 +520,7 @@ func TestADialogThatIsOpenedAgainAtOnceWorks(t *testing.T) {
 	v.quiet(s.base)
 }
 
-// pageAlert is where the page says what has failed, outside of its dialogs.
+// pageAlert selects the element outside of the dialogs in which the page shows errors.
 const pageAlert = `[role=alert]:not(dialog *)`
 
 func TestARefusalIsShownThoughItsDialogWasClosed(t *testing.T) {
@@ -604,10 +605,10 @@ func TestAForcedReleaseThatFailsIsShown(t *testing.T) {
 	v.shows("free")
 }
 
-// The tests from here on take up to 50 s each, and wait for nearly all of it.
-// They come last because go test begins with the last of the parallel ones.
+// The tests from here on take up to 50 s each, and sleep for nearly all of that time. They
+// are last because go test starts the last of the parallel tests first.
 
-// The refresh without an event goes on whatever has failed.
+// The page keeps refreshing without an event after any failure.
 func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
@@ -623,7 +624,8 @@ func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
 	v.shows("shown-after-all")
 }
 
-// A stream may die while everything else works, and a quiet one may be alive.
+// The page reports a stream that is dead while everything else works, and does not report
+// one that has no events.
 func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, prepare func(*visit)) {
@@ -655,14 +657,14 @@ func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
 		if calls := len(silent.times("GET /")); calls < 2 {
 			t.Errorf("%d refreshes while the stream was silent", calls)
 		}
-		v.says("live", 20*time.Second) // the next stream
+		v.says("live", 20*time.Second) // by the next stream
 		if said := quiet.script("said.join()"); said != "" {
 			t.Errorf("with a beat each 15 s the page said %q", said)
 		}
 	})
 }
 
-// A worker that cannot be loaded, or that dies, is not missed.
+// The page works if its worker cannot be loaded, or dies.
 func TestThePageWorksWithoutItsWorker(t *testing.T) {
 	t.Parallel()
 	t.Run("that cannot be loaded", func(t *testing.T) {
@@ -714,9 +716,9 @@ func TestATabThatCrashesKeepsNoStream(t *testing.T) {
 	window, _ := v.tab(true)
 	window.do(chromedp.Navigate(d.url + "/"))
 	window.says("live", 10*time.Second)
-	blank.front() // the worker lives on with a hidden tab
+	blank.front() // a hidden tab keeps the worker alive
 	v.says("paused", 10*time.Second)
-	go chromedp.Run(window.ctx, cdppage.Crash()) // never answered
+	go chromedp.Run(window.ctx, cdppage.Crash()) // it never returns
 	eventually(t, "the stream is kept while the tab may only be slow", func() bool { return d.streams() == 1 })
 	for end := time.Now().Add(50 * time.Second); d.streams() > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -736,7 +738,7 @@ func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
 	daemon.cmd.Process.Signal(syscall.SIGSTOP)
 	took := v.says("the server does not answer: this is the state of ", 30*time.Second)
 	t.Logf("after %v", took)
-	time.Sleep(max(0, 45*time.Second-took)) // the time after which nothing can be live
+	time.Sleep(max(0, 45*time.Second-took)) // after 45 s the page must not be live
 	if says := v.connection(); strings.Contains(says, "live") || !strings.Contains(says, "trying again") {
 		t.Errorf("after 45 s the page says %q", says)
 	}
