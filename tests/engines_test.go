@@ -2,8 +2,8 @@
 
 package tests
 
-// The recipes of examples/, each in a repository of its own, run by the CI
-// systems' own engines. .ci/engines puts those on the PATH and starts this.
+// The recipes of examples/, each in a repository of its own, run by the engines of the CI
+// systems. .ci/engines puts the engines on the PATH and runs these tests.
 
 import (
 	"encoding/json"
@@ -21,15 +21,15 @@ import (
 // An engine runs the recipe of its CI system.
 type engine struct {
 	name    string
-	command string // on the PATH
-	recipe  string // in examples
-	place   string // in the repository
-	origin  string // where the repository says that it comes from
-	job     string // how the holder begins; WAY stands for the way
-	run     string // how it begins across several jobs
+	command string // the name of the engine on the PATH
+	recipe  string // the file in examples
+	place   string // the path of the recipe in the repository
+	origin  string // the URL of the repository's remote
+	job     string // the begin of the holder; WAY stands for the way
+	run     string // the begin of the holder across several jobs
 	link    string
-	argv    func(r *repository) [][]string // one after the other
-	cancel  syscall.Signal                 // to the process group, as Ctrl-C or the vendor's agent does
+	argv    func(r *repository) [][]string // the commands to run, one after the other
+	cancel  syscall.Signal                 // the signal of Ctrl-C or of the vendor's agent, for the process group
 }
 
 var engines = []engine{
@@ -41,7 +41,7 @@ var engines = []engine{
 		"buildkite:acme/cart/42/job-WAY", "buildkite:cart/42", "https://buildkite.com/acme/cart/builds/42#job-", buildkiteJobs, syscall.SIGTERM},
 }
 
-// holder returns how the holder of a way begins.
+// holder returns the begin of the holder of a way.
 func (e engine) holder(way string) string {
 	if way == "several" {
 		return e.run
@@ -49,7 +49,7 @@ func (e engine) holder(way string) string {
 	return strings.ReplaceAll(e.job, "WAY", way)
 }
 
-// only returns a recipe of which one way is left.
+// only returns the head and one way of a recipe.
 func only(way, recipe string) string {
 	head, parts := waysOf(recipe)
 	return head + parts[way]
@@ -64,8 +64,8 @@ func gitlabPipeline(r *repository) [][]string {
 	return [][]string{{"gitlab-ci-local", "--shell-executor-no-image", "--variable", "CALL_ME_HOST=" + r.host, "--variable", "CALL_ME_API_KEY=" + testKey}}
 }
 
-// buildkiteJobs has the agent read the pipeline, and returns a bootstrap for
-// each step, with what Buildkite would tell it.
+// buildkiteJobs makes the agent read the pipeline, and returns a bootstrap command for each
+// step, with the variables that Buildkite would set.
 func buildkiteJobs(r *repository) [][]string {
 	upload := exec.Command("buildkite-agent", "pipeline", "upload", "--dry-run", "--format", "json", "--agent-access-token", "none", r.engine.place)
 	upload.Dir = r.folder
@@ -93,7 +93,7 @@ func buildkiteJobs(r *repository) [][]string {
 		for name, value := range step.Env {
 			job = append(job, name+"="+value)
 		}
-		build, err := os.MkdirTemp("", "bk") // a socket's path is short
+		build, err := os.MkdirTemp("", "bk") // the path of a socket must be short
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -108,8 +108,8 @@ func buildkiteJobs(r *repository) [][]string {
 	return jobs
 }
 
-// A repository has a recipe, and scripts that deploy to uat and test there:
-// uat is a folder, and who finds another's version in it was disturbed.
+// A repository has a recipe, and scripts that deploy to uat and test there. uat is a
+// folder. A test fails if the folder has another version than the one that was deployed.
 type repository struct {
 	t      *testing.T
 	engine engine
@@ -170,16 +170,16 @@ func (e engine) repository(t *testing.T, d *daemon, way, target string) *reposit
 	return r
 }
 
-// An execution is an engine at work.
+// An execution is a running engine.
 type execution struct {
 	*repository
 	log   *lockedBuffer
-	group chan int // the process group of what runs now
+	group chan int // the process group of the running command
 	ended chan error
 }
 
-// start runs the recipe. Of several jobs those after a failed one are left
-// out, but for the ones that run always.
+// start starts the recipe. After a job that has failed it skips the other jobs, except
+// those that run always.
 func (r *repository) start() *execution {
 	e := &execution{repository: r, log: &lockedBuffer{}, group: make(chan int, 1), ended: make(chan error, 1)}
 	jobs := r.engine.argv(r)
@@ -203,7 +203,7 @@ func (r *repository) start() *execution {
 			}
 			select {
 			case <-e.group:
-			default: // it was cancelled
+			default: // the command was canceled
 			}
 		}
 		e.ended <- failed
@@ -223,7 +223,7 @@ func (r *repository) start() *execution {
 
 func (e *execution) cancel() { syscall.Kill(-<-e.group, e.engine.cancel) }
 
-// wait returns how it ended.
+// wait waits until the engine has ended, and returns its error.
 func (e *execution) wait() error {
 	e.t.Helper()
 	select {
@@ -235,7 +235,7 @@ func (e *execution) wait() error {
 	}
 }
 
-// uat returns who has it, and who waits for it.
+// uat returns the lease of uat, nil if it is free, and its queue.
 func (d *daemon) uat() (lease *leaseJSON, line []waiterJSON) {
 	d.t.Helper()
 	var all environmentsJSON
@@ -251,7 +251,7 @@ func (r *repository) touch(name string) {
 	}
 }
 
-// isTested waits until test.sh is at work.
+// isTested waits until test.sh runs.
 func (r *repository) isTested() {
 	r.t.Helper()
 	eventually(r.t, "it is tested", func() bool { _, err := os.Stat(filepath.Join(r.target, "pids")); return err == nil })
@@ -259,7 +259,7 @@ func (r *repository) isTested() {
 
 func (r *repository) remove(name string) { os.Remove(filepath.Join(r.target, name)) }
 
-// leavesNothing waits until uat is free, nobody is in the queue, and no test runs.
+// leavesNothing waits until uat is free, its queue is empty, and no test runs.
 func (r *repository) leavesNothing(d *daemon) {
 	r.t.Helper()
 	eventually(r.t, "uat is free and nobody waits", func() bool {
@@ -382,7 +382,7 @@ func TestEnginesACancelledJobLeavesNothingBehind(t *testing.T) {
 				r.isTested()
 				x.cancel()
 				x.wait()
-				r.remove("hold-" + e.name) // who kills a shell alone leaves its children
+				r.remove("hold-" + e.name) // an engine that kills only the shell leaves its children running
 				r.leavesNothing(d)
 			})
 			t.Run("while it waits", func(t *testing.T) {

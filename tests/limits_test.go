@@ -22,14 +22,14 @@ import (
 	"time"
 )
 
-// What docs and code give a slow caller.
+// The time limits of a connection, as the documentation and the code have them.
 const (
-	headerTime = 5 * time.Second  // for a header to arrive
-	bodyTime   = 5 * time.Second  // for a body to arrive
-	writeTime  = 10 * time.Second // for an answer to be taken
+	headerTime = 5 * time.Second  // until the header has arrived
+	bodyTime   = 5 * time.Second  // until the body has arrived
+	writeTime  = 10 * time.Second // until the client has read the response
 )
 
-// memory is what the server's process has, in bytes.
+// memory returns the resident memory of the server's process, in bytes.
 func (d *daemon) memory() int {
 	d.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", d.cmd.Process.Pid))
@@ -43,8 +43,8 @@ func (d *daemon) memory() int {
 	return pages * os.Getpagesize()
 }
 
-// Who sends slowly or reads slowly is cut off, and meanwhile others are
-// served.
+// The server closes connections that send slowly or read slowly, and serves other callers
+// meanwhile.
 func TestSlowCallersAreCutOff(t *testing.T) {
 	t.Parallel()
 	d, secure := newDaemon(t), newTLSDaemon(t)
@@ -114,7 +114,8 @@ func TestSlowCallersAreCutOff(t *testing.T) {
 	eventually(t, "nobody is connected but us", func() bool { return d.connections() <= 2 })
 }
 
-// readsNothing asks for more than the buffers hold, and never reads.
+// readsNothing sends requests whose responses are larger than the buffers, and never reads.
+// It fails the test if the server does not close the connection.
 func (d *daemon) readsNothing(t *testing.T) {
 	conn, err := net.Dial("tcp", d.host)
 	if err != nil {
@@ -124,7 +125,7 @@ func (d *daemon) readsNothing(t *testing.T) {
 	defer conn.Close()
 	conn.(*net.TCPConn).SetReadBuffer(4096)
 	start := time.Now()
-	for err == nil && time.Since(start) < 4*writeTime { // the server stops reading once it cannot write
+	for err == nil && time.Since(start) < 4*writeTime { // the server stops reading when it cannot write
 		conn.SetWriteDeadline(time.Now().Add(4 * writeTime))
 		_, err = fmt.Fprintf(conn, "GET /environments HTTP/1.1\r\nHost: x\r\nX-API-KEY: %s\r\n\r\n", testKey)
 	}
@@ -133,7 +134,7 @@ func (d *daemon) readsNothing(t *testing.T) {
 	}
 }
 
-// connections is how many the server's process has open.
+// connections returns how many connections the server's process has open.
 func (d *daemon) connections() int {
 	n := 0
 	folder := fmt.Sprintf("/proc/%d/fd", d.cmd.Process.Pid)
@@ -143,7 +144,7 @@ func (d *daemon) connections() int {
 			n++
 		}
 	}
-	return n - 1 // the listener
+	return n - 1 // without the listener
 }
 
 func TestAGigabyteOfBodyCostsNoMemory(t *testing.T) {
@@ -179,7 +180,7 @@ func TestAGigabyteOfBodyCostsNoMemory(t *testing.T) {
 	}
 }
 
-// At its limit of open files the server goes on, and comes back by itself.
+// A server at its limit of open files keeps running, and recovers by itself.
 func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("prlimit"); err != nil {
@@ -193,14 +194,14 @@ func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
 	for range 300 {
 		conn, err := net.DialTimeout("tcp", d.host, time.Second)
 		if err != nil {
-			break // the queue of the system is full too
+			break // the backlog of the listener is full too
 		}
 		stuck = append(stuck, conn)
 	}
 	if n := d.connections(); n > 45 {
 		t.Errorf("%d connections were let in: nothing is left for the server itself", n)
 	}
-	for i := range 20 { // those who came first make room
+	for i := range 20 { // the server closes the oldest connections
 		if code, body := d.call("GET", "/maybe?environment=free"); code != 200 {
 			t.Errorf("call %d, beside those who are stuck: %d %s", i, code, body)
 		}
@@ -253,13 +254,13 @@ func TestTheKeyIsInNoProcessList(t *testing.T) {
 			seekKey(string(text))
 		}
 	}
-	if seen < 3 { // the server and two clients
+	if seen < 3 { // at least the server and two clients
 		t.Errorf("only %d of our processes were seen", seen)
 	}
 }
 
-// As in the container: another user, no capability, and nothing but the
-// folder of the database can be written.
+// The server runs under the conditions of the container: as another user, without
+// capabilities, and with write permission for the folder of the database only.
 func TestTheServerNeedsNoRootNoCapabilityAndNoWritableRoot(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
@@ -286,8 +287,8 @@ func TestTheServerNeedsNoRootNoCapabilityAndNoWritableRoot(t *testing.T) {
 	}
 }
 
-// In how many ways a connection can be stuck: what it sends, and whether it
-// reads the answers.
+// stuckKinds are the ways in which a connection can be stuck: what it sends, and whether it
+// reads the responses. A deaf one does not.
 var stuckKinds = []struct {
 	name, sends string
 	deaf        bool
@@ -300,9 +301,9 @@ var stuckKinds = []struct {
 	{"has had its answer", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", false},
 }
 
-// stick keeps so many connections stuck until the test ends: whoever is cut
-// off comes again. It returns when all have been stuck once, and how many
-// there are now, and how often one was cut off so far.
+// stick keeps the given number of connections stuck until the test ends. A connection that
+// the server closes is made again. stick returns when all have been stuck once. Its results
+// are functions that return how many are connected, and how often one was closed.
 func (d *daemon) stick(most int) (stuck, cut func() int64) {
 	var all, once sync.WaitGroup
 	var connected, again atomic.Int64
@@ -329,7 +330,7 @@ func (d *daemon) stick(most int) (stuck, cut func() int64) {
 				if !kind.deaf {
 					io.Copy(io.Discard, conn)
 				} else {
-					for err == nil { // until nothing more can be sent
+					for err == nil { // until the connection is closed
 						_, err = io.WriteString(conn, kind.sends)
 					}
 				}
@@ -348,8 +349,8 @@ func (d *daemon) stick(most int) (stuck, cut func() int64) {
 	return connected.Load, again.Load
 }
 
-// manyStuck is how many connections are stuck in tests, where the system lets
-// both ends have so many files.
+// manyStuck returns how many connections are stuck in tests: 5,000, or fewer if the limit
+// of open files is lower.
 func manyStuck() int { return min(5000, openFiles()-500) }
 
 func TestManyStuckConnectionsLeaveOthersAlone(t *testing.T) {
@@ -382,8 +383,8 @@ func TestManyStuckConnectionsLeaveOthersAlone(t *testing.T) {
 	t.Logf("beside %d that are stuck: median %v, p99 %v; %d were cut off meanwhile", stuck(), median, p99, cut())
 }
 
-// manyLeases makes the answer of GET /environments 25 kB long: asked for again
-// and again, no buffer of a socket takes it.
+// manyLeases makes the response of GET /environments 25 kB long. Many of these responses
+// are larger than any socket buffer.
 func (d *daemon) manyLeases() {
 	for i := range 20 {
 		d.call("POST", fmt.Sprintf("/maybe?environment=%d&reason=%s", i, strings.Repeat("r", 1000)))

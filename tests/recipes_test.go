@@ -1,8 +1,8 @@
 package tests
 
-// What every recipe shows, and the recipes of those CI systems whose engines
-// cannot be had: a shell runs their commands, in the order of the file, with the
-// variables that the vendor documents. (engines_test.go has the others.)
+// The contents of every recipe, and the commands of the recipes of those CI systems whose
+// engines are not available: a shell runs their commands, in the order of the file, with
+// the variables that the vendor documents. engines_test.go runs the other recipes.
 
 import (
 	"bytes"
@@ -22,14 +22,15 @@ import (
 	yaml "github.com/pb33f/go-yaml"
 )
 
-// ways are the three parts of a recipe, in their order: run, request and
-// release, and the same across several jobs.
+// ways are the three parts of a recipe, in their order: run; request and release; and
+// request and release across several jobs.
 var ways = []string{"run", "request", "several"}
 
-// A way begins with a comment that has its number.
+// wayBegins matches the numbered comment at the begin of each way.
 var wayBegins = regexp.MustCompile(`(?m)^.*(?:#|//) [123]\. The slot is held `)
 
-// waysOf returns what stands before the ways of a recipe, and each of them.
+// waysOf returns the text before the ways of a recipe, and the text of each way. parts is
+// nil if the recipe does not have three ways.
 func waysOf(recipe string) (head string, parts map[string]string) {
 	begins := wayBegins.FindAllStringIndex(recipe, -1)
 	if len(begins) != len(ways) {
@@ -44,8 +45,8 @@ func waysOf(recipe string) (head string, parts map[string]string) {
 	return recipe[:end], parts
 }
 
-// What makes the release happen, whatever happens, in the second way and in
-// the third.
+// whateverHappens has, for each recipe, the text that makes the release happen after any
+// failure: that of the second way, and that of the third.
 var whateverHappens = map[string][2]string{
 	"github-actions.yml":      {"if: always()", "if: always()"},
 	"gitlab-ci.yml":           {"after_script:", "when: always"},
@@ -99,13 +100,13 @@ func TestEachRecipeShowsThreeWaysAndWhereTheKeyComesFrom(t *testing.T) {
 	}
 }
 
-// shellRecipes are run with the variables that the vendors document, as
-// ci_test.go in the folder above has them, and with those that the recipe
-// needs besides. A + in them stands for a space.
+// shellRecipes are the recipes that a shell runs. Their variables are those that the
+// vendors document, the same as in ci_test.go of the folder above, and those that the
+// recipe needs. A + in a variable stands for a space.
 var shellRecipes = []struct {
 	file, variables string
 	holder, link    string
-	several         string // who holds the slot across several jobs
+	several         string // the holder of the slot across several jobs
 }{
 	{"circleci.yml", `CI=true CIRCLECI=true CIRCLE_PROJECT_USERNAME=foo CIRCLE_PROJECT_REPONAME=bar CIRCLE_BUILD_NUM=123 CIRCLE_JOB=build CIRCLE_NODE_INDEX=0
 		CIRCLE_BUILD_URL=https://circleci.com/gh/foo/bar/123 CIRCLE_BRANCH=main CIRCLE_WORKFLOW_ID=w-1`,
@@ -120,17 +121,17 @@ var shellRecipes = []struct {
 		"bitbucket:acme/shop/5/{a2b3}", "https://bitbucket.org/acme/shop/pipelines/results/5", "bitbucket:acme/shop/5"},
 	{"Jenkinsfile", `JENKINS_URL=https://jenkins.example.com/ JOB_NAME=shop/main BUILD_NUMBER=153 BUILD_TAG=jenkins-shop-main-153
 		BUILD_URL=https://jenkins.example.com/job/shop/job/main/153/ GIT_BRANCH=main`,
-		"jenkins:shop/main/153", "https://jenkins.example.com/job/shop/job/main/153/", ""}, // its third way tests in other builds
+		"jenkins:shop/main/153", "https://jenkins.example.com/job/shop/job/main/153/", ""}, // the tests of its third way are in other builds
 }
 
-// A recipeStep is what a recipe has a shell do.
+// A recipeStep is one script of a recipe, with the variables that the recipe sets for it.
 type recipeStep struct {
 	script string
 	env    []string
 }
 
-// stepsOf returns the scripts below a node in their order. What the mappings
-// around one set in its environment goes with it.
+// stepsOf returns the scripts below a node, in their order. Each has env, and the
+// CALL_ME_HOLDER of the mappings around it.
 func stepsOf(node *yaml.Node, env []string) []recipeStep {
 	if node.Kind == yaml.AliasNode {
 		node = node.Alias
@@ -150,7 +151,7 @@ func stepsOf(node *yaml.Node, env []string) []recipeStep {
 		}
 		if slices.Contains([]string{"env", "environment", "variables"}, key) && value.Kind == yaml.MappingNode {
 			for j := 0; j < len(value.Content); j += 2 {
-				if name := value.Content[j].Value; name == "CALL_ME_HOLDER" { // the others are for the test to say
+				if name := value.Content[j].Value; name == "CALL_ME_HOLDER" { // the test sets the others
 					env = append(env, name+"="+value.Content[j+1].Value)
 				}
 			}
@@ -209,7 +210,7 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 	if err != nil || runtime.GOOS == "windows" {
 		missing(t, "bash")
 	}
-	macro := regexp.MustCompile(`\$\([\w.]+\)|\$\{\w+\}`) // of Azure Pipelines, of Woodpecker
+	macro := regexp.MustCompile(`\$\([\w.]+\)|\$\{\w+\}`) // the macros of Azure Pipelines and of Woodpecker
 	for _, recipe := range shellRecipes {
 		t.Run(recipe.file, func(t *testing.T) {
 			t.Parallel()
@@ -224,7 +225,7 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 				env, documented[name] = append(env, pair), value
 			}
 			for _, s := range readRecipe(t, recipe.file) {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it would wait for itself
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a bug may make it wait for its own slot
 				defer cancel()
 				cmd := exec.CommandContext(ctx, bash, "-euc", s.script)
 				cmd.WaitDelay = time.Second
@@ -257,9 +258,9 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 	}
 }
 
-// What the tests end with is what the CI system sees, also where the slot is
-// lost while they run: then the release fails. Every shell step of a recipe is
-// run here, however the one before it ended.
+// The CI system gets the exit code of the tests, also if the slot is lost while they run;
+// then the release fails. The test runs every shell step of a recipe, also after a step
+// that has failed.
 func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 	t.Parallel()
 	bash, err := exec.LookPath("bash")
@@ -269,7 +270,7 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 	tests := "#!/bin/sh\nif [ $LOST = yes ]; then CALL_ME_HOLDER=other call-me release uat --force; fi\nexit $TESTS\n"
 	for file := range whateverHappens {
 		if file == "cron.sh" {
-			continue // it is a script, with a test of its own
+			continue // TestTheRecipeForCronHoldsUATAndFreesIt runs it
 		}
 		for _, variables := range []string{"TESTS=3 LOST=no", "TESTS=3 LOST=yes", "TESTS=0 LOST=yes"} {
 			t.Run(file+" "+variables, func(t *testing.T) {
@@ -286,7 +287,7 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 				for _, s := range readRecipe(t, file) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 					defer cancel()
-					script := strings.ReplaceAll(s.script, "$$", "$") // as Buildkite does
+					script := strings.ReplaceAll(s.script, "$$", "$") // Buildkite replaces it too
 					cmd := exec.CommandContext(ctx, bash, "-ec", script)
 					cmd.WaitDelay = time.Second
 					cmd.Dir, cmd.Env = folder, append(env, s.env...)
@@ -297,7 +298,7 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 					case !strings.Contains(s.script, "./test.sh"):
 						continue // a step of its own that requests, deploys or releases
 					case strings.Contains(s.script, "call-me run") && strings.Contains(variables, "LOST=yes"):
-						want = 76 // of run, however its command ended
+						want = 76 // run returns it for every exit code of its command
 					case strings.Contains(variables, "TESTS=3"):
 						want = 3
 					case strings.Contains(s.script, "call-me release"):
@@ -316,8 +317,8 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 	}
 }
 
-// cron returns a job of the recipe for cron, and what it prints. Its test.sh
-// looks whether it has uat, and ends with a code.
+// cron returns a command that runs a job of the recipe for cron. Its test.sh ends with 9 if
+// the job does not hold uat, else with the code end.
 func (d *daemon) cron(job, end string) *exec.Cmd {
 	d.t.Helper()
 	if runtime.GOOS == "windows" {
@@ -342,7 +343,7 @@ func TestTheRecipeForCronHoldsUATAndFreesIt(t *testing.T) {
 	for way, jobs := range map[string][]string{"run": {"run"}, "request": {"request"}, "several": {"deploy", "test", "free"}} {
 		for _, end := range []string{"0", "3"} {
 			d, code := newDaemon(t), 0
-			for _, job := range jobs { // cron starts each, however the one before it ended
+			for _, job := range jobs { // cron starts each job, also after one that has failed
 				cmd := d.cron(job, end)
 				out, _ := cmd.CombinedOutput()
 				code = max(code, cmd.ProcessState.ExitCode())
@@ -403,7 +404,7 @@ func TestAPipelineFailsThatLostItsSlot(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a shell script")
 	}
-	for range 20 { // it may be over before its slot is taken away
+	for range 20 { // the pipeline may end before its slot is taken away
 		d, folder := newDaemon(t), t.TempDir()
 		cmd, out := exec.Command("sh", "examples/pipeline.sh", "1.4", folder), &lockedBuffer{}
 		cmd.Env, cmd.Stdout, cmd.Stderr = d.env, out, out

@@ -400,7 +400,7 @@ func TestTheGraceIsForAllOfTheGroup(t *testing.T) {
 	d := newDaemon(t)
 	script := filepath.Join(t.TempDir(), "test.sh")
 	os.WriteFile(script, []byte("trap 'sleep 0.3; sleep 0.2 && echo cleaned up; exit' TERM\necho $$ >>pids\nwhile :; do sleep 0.02; done\n"), 0o755)
-	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} { // background processes of a shell ignore SIGINT
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} { // background processes ignore SIGINT
 		r := d.run(t, "--", "sh", "-c", "sh "+script+" & wait; echo never")
 		pids := r.pids(1)
 		r.cmd.Process.Signal(s)
@@ -832,7 +832,7 @@ func TestATargetThatChecksTheFenceIsSafeFromAPausedHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := d.run(t, "--", "sh", "-c", fmt.Sprintf("while [ ! -e go ]; do sleep 0.01; done; exec sh %s %s old", script, target)).said("acquired")
-	d.call("DELETE", "/maybe?environment=uat&force=1") // as if the holder had been paused for longer than its ttl
+	d.call("DELETE", "/maybe?environment=uat&force=1") // as if the holder was paused for longer than its ttl
 	d.run(t, "--", "sh", script, target, "new").wantCode(0, 10*time.Second).said("deployed new")
 	os.WriteFile(filepath.Join(late.folder, "go"), nil, 0o600)
 	late.wantCode(76, 10*time.Second).said("not deploying old")

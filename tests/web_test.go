@@ -20,7 +20,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// A visit is one browser tab that is logged in, and what it complains about.
+// A visit is one browser tab that is logged in. It has the errors and warnings of the
+// browser, and the hosts of its requests.
 type visit struct {
 	t       *testing.T
 	ctx     context.Context
@@ -58,14 +59,14 @@ func newBrowser(t *testing.T) *visit {
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(profile))
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // it complains of events that it does not know
+	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // chromedp logs unknown events as errors
 	t.Cleanup(cancel)
 	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
 	t.Cleanup(cancel)
 	return newTab(t, ctx)
 }
 
-// newTab notes what a tab asks for and complains about.
+// newTab returns a visit that records the errors, warnings and hosts of a tab.
 func newTab(t *testing.T, ctx context.Context) *visit {
 	t.Helper()
 	v := &visit{t: t, ctx: ctx, hosts: map[string]bool{}}
@@ -91,15 +92,15 @@ func newTab(t *testing.T, ctx context.Context) *visit {
 	return v
 }
 
-// open logs in, as somebody does who types the key once, and opens the page.
-// The browser then sends the key for its workers, too.
+// open logs in and opens the page. It logs in with the URL of another file, which is like
+// typing the key once: the browser then sends the key for the requests of workers too.
 func (v *visit) open(base, user string) {
 	v.t.Helper()
 	v.do(chromedp.Navigate(withLogin(base, user) + "/page.css"))
 	v.do(chromedp.Navigate(base + "/"))
 }
 
-// withLogin is a URL with a user name and the key.
+// withLogin returns the URL with a user name and the key.
 func withLogin(base, user string) string {
 	return strings.Replace(base, "://", "://"+url.UserPassword(user, testKey).String()+"@", 1)
 }
@@ -111,7 +112,7 @@ func (v *visit) do(actions ...chromedp.Action) {
 	}
 }
 
-// shows waits until the page says something.
+// shows waits until the page shows the text.
 func (v *visit) shows(text string) {
 	v.t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -125,27 +126,28 @@ func (v *visit) shows(text string) {
 	}
 }
 
-// script runs JavaScript and returns what it says.
+// script runs a JavaScript expression and returns its value as a string.
 func (v *visit) script(code string) (result string) {
 	v.t.Helper()
 	v.do(chromedp.Evaluate("String("+code+")", &result))
 	return result
 }
 
-// until waits until JavaScript says true.
+// until waits until a JavaScript expression is true.
 func (v *visit) until(code string) {
 	v.t.Helper()
 	eventually(v.t, code, func() bool { return v.script(code) == "true" })
 }
 
-// press clicks a button as soon as one can. A refresh may replace the button at
-// any time, so the page itself looks for it.
+// press clicks a button as soon as it is visible and enabled. A refresh may replace the
+// button at any time, so one script finds and clicks it.
 func (v *visit) press(selector string) {
 	v.t.Helper()
 	v.until(fmt.Sprintf("((b) => b?.checkVisibility() && !b.disabled && [b.click()].length === 1)(document.querySelector(%q))", selector))
 }
 
-// quiet checks that the browser has complained of nothing, and asked nobody else.
+// quiet checks that the browser has reported no error or warning, and has sent requests
+// to no other host.
 func (v *visit) quiet(base string) {
 	v.t.Helper()
 	v.mu.Lock()
@@ -172,7 +174,7 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	s.call("POST", "/maybe?environment=uat&id=waiting-1&holder=next-one&wait=0s")
 	v.shows("next-one")
 
-	// reserve
+	// A reservation is shown.
 	v.fillReserve("perf")
 	v.do(chromedp.SendKeys(`[name=reason]`, "looking at it", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
 	v.shows("looking at it")
@@ -180,7 +182,7 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 		t.Errorf("reserved: %s", body)
 	}
 
-	// a dialog stays open while the page changes under it
+	// A dialog stays open when the page below it changes.
 	v.press("[data-act=force]")
 	v.do(chromedp.WaitVisible("#confirm", chromedp.ByQuery))
 	s.call("POST", "/maybe?environment=perf&id=another-1&holder=somebody")
@@ -195,7 +197,7 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 		return strings.Contains(body, `"by":"ann"`)
 	})
 
-	// a force of a lease that is over ends nobody else's
+	// A forced release of a lease that has ended does not end another lease.
 	s.call("DELETE", "/maybe?environment=uat&id=waiting-1")
 	s.call("POST", "/maybe?environment=uat&id=abcdefgh&holder=old")
 	v.shows("old")
@@ -209,21 +211,21 @@ func TestThePageIsLiveAndLetsPeopleAct(t *testing.T) {
 	if _, body := s.call("GET", "/environments?environment=uat"); !strings.Contains(body, `"holder":"new"`) {
 		t.Error("somebody else's lease was ended")
 	}
-	// a connection that is lost is told, and found again
+	// A lost connection is shown, and is made again.
 	d.server.CloseClientConnections()
 	v.shows("connection lost")
 	s.call("POST", "/maybe?environment=perf&id=meanwhile-1&holder=meanwhile&wait=0s")
 	v.shows("live")
 	v.shows("meanwhile")
 	v.mu.Lock()
-	v.trouble = nil // the browser itself notes the refusal and the lost connection
+	v.trouble = nil // the browser reports the refused call and the lost connection as errors
 	v.mu.Unlock()
 
-	// what was used today is shown, though nobody has it
+	// An environment that was used today is shown, also if it is free.
 	v.do(chromedp.Reload())
 	v.shows("median wait")
 
-	// release one's own
+	// A user can release their own lease.
 	v.press("[data-act=release]")
 	eventually(t, "perf is released", func() bool {
 		_, body := s.call("GET", "/environments?environment=perf")
@@ -249,7 +251,7 @@ func TestHostileNamesAreHarmlessOnThePage(t *testing.T) {
 	v.quiet(s.base)
 }
 
-// Every text of somebody else's stands in an element of its own direction.
+// Every text of a caller on the page is in an element with a direction of its own.
 func TestNamesOnThePageDoNotTurnTheTextAroundThem(t *testing.T) {
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=אבג:דהו+זחט,כלם")
@@ -291,8 +293,8 @@ func TestNamesOnThePageDoNotTurnTheTextAroundThem(t *testing.T) {
 	}
 }
 
-// With PICTURES=folder the pages are photographed, to be looked at. A test of
-// the same name in the folder above leaves a busy week there:
+// TestPictures writes screenshots of the pages to the folder PICTURES. The test of the same
+// name in the folder above writes the database of a busy week there first:
 //
 //	PICTURES=/tmp/pictures go test -p 1 -run TestPictures . ./tests
 func TestPictures(t *testing.T) {
