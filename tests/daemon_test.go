@@ -20,32 +20,32 @@ import (
 	"time"
 )
 
-// How a test speaks with call-me from outside:
+// The helpers with which tests use call-me from outside:
 //
-//   - a daemon is a server process on a file and a port of its own:
-//     newDaemon(t, "NAME=VALUE"...) starts it, kill is kill -9, start starts it
-//     again. call sends one HTTP request, "METHOD", "/path?query"; want is call
-//     where only one status is right.
-//   - client makes a command of the binary that knows the daemon, and a buffer
-//     with what it prints; mortal is the same without a daemon.
-//   - eventually waits for what another process does; missing skips a test
-//     whose tools are not there, and fails it in CI.
-//   - the types below are the JSON of the API, as far as tests read it.
+//   - A daemon is a server process with a file and a port of its own.
+//     newDaemon(t, "NAME=VALUE"...) starts it, kill is kill -9, and start starts it
+//     again. call sends one HTTP request: "METHOD", "/path?query". want calls call
+//     and fails the test if the status is another one.
+//   - client returns a command of the binary with the variables of the daemon, and a
+//     buffer with its output. mortal returns a command without a daemon.
+//   - eventually waits for an effect of another process. missing skips a test whose
+//     tools are not installed; in CI it fails the test.
+//   - The types below are the JSON of the API, with the fields that tests read.
 //
-// Built on these: a trial (run_test.go) is one "call-me run", a proxy
-// (proxy_test.go) a real nginx, haproxy or Caddy, a tlsDaemon (tls_test.go) a
-// daemon with a certificate, a visit (web_test.go) a tab of a browser, and an
-// attack (trust_attack_test.go) a server with many clients whose calls are
-// written down.
+// Other files add to these: a trial (run_test.go) is one process of "call-me run", a proxy
+// (proxy_test.go) a real nginx, haproxy or Caddy, a tlsDaemon (tls_test.go) a daemon with
+// a certificate, a visit (web_test.go) a tab of a browser, and an attack
+// (trust_attack_test.go) a server with many clients whose calls are recorded.
 
-// nextPort is below the range from which systems take the ports of outgoing
-// connections: what is free stays free until it is used.
+// nextPort is the port before the one that freePort tries next. It is below the range from
+// which systems take the ports of outgoing connections, so a free port stays free until it
+// is used.
 var nextPort atomic.Int32
 
 func init() { nextPort.Store(10_000 + rand.Int32N(15_000)) }
 
-// freePort looks from outside: a listener of our own would, for a moment,
-// live on in a process that another test is starting.
+// freePort returns a port to which no connection can be made. It opens no listener: a
+// process that another test starts at the same time would keep it open for a moment.
 func freePort() int {
 	for {
 		port := int(nextPort.Add(1))
@@ -67,7 +67,7 @@ func waitForServer(c *http.Client, base string) error {
 	return errors.New("the server does not answer")
 }
 
-// A daemon is a real server process on a real file.
+// A daemon is a server process with a file and a port of its own.
 type daemon struct {
 	t    testing.TB
 	env  []string
@@ -75,16 +75,16 @@ type daemon struct {
 	log  *lockedBuffer
 	cmd  *exec.Cmd
 
-	stderr io.Writer    // the log, unless a test wants another one
-	http   *http.Client // for call
-	base   string       // http://host, or https://
+	stderr io.Writer    // log, unless a test sets another one
+	http   *http.Client // the client of call
+	base   string       // http:// or https://, and the host
 	key    string
 
 	wrapper []string // a command that starts the server
-	flags   []string // of serve
+	flags   []string // the flags of serve
 }
 
-// lockedBuffer collects what a process says.
+// A lockedBuffer collects the output of a process.
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -114,7 +114,7 @@ func newDaemon(t testing.TB, env ...string) *daemon {
 	return d
 }
 
-// makeDaemon is newDaemon before its start.
+// makeDaemon returns a daemon that is not started.
 func makeDaemon(t testing.TB, env ...string) *daemon {
 	t.Helper()
 	port := freePort()
@@ -150,9 +150,9 @@ func (d *daemon) start() {
 	}
 }
 
-// file is its database.
+// file returns the path of the daemon's database.
 func (d *daemon) file() (path string) {
-	for _, variable := range d.env { // the last one counts
+	for _, variable := range d.env { // the last value is used
 		if value, found := strings.CutPrefix(variable, "CALL_ME_DB="); found {
 			path = value
 		}
@@ -160,14 +160,14 @@ func (d *daemon) file() (path string) {
 	return path
 }
 
-// kill is kill -9.
+// kill ends the process with SIGKILL.
 func (d *daemon) kill() {
 	d.cmd.Process.Kill()
 	d.cmd.Wait()
 }
 
-// mortal makes a command of the built binary that is killed after two minutes:
-// whoever waits for it for longer would wait until all tests are stopped.
+// mortal returns a command of the built binary that is killed after two minutes. A test
+// that waits for a command that never ends would wait until all tests are stopped.
 func mortal(t testing.TB, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
@@ -181,7 +181,8 @@ func mortal(t testing.TB, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// client makes a command of the client, with what it prints.
+// client returns a command of the binary with the variables of the daemon, and a buffer with
+// its output.
 func (d *daemon) client(holder string, args ...string) (*exec.Cmd, *lockedBuffer) {
 	cmd, out := mortal(d.t, args...), &lockedBuffer{}
 	cmd.Env = append(d.env[:len(d.env):len(d.env)], "CALL_ME_HOLDER="+holder)
@@ -206,7 +207,7 @@ func (d *daemon) call(method, path string) (int, string) {
 	return response.StatusCode, string(body)
 }
 
-// want is call where only one status is right.
+// want calls call, fails the test if the status is another one, and returns the body.
 func (d *daemon) want(status int, method, path string) (body string) {
 	d.t.Helper()
 	got, body := d.call(method, path)
@@ -216,7 +217,7 @@ func (d *daemon) want(status int, method, path string) (body string) {
 	return body
 }
 
-// eventually waits for something that another process does.
+// eventually waits until f returns true, and fails the test if that takes too long.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
@@ -226,7 +227,8 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// missing fails in CI, where everything must be there, and skips elsewhere.
+// missing skips a test because a tool is not installed. In CI, where all tools must be, it
+// fails the test.
 func missing(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -235,7 +237,7 @@ func missing(t *testing.T, what string) {
 	t.Skipf("%s is not there", what)
 }
 
-// A leaseJSON is a lease, as the API shows it.
+// A leaseJSON is a lease in the API.
 type leaseJSON struct {
 	Environment string  `json:"environment"`
 	Slot        string  `json:"slot"`
@@ -246,13 +248,13 @@ type leaseJSON struct {
 	TTLSeconds  float64 `json:"ttl_seconds"`
 }
 
-// A waiterJSON is a request that waits.
+// A waiterJSON is a waiter in the API.
 type waiterJSON struct {
 	Holder string `json:"holder"`
 	URL    string `json:"url"`
 }
 
-// A slotJSON is a slot with its lease; nil if nobody has it.
+// A slotJSON is a slot with its lease, which is nil if the slot is free.
 type slotJSON struct {
 	Slot  string     `json:"slot"`
 	Lease *leaseJSON `json:"lease"`
@@ -264,7 +266,7 @@ type environmentJSON struct {
 	Queue       []waiterJSON `json:"queue"`
 }
 
-// environmentsJSON is the answer of GET /environments.
+// environmentsJSON is the response of GET /environments.
 type environmentsJSON struct {
 	Environments []environmentJSON `json:"environments"`
 }
@@ -280,5 +282,5 @@ type refusalJSON struct {
 // newID returns an id for a request.
 func newID() string { return fmt.Sprintf("test-%016x", rand.Uint64()) }
 
-// tempDB returns the path of a file that is not there yet.
+// tempDB returns the path of a file that does not exist yet.
 func tempDB(t testing.TB) string { return filepath.Join(t.TempDir(), "call-me.db") }

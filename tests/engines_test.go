@@ -29,7 +29,7 @@ type engine struct {
 	run     string // the begin of the holder across several jobs
 	link    string
 	argv    func(r *repository) [][]string // the commands to run, one after the other
-	cancel  syscall.Signal                 // the signal of Ctrl-C or of the vendor's agent, for the process group
+	cancel  syscall.Signal                 // that of Ctrl-C or of the vendor's agent, to the process group
 }
 
 var engines = []engine{

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// A proxy is a real one in front of a server, with its defaults.
+// A proxy is a real nginx, haproxy or Caddy in front of a server, with its default settings.
 type proxy struct {
 	t    *testing.T
 	name string
 	args []string
 	host string
-	base string // its URL
+	base string // the URL of the proxy
 	http *http.Client
 	cmd  *exec.Cmd
 }
@@ -88,7 +88,7 @@ func (p *proxy) start() {
 	var out lockedBuffer
 	p.cmd = exec.Command(p.args[0], p.args[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = &out, &out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // its workers too
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // kill ends the workers too
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func (p *proxy) start() {
 	}
 }
 
-// kill ends it at once, and cuts all connections through it.
+// kill ends the proxy with its workers, which closes all connections through it.
 func (p *proxy) kill() {
 	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	p.cmd.Wait()
@@ -140,13 +140,13 @@ func TestThroughAProxyTheWaitIsKept(t *testing.T) {
 			}
 			eventually(t, "the third is in the queue", inLine("second", "third"))
 
-			// Connections are cut in the middle of their polls.
+			// The waiters keep their positions when their connections end during a poll.
 			p.kill()
 			p.start()
 			eventually(t, "both are back in their places", inLine("second", "third"))
 
-			// Who hangs up behind the proxy is noticed; haproxy tells it only with
-			// "option abortonclose", so that there the place ends with its poll.
+			// The server notices a client that disconnects from the proxy. haproxy reports
+			// it only with "option abortonclose"; without it the waiter ends with its poll.
 			gone, _ := through("gone", "request", "uat")
 			if err := gone.Start(); err != nil {
 				t.Fatal(err)
@@ -158,7 +158,7 @@ func TestThroughAProxyTheWaitIsKept(t *testing.T) {
 				eventually(t, "the proxy tells that it hung up", inLine("second", "third"))
 			}
 
-			// Events come at once: nothing keeps them back.
+			// The proxy does not buffer events.
 			watch, seen := through("watch", "status", "--watch")
 			if err := watch.Start(); err != nil {
 				t.Fatal(err)

@@ -225,7 +225,7 @@ func TestTheCommandsOfTheRecipesHoldUATAndFreeIt(t *testing.T) {
 				env, documented[name] = append(env, pair), value
 			}
 			for _, s := range readRecipe(t, recipe.file) {
-				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // a bug may make it wait for its own slot
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it may wait for its own slot
 				defer cancel()
 				cmd := exec.CommandContext(ctx, bash, "-euc", s.script)
 				cmd.WaitDelay = time.Second

@@ -1,6 +1,6 @@
 package tests
 
-// TLS, from the certificate's file to what the client says.
+// TLS: certificate files, handshakes, and the messages of the client.
 
 import (
 	"crypto/ecdsa"
@@ -69,8 +69,8 @@ func (a *authority) write(file, kind string, der []byte) {
 	}
 }
 
-// issue writes a certificate for localhost, and its key. It returns the
-// serial number.
+// issue writes a certificate for localhost and its key to the files, and returns the serial
+// number.
 func (a *authority) issue(certFile, keyFile string) int64 {
 	a.t.Helper()
 	a.next++
@@ -85,7 +85,7 @@ func (a *authority) issue(certFile, keyFile string) int64 {
 	return a.next
 }
 
-// trust is what somebody trusts who trusts the authority.
+// trust returns the configuration of a client that trusts the authority.
 func (a *authority) trust() *tls.Config {
 	config := &tls.Config{RootCAs: x509.NewCertPool()}
 	config.RootCAs.AddCert(a.cert)
@@ -224,8 +224,8 @@ func TestOldTLSIsRefused(t *testing.T) {
 	}
 }
 
-// A client that would rather speak HTTP/2 speaks HTTP/1.1, and one that speaks
-// nothing else is rejected. server_hostile_test.go, in the folder above, has the same without TLS.
+// The server speaks HTTP/1.1 with a client that prefers HTTP/2, and rejects a client that
+// speaks HTTP/2 only. server_hostile_test.go, in the folder above, tests it without TLS.
 func TestHTTP2IsNeverSpoken(t *testing.T) {
 	t.Parallel()
 	d := newTLSDaemon(t)
@@ -247,7 +247,7 @@ func TestHTTP2IsNeverSpoken(t *testing.T) {
 	}
 }
 
-// Each connection has keys of its own, with TLS 1.2 and 1.3.
+// The server resumes no session of TLS 1.2 or 1.3: each connection has its own keys.
 func TestNoSessionOfTLSIsResumed(t *testing.T) {
 	t.Parallel()
 	d := newTLSDaemon(t)

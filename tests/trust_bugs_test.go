@@ -1,9 +1,9 @@
 package tests
 
-// Bugs on purpose: patches in testdata/bugs that are applied to a copy of the
-// source when a binary is built, and never to the source itself. The seeded
-// ones show that the checks can fail; the found ones are what the tests have
-// found so far, put back.
+// Bugs on purpose: the patches in testdata/bugs. They are applied to a copy of the source
+// when a binary is built, and never to the source itself. The seeded bugs show that the
+// checks can fail. The found bugs are those that the tests have found so far: each patch
+// puts one back.
 
 import (
 	"encoding/json"
@@ -21,16 +21,16 @@ import (
 	"time"
 )
 
-// A patch is a bug. Its file says in the lines above the first "--- a/" what
-// the bug does; a found one ends them with "Shown by: TestName", the test that
-// goes red, and a seeded one may name the menace that shows it soonest.
+// A patch is a bug. The lines of its file above the first "--- a/" describe the bug. In a
+// found one they end with "Shown by: TestName", the test that fails. In a seeded one they
+// may name the menace that shows the bug soonest.
 type patch struct {
 	name    string
 	path    string
 	says    string
 	shownBy string
-	shownIn string   // the menace to begin with, where one shows the bug soonest
-	files   []string // that it changes
+	shownIn string   // the menace that shows the bug soonest; empty if none is named
+	files   []string // the files that the patch changes
 }
 
 var (
@@ -70,8 +70,8 @@ func patches(t *testing.T, kind string) (all []patch) {
 	return all
 }
 
-// overlay applies the patch to a copy of the files that it changes, and
-// returns what go build -overlay takes.
+// overlay applies the patch to a copy of the files that it changes, and returns the
+// argument of go build -overlay.
 func (p patch) overlay(t *testing.T) string {
 	t.Helper()
 	folder := t.TempDir()
@@ -106,9 +106,8 @@ func (p patch) overlay(t *testing.T) string {
 	return path
 }
 
-// What was found once must be found again when it comes back. That takes a
-// build of all tests for each bug: the short form shows only that the bugs can
-// still be put back.
+// The tests find each found bug again when it is put back. That takes a build of all tests
+// for each bug, so the short form only checks that the patches still apply.
 func TestTrustFound(t *testing.T) {
 	started, found := time.Now(), patches(t, "found")
 	shown, missed := 0, 0
@@ -127,13 +126,12 @@ func TestTrustFound(t *testing.T) {
 			shown++
 		})
 	}
-	if shown+missed == len(found) { // else only some were asked for
+	if shown+missed == len(found) { // a run of some of the subtests is not recorded
 		record(t, "found", started, map[string]int{"shown again": shown, "not shown": missed})
 	}
 }
 
-// The checks that found nothing wrong with the server must find each seeded
-// bug, with the same seed.
+// The checks that find no error in the server find each seeded bug, with the same seed.
 func TestTrustBugs(t *testing.T) {
 	attackable(t)
 	started := time.Now()
@@ -191,14 +189,14 @@ func TestTrustBugs(t *testing.T) {
 		})
 	}
 	lanes.Wait()
-	if counts["caught"]+counts["missed"] == len(seeded) { // else only some were tried
+	if counts["caught"]+counts["missed"] == len(seeded) { // a run of some of the bugs is not recorded
 		record(t, "bugs", started, counts)
 	}
 }
 
-// hunt attacks a binary until something is wrong, or everything was tried
-// once, with -long twice, with a bug in it five times; a menace that is named
-// goes first.
+// hunt attacks a binary with all menaces until an error is found. It uses each menace once,
+// with -long twice, and five times if the binary has a bug. The menace first, if not empty,
+// is used first.
 func hunt(t *testing.T, binary, first string) (in string, calls int, wrong []verdict) {
 	t.Helper()
 	a := newAttack(t, binary, *seed)
@@ -207,7 +205,7 @@ func hunt(t *testing.T, binary, first string) (in string, calls int, wrong []ver
 	if long > 0 {
 		rounds = 2
 	}
-	if first != "" || binary != binaryPath() { // a bug gets more chances to be seen
+	if first != "" || binary != binaryPath() { // the binary has a bug
 		rounds = 5
 	}
 	for range rounds {
@@ -225,7 +223,7 @@ func hunt(t *testing.T, binary, first string) (in string, calls int, wrong []ver
 	return "", calls, nil
 }
 
-// build makes a server with the bug.
+// build builds a binary with the bug, and returns its path.
 func (p patch) build(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "call-me")

@@ -16,19 +16,18 @@ import (
 	"time"
 )
 
-// What the attacks on call-me write down. A test of this kind is named
-// TestTrust..., and has two forms: the short one runs always, for some seconds,
-// and writes nothing; with -long it runs for a minute, with -long=2h for two
-// hours, and appends a record to testdata/trust. Runs add up: to go on is to run
-// again.
+// The records of the attacks on call-me. An attack is a test named TestTrust..., and has
+// two forms. The short form always runs, for some seconds, and writes nothing. The long
+// form runs for a minute with -long, for two hours with -long=2h, and appends a record to
+// testdata/trust. The counts of all runs are added up, so an attack is continued by
+// another run.
 //
-//	go test -run Trust ./... -long                                all of them, a minute each
-//	go test -run TestTrustPower . -long=8h -timeout 0             one of them, for a night
-//	go test -run TestTrustCrashes ./tests -seed=7                 the same once more
-//	go generate                                                   TRUST.md from the records
+//	go test -run Trust ./... -long                                all attacks, a minute each
+//	go test -run TestTrustPower . -long=8h -timeout 0             one attack, for 8 hours
+//	go test -run TestTrustCrashes ./tests -seed=7                 one attack with the same seed as before
+//	go generate                                                   makes TRUST.md from the records
 //
-// This file stands in both packages of tests. tests/trust_page_test.go makes
-// TRUST.md.
+// Both packages of tests have a copy of this file. tests/trust_page_test.go makes TRUST.md.
 
 var (
 	long longForm
@@ -37,7 +36,7 @@ var (
 
 func init() { flag.Var(&long, "long", "the TestTrust tests run for so long each, and write records") }
 
-// longForm is a duration that may be left out: -long is a minute.
+// longForm is the value of -long: a duration, one minute if it is left out.
 type longForm time.Duration
 
 func (l *longForm) String() string   { return time.Duration(*l).String() }
@@ -52,8 +51,7 @@ func (l *longForm) Set(text string) error {
 	return err
 }
 
-// budget returns how long a test may run: the short time that is given, or
-// what -long says.
+// budget returns how long a test may run: the duration of -long, or short without -long.
 func budget(short time.Duration) time.Duration {
 	if long > 0 {
 		return time.Duration(long)
@@ -61,17 +59,17 @@ func budget(short time.Duration) time.Duration {
 	return short
 }
 
-// A claim is a row of TRUST.md, as testdata/trust/claims.json has it. Its file
-// of records is testdata/trust/NAME.jsonl.
+// A claim is one row of TRUST.md. The claims are in testdata/trust/claims.json, the records
+// of a claim in testdata/trust/NAME.jsonl.
 type claim struct {
 	Name  string
 	Says  string
-	Aims  []aim    // counts that are to become so large
-	Never []string // counts that must be 0
-	Once  bool     // each run does all of it, and the last one counts; otherwise runs add up
+	Aims  []aim    // the counts to be reached
+	Never []string // the counts that must be zero
+	Once  bool     // each run does everything and only the last run counts; else the runs are added up
 }
 
-// An aim is how often something is to be done; 0: as often as it exists.
+// An aim is how often something is to be done; zero if as often as it exists.
 type aim struct {
 	Count string
 	N     int
@@ -102,10 +100,10 @@ func claimNamed(t *testing.T, name string) claim {
 	return claim{}
 }
 
-// A run is one line of a file of records.
+// A run is one record: one line of the file of a claim.
 type run struct {
 	Date     string         `json:"date"`
-	Commit   string         `json:"commit"` // with a + where the source differed from it
+	Commit   string         `json:"commit"` // with a + at its end if the source differed from the commit
 	Command  string         `json:"command"`
 	Seed     uint64         `json:"seed"`
 	Duration string         `json:"duration"`
@@ -113,9 +111,9 @@ type run struct {
 	Counts   map[string]int `json:"counts"`
 }
 
-// record writes down, in the long form, what a test has done and seen. The
-// counts named by the claim must be among them; others may be. Call it last:
-// it notes whether the test has failed.
+// record writes the record of a test in the long form. It fails the test if a count that
+// must be zero is not, or is missing. counts must have the counts of the claim, and may
+// have others. A test calls it last, because the record has whether the test failed.
 func record(t *testing.T, claimed string, started time.Time, counts map[string]int) {
 	t.Helper()
 	took := time.Since(started).Round(100 * time.Millisecond)
@@ -171,7 +169,7 @@ func countsText(counts map[string]int) string {
 	return strings.Join(all, ", ")
 }
 
-// thousands writes a number with commas.
+// thousands formats a number with commas.
 func thousands(n int) string {
 	text := fmt.Sprint(n)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {

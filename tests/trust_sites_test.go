@@ -1,7 +1,7 @@
 package tests
 
-// A session in which each kind of change is stored once, and a fault at every
-// system call of it that touches the disk, the first start included.
+// A session stores each kind of change once. These tests inject a fault at each of its
+// system calls that touch the disk, those of the first start included.
 
 import (
 	"fmt"
@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// session makes each kind of change once, one after another, and insists on
-// an answer.
+// session makes each kind of change once, one after another, and repeats each call until it
+// has a reply.
 func (a *attack) session() {
 	v := &visitor{attack: a, random: rand.New(rand.NewPCG(1, 5))}
 	wait := 20 * time.Millisecond
@@ -47,19 +47,19 @@ func (a *attack) session() {
 	}
 }
 
-// A diskSite is one system call of a session, counted among those of its name.
+// A diskSite is one system call of a session. Its index counts the calls of that name.
 type diskSite struct {
 	call  string
 	index int
 }
 
-// The system calls that touch the disk, and the errors that they may return.
+// diskCalls has the system calls that touch the disk, and the errors that each may return.
 var diskCalls = map[string][]string{"pwrite64": {"error=EIO", "error=ENOSPC"}, "fdatasync": {"error=EIO", "error=ENOSPC"}, "fsync": {"error=EIO"}, "ftruncate": {"error=EIO", "error=ENOSPC"},
 	"linkat": {"error=EIO", "error=ENOSPC"}, "unlinkat": {}}
 
-// faultAt runs a session with one fault, and returns which sites it has hit,
-// and how many there were. strace counts for each thread by itself, so the
-// fault may hit several, or none.
+// faultAt runs a session with one fault. It returns the sites that the fault has hit, the
+// number of all sites of the call, and the verdicts. strace counts the calls of each thread
+// by itself, so the fault may hit several sites, or none.
 func faultAt(t *testing.T, call, effect string, when int) (hit []diskSite, of int, wrong []verdict) {
 	t.Helper()
 	trace := filepath.Join(t.TempDir(), "trace")
@@ -95,15 +95,15 @@ func faultAt(t *testing.T, call, effect string, when int) (hit []diskSite, of in
 	}
 	hit, of = sitesHit(string(text), call)
 	if strings.HasPrefix(effect, "signal") && a.counts["crashes"] > 0 {
-		hit = []diskSite{{call, of}} // the last one
+		hit = []diskSite{{call, of}} // the last call before the kill
 	}
 	return hit, of, a.check()
 }
 
 var traceLine = regexp.MustCompile(`(?m)^(\d+) +(.*)$`)
 
-// sitesHit reads from strace's output which calls returned an error on
-// purpose, and how many there were.
+// sitesHit reads strace's output. It returns the sites with an injected error, and the
+// number of all sites of the call.
 func sitesHit(trace, call string) (hit []diskSite, of int) {
 	latest := map[string]int{}
 	for _, m := range traceLine.FindAllStringSubmatch(trace, -1) {
@@ -119,9 +119,8 @@ func sitesHit(trace, call string) (hit []diskSite, of int) {
 	return hit, of
 }
 
-// At whatever call of a session the process is killed, or the disk fails,
-// everything that was answered stands, and every answer is right. The short
-// form takes sites at random.
+// If the process is killed or the disk fails at any system call of a session, all changes
+// that were reported stand, and every reply is right. The short form uses random sites.
 func TestTrustSites(t *testing.T) {
 	attackable(t)
 	started := time.Now()
@@ -158,7 +157,7 @@ func TestTrustSites(t *testing.T) {
 		for when := 1; long > 0 && try(f, when) > 0; when++ {
 		}
 	}
-	for again := true; again && long > 0; { // those that the threads have hidden so far
+	for again := true; again && long > 0; { // the sites that no fault has hit yet, because of the threads
 		again = false
 		for _, f := range faults {
 			if len(covered[f]) < all[f] && time.Now().Before(end) {

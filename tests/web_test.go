@@ -50,7 +50,7 @@ func newVisit(t *testing.T, base, user string) *visit {
 // newBrowser starts a browser with an empty tab.
 func newBrowser(t *testing.T) *visit {
 	t.Helper()
-	profile, err := os.MkdirTemp("", "call-me-chromium") // not t.TempDir: Chromium may write to it after its end
+	profile, err := os.MkdirTemp("", "call-me-chromium") // not t.TempDir: Chromium may write to it later
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,8 @@ func newBrowser(t *testing.T) *visit {
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.UserDataDir(profile))
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
-	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // chromedp logs unknown events as errors
+	// chromedp logs events that it does not know as errors: they are dropped.
+	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {}))
 	t.Cleanup(cancel)
 	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
 	t.Cleanup(cancel)
