@@ -7,10 +7,10 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// What the benchmarks compare call-me with: servers with less in them, each a
-// process of its own that is the test binary.
+// The rivals: smaller servers with which the benchmarks compare call-me. Each is a process of
+// its own that runs the test binary.
 
-// floorHandler answers the calls of 2019 from a map.
+// floorHandler replies to the calls of 2019 from a map.
 func floorHandler() http.HandlerFunc {
 	var mu sync.Mutex
 	held := map[string]bool{}
@@ -31,11 +31,11 @@ func floorHandler() http.HandlerFunc {
 	}
 }
 
-// rivalCommand is the argument that makes the test binary a rival.
+// rivalCommand is the argument with which the test binary runs a rival.
 const rivalCommand = "rival"
 
-// rival serves the floor or the bare server, and never returns. Its arguments:
-// which one, the address, and a file for bbolt.
+// rival serves the floor or the bare server, and never returns. Its arguments are the name of
+// the server, the address, and the path of a file for bbolt.
 func rival(args []string) {
 	h := http.Handler(floorHandler())
 	if args[0] == "bare" {
@@ -47,10 +47,10 @@ func rival(args []string) {
 	panic(http.ListenAndServe(args[1], h))
 }
 
-// bareHandler answers the calls of 2019 as the floor does, but from a file too:
-// one goroutine commits to bbolt whatever has gathered, and nothing else is done.
-// It is what net/http and the disk allow together, without a lock's rules, line,
-// history, checksums, keys, log and metrics.
+// bareHandler replies to the calls of 2019 as the floor does, but saves them too: one
+// goroutine commits to bbolt the calls that have arrived, as one batch. It shows what net/http
+// and the disk allow together, without the rules, queue, history, checksums, keys, log and
+// metrics of a lock server.
 func bareHandler(path string) (http.Handler, error) {
 	type question struct {
 		name   string

@@ -217,7 +217,7 @@ func (d *daemon) want(status int, method, path string) (body string) {
 	return body
 }
 
-// eventually waits until f returns true, and fails the test if that takes too long.
+// eventually waits until f returns true, and fails the test after 20 s.
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {

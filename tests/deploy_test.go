@@ -2,7 +2,7 @@
 
 package tests
 
-// The configurations of deploy/ for proxies, with TLS, before a real server.
+// The configurations of deploy/ for proxies, with TLS, in front of a real server.
 
 import (
 	"bufio"
@@ -16,8 +16,8 @@ import (
 	"testing"
 )
 
-// deployed makes a proxy that runs on a configuration of deploy/, of which
-// only the names are changed.
+// deployed returns a proxy with a configuration of deploy/, in which only the names are
+// changed.
 func deployed(t *testing.T, name string, d *daemon, a *authority) *proxy {
 	t.Helper()
 	program, err := exec.LookPath(name)
@@ -90,7 +90,7 @@ func TestBehindTheProxiesOfDeployTheQueueWorksAsWithoutOne(t *testing.T) {
 				return !strings.Contains(body, `"killed"`) || strings.Count(body, `"connected":true`) == 1
 			})
 
-			p.kill() // a reload, a crash: who waits notices nothing
+			p.kill() // a reload or a crash: a waiting client gets no error
 			p.start()
 			eventually(t, "next is back", func() bool {
 				_, body := d.call("GET", "/environments?environment=uat")
@@ -107,7 +107,7 @@ func TestBehindTheProxiesOfDeployTheQueueWorksAsWithoutOne(t *testing.T) {
 	}
 }
 
-// follow returns the events of /events, as they come through the proxy.
+// follow returns a channel with the events of /events that come through the proxy.
 func (d *daemon) follow(p *proxy) <-chan string {
 	d.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,7 +1,6 @@
 package tests
 
-// A disk that is really full: the real server on a file system of 200 kB,
-// and on larger ones.
+// A full disk: the server runs on a file system of 200 kB, and on larger ones.
 
 import (
 	"encoding/json"
@@ -15,8 +14,8 @@ import (
 	"time"
 )
 
-// startOnSmallDisk starts a server whose file stands on a file system of its
-// own, which ends with it.
+// startOnSmallDisk starts a server with its file on a file system of its own, which is
+// removed when the server ends.
 func startOnSmallDisk(t *testing.T, size string) *daemon {
 	t.Helper()
 	folder := t.TempDir()
@@ -31,7 +30,7 @@ func startOnSmallDisk(t *testing.T, size string) *daemon {
 	return d
 }
 
-// query makes a path with parameters: name, value, name, value.
+// query returns a path with parameters, which are names and values in turn.
 func query(path string, parameters ...string) string {
 	form := url.Values{}
 	for i := 0; i < len(parameters); i += 2 {
@@ -118,7 +117,7 @@ func testFullDisk(t *testing.T, size string) {
 	t.Logf("full after %d leases", held)
 }
 
-// wantLine looks how many wait.
+// wantLine checks that one slot has a lease and that the queue has the given length.
 func (d *daemon) wantLine(t *testing.T, environment string, want int) {
 	t.Helper()
 	var all environmentsJSON

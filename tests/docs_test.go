@@ -1,7 +1,7 @@
 package tests
 
-// What the documentation shows must work when it is typed, and look like that.
-// That what it names exists, docs_test.go in the folder above shows.
+// The commands of the documentation work when they are typed, and print what it shows.
+// docs_test.go in the folder above checks that the names in the documentation exist.
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// The first thing that people see of call-me must be what it does.
+// The transcript at the top of README.md is what the binary prints.
 func TestTheTranscriptOfTheREADME(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("README.md")
@@ -44,16 +44,16 @@ func TestTheTranscriptOfTheREADME(t *testing.T) {
 	}
 }
 
-// typed are the parts of a page that a test runs: its sh blocks, and comments.
-// <!-- test: COMMANDS --> prepares for the blocks after it. <!-- exit: 0, 3 with
-// TESTS=3 --> before a block says that the block is a script of a CI system, and
-// its exit codes: here 0, and 3 when TESTS=3 is set. With that ./test.sh ends;
-// MEANWHILE is what happens while it runs.
+// typed matches the parts of a page that a test runs: its sh blocks, and two kinds of
+// comments. <!-- test: COMMANDS --> has commands that prepare for the blocks after it.
+// <!-- exit: 0, 3 with TESTS=3 --> before a block marks a script of a CI system and has its
+// exit codes: here 0, and 3 if TESTS=3 is set. TESTS is the exit code of ./test.sh;
+// MEANWHILE is a command that it runs before.
 var typed = regexp.MustCompile("(?ms)(?:^<!-- exit: ([^\n]*) -->\n)?^```sh\n(.*?)^```$" +
 	"|^<!-- test: (.*?) -->$")
 
-// shellsOfCI are the shells that CI systems give a script to. The last one goes
-// on after a failed command.
+// shellsOfCI are the shells with which CI systems run a script. The last one continues after
+// a failed command.
 var shellsOfCI = []string{"bash -e", "bash -eo pipefail", "sh -e", "bash"}
 
 const testsOfADocument = `#!/bin/sh
@@ -61,9 +61,9 @@ eval "${MEANWHILE:-}"
 exit ${TESTS:-0}
 `
 
-// scriptOf returns what a shell has to do for a page. It puts the blocks that a
-// CI system would run into a folder. The commands of the README cannot all be
-// run: of them it returns only those blocks.
+// scriptOf returns the script of a page. It writes each block that a CI system would run to
+// a file in the folder, and the script runs these files. Not all commands of README.md can
+// be run: of that page the script has only the blocks of CI systems.
 func scriptOf(t *testing.T, page, folder, shellOfCI string) string {
 	t.Helper()
 	text, err := os.ReadFile(page)
@@ -80,7 +80,7 @@ func scriptOf(t *testing.T, page, folder, shellOfCI string) string {
 		case exits != "":
 			shell := shellOfCI
 			if shell == "bash" && !strings.Contains(block, "exit") {
-				shell = "bash -e" // a list of commands ends as its last one does
+				shell = "bash -e" // without it a list of commands has the exit code of its last one
 			}
 			name := fmt.Sprintf("block-%d.sh", i)
 			if err := os.WriteFile(filepath.Join(folder, name), []byte(literals.Replace(block)), 0o600); err != nil {
@@ -123,7 +123,7 @@ func TestTheCommandsOfTheDocumentationWork(t *testing.T) {
 			t.Run(page+" "+shell, func(t *testing.T) {
 				t.Parallel()
 				d := newDaemon(t)
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a script may wait for ever
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // a script may never end
 				defer cancel()
 				cmd := exec.CommandContext(ctx, bash, "-euxo", "pipefail", "-c", script)
 				cmd.WaitDelay = time.Second

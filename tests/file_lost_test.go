@@ -2,9 +2,9 @@
 
 package tests
 
-// The database file is deleted, cut off, written to or replaced while a server uses
-// it. The server notices within a second, and makes the file good from what it has in
-// memory. Only when another server has taken the path it stops.
+// The database file is deleted, truncated, written to or replaced while a server uses it.
+// The server notices it within a second, and rewrites the file from its memory. It stops
+// only if another server has taken the path.
 
 import (
 	"errors"
@@ -51,7 +51,7 @@ func TestAFileThatIsHarmedUnderTheServerIsMadeGood(t *testing.T) {
 				t.Errorf("after %v", took)
 			}
 			d.want(200, "GET", "/healthz")
-			d.want(201, "POST", "/maybe?environment=after&id=after-12") // 503 first would be right too, had it come earlier
+			d.want(201, "POST", "/maybe?environment=after&id=after-12") // an earlier call could get 503 first
 			d.kill()
 			if out, err := exec.Command(binaryPath(), "check", path).CombinedOutput(); err != nil {
 				t.Errorf("%v: %s", err, out)
@@ -79,8 +79,8 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// A call that comes before the server looks by itself finds the harm too: nothing is
-// granted on a file that is not there.
+// A call finds the damage too if it arrives before the server's own check: nothing is granted
+// without the file.
 func TestNothingIsGrantedOnAFileThatIsGone(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
@@ -105,7 +105,7 @@ func TestAServerWhosePathAnotherServerHasTakenStops(t *testing.T) {
 	first := newDaemon(t)
 	first.want(201, "POST", "/maybe?environment=uat&id=holder-1&ttl=1h")
 	second := makeDaemon(t, "CALL_ME_DB="+first.file())
-	first.cmd.Process.Signal(syscall.SIGSTOP) // it would make its file anew
+	first.cmd.Process.Signal(syscall.SIGSTOP) // a running server would rewrite its file
 	if err := os.Remove(first.file()); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestAServerWhosePathAnotherServerHasTakenStops(t *testing.T) {
 			t.Fatalf("the first server grants: %s", body)
 		}
 	}
-	stuck := time.AfterFunc(20*time.Second, func() { first.cmd.Process.Signal(syscall.SIGQUIT) }) // shows what it does
+	stuck := time.AfterFunc(20*time.Second, func() { first.cmd.Process.Signal(syscall.SIGQUIT) }) // the log has its goroutines
 	err := first.cmd.Wait()
 	stuck.Stop()
 	log := first.log.String()

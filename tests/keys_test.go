@@ -1,6 +1,6 @@
 package tests
 
-// Keys and addresses, as a process reads and logs them.
+// The keys and addresses that a process reads and logs.
 
 import (
 	"fmt"
@@ -26,7 +26,7 @@ func TestKeysAreExchangedWhileTheServerServes(t *testing.T) {
 	d := newDaemon(t, "API_KEY=", "API_KEY_FILE="+file)
 	d.key = "the-other-key-of-this-test"
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=first")
-	client, out := d.client("client", "request", "uat") // with the old key, the first in its file
+	client, out := d.client("client", "request", "uat") // its key is the old one, the first in its file
 	if err := client.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestKeysAreExchangedWhileTheServerServes(t *testing.T) {
 			t.Fatalf("release of %s: %d %s", id, code, body)
 		}
 	}
-	if err := client.Wait(); err != nil { // it has read its file again
+	if err := client.Wait(); err != nil { // the client has read its file again
 		t.Errorf("%v\n%s", err, out)
 	}
 	write("")

@@ -1,6 +1,6 @@
 package tests
 
-// The log, as it comes out of the process.
+// The log that a server process writes.
 
 import (
 	"encoding/json"
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// The log of a real server, whose stderr is a pipe that nobody reads.
+// The server serves while its stderr is a pipe that nothing reads.
 func TestTheServerServesWhileNobodyReadsItsLog(t *testing.T) {
 	t.Parallel()
 	read, write, err := os.Pipe()
@@ -23,7 +23,7 @@ func TestTheServerServesWhileNobodyReadsItsLog(t *testing.T) {
 	d.stderr = write
 	d.start()
 	write.Close()
-	for i := range 100 { // more than 100 kB; a pipe holds 64
+	for i := range 100 { // more than 100 kB; a pipe holds 64 kB
 		path := fmt.Sprintf("/maybe?environment=e%d&id=12345678&holder=%s", i, strings.Repeat("%01", 256))
 		if code, body := d.call("POST", path); code != 201 {
 			t.Fatal(code, body)
@@ -40,7 +40,7 @@ func TestTheLogCanBeJSON(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "CALL_ME_LOG=json")
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=ann%0a")
-	eventually(t, "the grant is in the log", func() bool { return strings.Contains(d.log.String(), "granted") }) // after its answer
+	eventually(t, "the grant is in the log", func() bool { return strings.Contains(d.log.String(), "granted") }) // the log is written after the reply
 	d.cmd.Process.Signal(os.Interrupt)
 	d.cmd.Wait()
 	messages := []string{}

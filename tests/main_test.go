@@ -1,10 +1,10 @@
-// Package tests has the tests that need only the binary: TestMain builds it,
-// and they start it as servers and clients do, in shells, behind proxies, in
-// browsers and CI systems, on disks that fill, and kill it. The tests that need
-// the inside stand beside it, in the folder above.
+// Package tests has the tests that need only the binary. TestMain builds it. The tests start
+// it as servers and clients, in shells, behind proxies, with browsers and CI systems and on
+// disks that become full, and kill it. The tests that need the functions of the program are
+// in the folder above.
 //
-// daemon_test.go explains how a test speaks with the binary. Paths count from
-// the root of the repository.
+// daemon_test.go describes the helpers with which a test uses the binary. Paths are relative
+// to the root of the repository.
 package tests
 
 import (
@@ -24,7 +24,7 @@ import (
 	"testing"
 )
 
-// thisPackage is how go test is told to run these tests.
+// thisPackage is the argument of go test that selects these tests.
 const thisPackage = "./tests"
 
 var full = flag.Bool("full", false, "leave nothing out: `go test ./... -full`")
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 		rival(os.Args[2:])
 	}
 	flag.Parse()
-	atOnce := fmt.Sprint(5 * runtime.GOMAXPROCS(0)) // nearly all of them wait nearly all the time
+	atOnce := fmt.Sprint(5 * runtime.GOMAXPROCS(0)) // nearly all tests sleep nearly all the time
 	flag.Visit(func(f *flag.Flag) {
 		if f.Name == "test.parallel" {
 			atOnce = f.Value.String()
@@ -44,17 +44,17 @@ func TestMain(m *testing.M) {
 	os.Exit(runTests(m))
 }
 
-// runTests runs the tests at the root of the repository, with variables and signals
-// that are known, and removes the binary at the end.
+// runTests builds the binary, runs the tests at the root of the repository with known
+// variables and signals, and removes the binary at the end.
 func runTests(m *testing.M) int {
 	for _, name := range []string{"HOST", "PORT", "API_KEY", "API_KEY_FILE"} {
 		os.Unsetenv(name)
 	}
-	if raceDetector { // a process that it finds something in ends; others do not wait at their end
+	if raceDetector { // a process with a data race ends at once; the others do not sleep at their end
 		os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 	}
 	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
-		if signal.Ignored(s) { // as nohup does it; what the tests start would ignore it too
+		if signal.Ignored(s) { // as under nohup: the processes that the tests start would ignore it too
 			signal.Notify(make(chan os.Signal, 1), s)
 		}
 	}
@@ -85,7 +85,7 @@ func runTests(m *testing.M) int {
 	return code
 }
 
-// binDir has the binary, for a PATH.
+// binDir is the folder of the binary, for a PATH.
 var binDir string
 
 func binaryPath() string {
@@ -96,10 +96,9 @@ func binaryPath() string {
 	return name
 }
 
-// build makes a binary of the source; under the race detector where the tests
-// are.
+// build builds a binary of the source, with the race detector if the tests have it.
 func build(path string, flags ...string) error {
-	// Looking at the source makes go test run the tests again when it has changed.
+	// go test caches results. Reading the folders makes it run the tests again after a change.
 	for _, folder := range []string{".", "web"} {
 		os.ReadDir(folder)
 	}
@@ -118,8 +117,8 @@ var (
 	omitted      []string
 )
 
-// leftOut reports whether a test is to leave out what takes long, and writes
-// down for the end what that is.
+// leftOut reports whether a test leaves out a part that takes long. If it does, what is
+// added to omitted, the list that is printed at the end.
 func leftOut(t testing.TB, what string) bool {
 	if *full {
 		return false
@@ -131,15 +130,14 @@ func leftOut(t testing.TB, what string) bool {
 	return true
 }
 
-// testKey is the key of all tests. CI chooses one, and searches everything
-// that the tests print for it.
+// testKey is the key of all tests. CI sets one, and searches all output of the tests for it.
 var testKey = cmp.Or(os.Getenv("TEST_KEY"), "canary-key-of-the-tests")
 
-// raced is set when a process says that it has a data race.
+// raced is set when a process reports a data race.
 var raced atomic.Bool
 
-// leaked is set when the key was seen where it must not be: in an answer, in
-// what a process says, in a file.
+// leaked is set when the key is found where it must not be: in a response, in the output of
+// a process, or in a file.
 var leaked atomic.Bool
 
 func seekKey(text string) {

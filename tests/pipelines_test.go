@@ -1,6 +1,6 @@
 package tests
 
-// examples/pipeline.sh, two of them against each other.
+// Two concurrent pipelines of examples/pipeline.sh.
 
 import (
 	"fmt"
@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// The two pipelines. Without call-me their tests must fail: a check that
-// cannot fail proves nothing.
+// Two pipelines with call-me never disturb each other. Without call-me their tests must fail,
+// which shows that the check can fail.
 func TestTwoPipelinesNeverDisturbEachOther(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {

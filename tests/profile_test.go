@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// What go tool pprof makes of a server's profiles, of which it is told nothing
-// but the address in the log.
+// go tool pprof reads the profiles of a server with only the address from the log.
 func TestProfilesAreForGoToolPprof(t *testing.T) {
 	d := makeDaemon(t)
 	port := freePort()
@@ -41,7 +40,7 @@ func TestProfilesAreForGoToolPprof(t *testing.T) {
 		{"profile?seconds=1", "Type: cpu", "main.(*keeper).run"},
 		{"goroutine", "Type: goroutine", "main.(*keeper).run"},
 		{"allocs", "Type: alloc_space", "main.(*server)."},
-		{"heap?gc=1", "Type: inuse_space", ""}, // of what little is in use, what is seen is chance
+		{"heap?gc=1", "Type: inuse_space", ""}, // little memory is in use, so the functions in it are random
 	} {
 		cmd := exec.Command("go", "tool", "pprof", "-top", "-cum", "-nodecount=200", "http://"+address+c.profile)
 		cmd.Env = append(cmd.Environ(), "PPROF_TMPDIR="+t.TempDir())

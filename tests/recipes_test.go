@@ -121,7 +121,7 @@ var shellRecipes = []struct {
 		"bitbucket:acme/shop/5/{a2b3}", "https://bitbucket.org/acme/shop/pipelines/results/5", "bitbucket:acme/shop/5"},
 	{"Jenkinsfile", `JENKINS_URL=https://jenkins.example.com/ JOB_NAME=shop/main BUILD_NUMBER=153 BUILD_TAG=jenkins-shop-main-153
 		BUILD_URL=https://jenkins.example.com/job/shop/job/main/153/ GIT_BRANCH=main`,
-		"jenkins:shop/main/153", "https://jenkins.example.com/job/shop/job/main/153/", ""}, // the tests of its third way are in other builds
+		"jenkins:shop/main/153", "https://jenkins.example.com/job/shop/job/main/153/", ""}, // its third way tests in other builds
 }
 
 // A recipeStep is one script of a recipe, with the variables that the recipe sets for it.

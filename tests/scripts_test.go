@@ -1,7 +1,7 @@
 package tests
 
-// The scripts of testdata/script: what each command prints and ends with. They
-// have a server's variables, and these commands besides those of testscript.
+// The scripts of testdata/script check the output and the exit code of each command. They
+// have the variables of a server, and the commands below beside those of testscript.
 
 import (
 	"errors"
@@ -33,7 +33,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			// ready waits until the server answers.
+			// ready waits until the server replies.
 			"ready": func(ts *testscript.TestScript, neg bool, args []string) {
 				if err := waitForServer(http.DefaultClient, "http://"+ts.Getenv("HOST")); err != nil {
 					ts.Fatalf("%v", err)
@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("%s %s: %s, want %s", args[0], args[1], got, args[2])
 				}
 			},
-			// exits CODE COMMAND... runs a command that must end with this code.
+			// exits CODE COMMAND... runs a command that must have this exit code.
 			"exits": func(ts *testscript.TestScript, neg bool, args []string) {
 				err := ts.Exec(args[1], args[2:]...)
 				var exit *exec.ExitError
@@ -65,9 +65,10 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %s", code, args[0])
 				}
 			},
-			// inline N waits until N are in the queue for uat, or for anything.
+			// inline N waits until N waiters are in the queues of all environments, and each
+			// has waited for at least 0.1 s.
 			"inline": func(ts *testscript.TestScript, neg bool, args []string) {
-				told := regexp.MustCompile(`"waited_seconds":(0\.[1-9]|[1-9])[^}]*"connected"`) // they have heard that they wait
+				told := regexp.MustCompile(`"waited_seconds":(0\.[1-9]|[1-9])[^}]*"connected"`) // by then each has the reply that it waits
 				for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 					r, _ := http.NewRequest("GET", "http://"+ts.Getenv("HOST")+"/environments", nil)
 					r.Header.Set("X-API-KEY", ts.Getenv("API_KEY"))
@@ -83,14 +84,14 @@ func TestScripts(t *testing.T) {
 					}
 				}
 			},
-			// cmplog FILE1 FILE2 compares two texts but for their times.
+			// cmplog FILE1 FILE2 compares two texts without their times.
 			"cmplog": func(ts *testscript.TestScript, neg bool, args []string) {
 				got, want := timelessText(ts.ReadFile(args[0])), timelessText(ts.ReadFile(args[1]))
 				if got != want {
 					ts.Fatalf("%s is\n%s\nwant\n%s", args[0], got, want)
 				}
 			},
-			// html serves a page of somebody else at $HOST, until the end.
+			// html STATUS serves a page that is not call-me's at $HOST, until the script ends.
 			"html": func(ts *testscript.TestScript, neg bool, args []string) {
 				listener, err := net.Listen("tcp", ts.Getenv("HOST"))
 				ts.Check(err)
@@ -106,16 +107,16 @@ func TestScripts(t *testing.T) {
 }
 
 var times = []struct{ pattern, with string }{
-	{`\d{4}-\d\d-\d\d (\d\d:\d\d)`, "$1"},    // of a time that is not today's
+	{`\d{4}-\d\d-\d\d (\d\d:\d\d)`, "$1"},    // a time of another day
 	{`[A-Z][a-z]{2} \d\d (\d\d:\d\d)`, "$1"}, // the same in a table,
-	{`   +`, "  "},                           // where it makes a column wider
+	{`   +`, "  "},                           // whose column it makes wider
 	{`\d\d:\d\d:\d\d`, "12:00:00"},
 	{`\b\d\d:\d\d \(`, "12:00 ("},
 	{`\b\d\d:\d\d( |$)`, "12:00$1"},
 	{`\b(\d+h)?(\d+m)?\d+(\.\d+)?(s|ms|µs|m|h)\b`, "0s"},
 }
 
-// timelessText replaces what is different each time.
+// timelessText replaces the times and durations of a text, which differ in each run.
 func timelessText(text string) string {
 	for _, t := range times {
 		text = regexp.MustCompile(t.pattern).ReplaceAllString(text, t.with)

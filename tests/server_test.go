@@ -1,6 +1,6 @@
 package tests
 
-// The server as a process: killed, stopped, left alone; its clients go on.
+// The server as a process that is killed, stopped or idle, while its clients continue.
 
 import (
 	"context"
@@ -125,8 +125,7 @@ func TestALeaseExpiresWhenItShouldAlsoAcrossARestart(t *testing.T) {
 	if d := took(false); d < 2*time.Second || d > 4*time.Second {
 		t.Errorf("a lease of 2 s ended after %v", d)
 	}
-	// The server counts from when it listens, which is a little earlier than
-	// when we saw that it does.
+	// The server counts from the moment at which it listens. The test sees that a little later.
 	if d := took(true); d < 1900*time.Millisecond || d > 4*time.Second {
 		t.Errorf("after a restart a lease of 2 s ended after %v", d)
 	}
@@ -155,7 +154,7 @@ func TestHoldersReleaseByThemselvesOnly(t *testing.T) {
 	}
 	ends(0, "a", "release", "uat")
 	ends(0, "b", "request", "uat")
-	ends(0, "a", "release", "uat") // a second clean-up step, after the next grant
+	ends(0, "a", "release", "uat") // a repeated clean-up step, after the next grant
 	ends(75, "c", "request", "uat", "--no-wait")
 	ends(0, "c", "release", "uat", "--force")
 	ends(76, "b", "release", "uat")

@@ -2,7 +2,7 @@
 
 package tests
 
-// SIGTERM, with as many waiting as there may be.
+// SIGTERM with as many waiters as the server allows.
 
 import (
 	"fmt"
@@ -37,7 +37,7 @@ func TestSIGTERMAnswersEveryWaiterAndClientsKeepTheirPlaces(t *testing.T) {
 			r.Header.Set("X-API-KEY", testKey)
 			response, err := transport.RoundTrip(r)
 			for ; err != nil && !stopped.Load(); response, err = transport.RoundTrip(r) {
-				time.Sleep(100 * time.Millisecond) // one that was closed before its request was there comes again, as any client
+				time.Sleep(100 * time.Millisecond) // retried, as by any client, if closed before the request had arrived
 			}
 			if err != nil {
 				answers <- err.Error()
@@ -71,13 +71,13 @@ func TestSIGTERMAnswersEveryWaiterAndClientsKeepTheirPlaces(t *testing.T) {
 	}
 	d.start()
 	d.call("DELETE", "/maybe?environment=uat&id=12345678")
-	if err := cmd.Wait(); err != nil { // it was the first in the queue, and still is
+	if err := cmd.Wait(); err != nil { // it was the first in the queue, and keeps its position
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-// openFiles is how many files and connections this process may have. Go has
-// raised the soft limit to the hard one at its start.
+// openFiles returns how many files and connections this process may have. Go raises the soft
+// limit to the hard limit at its start.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -1,7 +1,7 @@
 package tests
 
-// A network that misbehaves: a TCP proxy in front of the server that delays,
-// loses and repeats messages, as each call's own header tells it to.
+// A bad network: a TCP proxy in front of the server that delays, loses and repeats messages.
+// A header of each call sets its fate.
 
 import (
 	"bytes"
@@ -14,27 +14,27 @@ import (
 	"time"
 )
 
-// A fate is what happens to one message and its answer.
+// A fate is what the network does to one request and its response.
 type fate string
 
 const (
 	faithful       fate = "faithful"
 	delayed        fate = "delayed"          // the request arrives late
-	answerDelayed  fate = "answer delayed"   // the answer does
-	requestLost    fate = "request lost"     // the server never sees it
-	answerLost     fate = "answer lost"      // the caller never does
-	severed        fate = "severed"          // in the middle, for both
-	hidden         fate = "hidden"           // the caller has left, the server is not told for a while
+	answerDelayed  fate = "answer delayed"   // the response arrives late
+	requestLost    fate = "request lost"     // the request does not arrive
+	answerLost     fate = "answer lost"      // the response does not arrive
+	severed        fate = "severed"          // both connections are closed during the call
+	hidden         fate = "hidden"           // the caller's connection is closed, that to the server later
 	repeated       fate = "repeated"         // the request arrives again later, perhaps much later
-	repeatedAtOnce fate = "repeated at once" // it arrives twice at the same time
+	repeatedAtOnce fate = "repeated at once" // the request arrives twice at the same time
 )
 
 var fates = []fate{faithful, delayed, answerDelayed, requestLost, answerLost, severed, hidden, repeated, repeatedAtOnce}
 
 const fateHeader = "X-Fate"
 
-// A badNetwork is the proxy. Messages of its own, the repeated ones, are under
-// way until drain returns.
+// A badNetwork is the proxy. Its connections and its repeated messages have ended when drain
+// returns.
 type badNetwork struct {
 	listener net.Listener
 	to       string
@@ -64,13 +64,13 @@ func newBadNetwork(t *testing.T, to string, patience time.Duration) *badNetwork 
 
 func (n *badNetwork) host() string { return n.listener.Addr().String() }
 
-// drain waits until nothing is on its way any more.
+// drain waits until all connections and repeated messages have ended.
 func (n *badNetwork) drain() { n.underWay.Wait() }
 
 func (n *badNetwork) someTime() time.Duration { return rand.N(n.patience) + time.Millisecond }
 
-// carry takes one request, which has no body, to the server, and the answer
-// back.
+// carry forwards one request without a body to the server, and the response to the caller,
+// as the fate of the request says.
 func (n *badNetwork) carry(caller net.Conn) {
 	defer caller.Close()
 	message := readHead(caller)
@@ -113,7 +113,7 @@ func (n *badNetwork) carry(caller net.Conn) {
 		return
 	}
 	left := make(chan struct{})
-	go func() { // until the caller leaves
+	go func() { // ends when the caller disconnects
 		io.Copy(io.Discard, caller)
 		server.Close()
 		close(left)
@@ -128,7 +128,7 @@ func (n *badNetwork) carry(caller net.Conn) {
 	<-left
 }
 
-// repeat sends a message that was sent before. Nobody hears the answer.
+// repeat sends a message to the server again, and drops the response.
 func (n *badNetwork) repeat(message []byte) {
 	server, err := net.Dial("tcp", n.to)
 	if err != nil {
@@ -140,7 +140,7 @@ func (n *badNetwork) repeat(message []byte) {
 	io.Copy(io.Discard, server)
 }
 
-// readHead reads up to the empty line; nil when the connection ends before.
+// readHead reads up to the empty line. It returns nil if the connection ends before.
 func readHead(c net.Conn) []byte {
 	var head []byte
 	b := make([]byte, 4096)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// TRUST.md, made of the claims, the records and the patches of bugs.
+// TRUST.md, which is made from the claims, the records and the patches of bugs.
 
 var rewrite = flag.Bool("write", false, "TestTrustPage writes TRUST.md")
 
@@ -41,7 +41,7 @@ func records(t *testing.T, claimed string) (runs []run) {
 	return runs
 }
 
-// The page is what its records give: nothing in it was typed.
+// TRUST.md has exactly the text that the records give.
 func TestTrustPage(t *testing.T) {
 	page := trustPage(t)
 	if *rewrite {
@@ -98,7 +98,7 @@ func trustPage(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// row sums up the runs of a claim.
+// row returns the row of a claim with the sums of its runs.
 func (c claim) row(runs []run) string {
 	runs = slices.DeleteFunc(runs, func(r run) bool { return r.Failed })
 	aims := []string{}
