@@ -102,7 +102,8 @@ func testFullDisk(t *testing.T, size string) {
 	if got := <-waiting; !strings.HasPrefix(got, "201 ") {
 		t.Errorf("who waited was told %s", got)
 	}
-	d.want(410, "POST", query("/maybe", "environment", "env0", "id", "filling-it", "reason", reason)) // a late duplicate
+	// A delayed duplicate of the ended request stays ended.
+	d.want(410, "POST", query("/maybe", "environment", "env0", "id", "filling-it", "reason", reason))
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/root%s", d.cmd.Process.Pid, d.file()))
 	if err != nil {
 		t.Fatal(err)

@@ -116,7 +116,8 @@ func TestAServerWhosePathAnotherServerHasTakenStops(t *testing.T) {
 			t.Fatalf("the first server grants: %s", body)
 		}
 	}
-	stuck := time.AfterFunc(20*time.Second, func() { first.cmd.Process.Signal(syscall.SIGQUIT) }) // the log has its goroutines
+	// After 20 s SIGQUIT makes the server print its goroutines.
+	stuck := time.AfterFunc(20*time.Second, func() { first.cmd.Process.Signal(syscall.SIGQUIT) })
 	err := first.cmd.Wait()
 	stuck.Stop()
 	log := first.log.String()

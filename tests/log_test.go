@@ -40,7 +40,8 @@ func TestTheLogCanBeJSON(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "CALL_ME_LOG=json")
 	d.call("POST", "/maybe?environment=uat&id=12345678&holder=ann%0a")
-	eventually(t, "the grant is in the log", func() bool { return strings.Contains(d.log.String(), "granted") }) // the log is written after the reply
+	// The log is written after the reply.
+	eventually(t, "the grant is in the log", func() bool { return strings.Contains(d.log.String(), "granted") })
 	d.cmd.Process.Signal(os.Interrupt)
 	d.cmd.Wait()
 	messages := []string{}

@@ -68,7 +68,8 @@ func TestScripts(t *testing.T) {
 			// inline N waits until N waiters are in the queues of all environments, and each
 			// has waited for at least 0.1 s.
 			"inline": func(ts *testscript.TestScript, neg bool, args []string) {
-				told := regexp.MustCompile(`"waited_seconds":(0\.[1-9]|[1-9])[^}]*"connected"`) // by then each has the reply that it waits
+				// After 0.1 s each waiting client has printed that it waits.
+				told := regexp.MustCompile(`"waited_seconds":(0\.[1-9]|[1-9])[^}]*"connected"`)
 				for end := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 					r, _ := http.NewRequest("GET", "http://"+ts.Getenv("HOST")+"/environments", nil)
 					r.Header.Set("X-API-KEY", ts.Getenv("API_KEY"))
@@ -109,7 +110,7 @@ func TestScripts(t *testing.T) {
 var times = []struct{ pattern, with string }{
 	{`\d{4}-\d\d-\d\d (\d\d:\d\d)`, "$1"},    // a time of another day
 	{`[A-Z][a-z]{2} \d\d (\d\d:\d\d)`, "$1"}, // the same in a table,
-	{`   +`, "  "},                           // whose column it makes wider
+	{`   +`, "  "},                           // the spaces of a column that it makes wider
 	{`\d\d:\d\d:\d\d`, "12:00:00"},
 	{`\b\d\d:\d\d \(`, "12:00 ("},
 	{`\b\d\d:\d\d( |$)`, "12:00$1"},

@@ -61,7 +61,7 @@ type attack struct {
 	bad        *http.Client
 }
 
-// slack is how much later than the rules say a lease or a waiter may be seen to end, on
+// slack is how much later than by the rules a lease or a waiter may be seen to end, on
 // a machine that runs other programs too. Other tests check the delay by the server's
 // own clock.
 const slack = 3 * time.Second
