@@ -621,9 +621,9 @@ func plainBolt(b *testing.B) func() time.Duration {
 	}
 }
 
-// BenchmarkLine measures entering and leaving a queue, and a cycle on another environment.
+// BenchmarkQueue measures entering and leaving a queue, and a cycle on another environment.
 // Neither must cost more with a long queue.
-func BenchmarkLine(b *testing.B) {
+func BenchmarkQueue(b *testing.B) {
 	for _, waiting := range []int{1, 100, 10_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			c := newCrowd(b, waiting)

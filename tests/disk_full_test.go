@@ -100,7 +100,7 @@ func testFullDisk(t *testing.T, size string) {
 	d.want(201, "POST", query("/maybe", "environment", "another", "id", "another-2"))
 	d.want(204, "DELETE", query("/maybe", "environment", "uat", "id", "holder-1"))
 	if got := <-waiting; !strings.HasPrefix(got, "201 ") {
-		t.Errorf("who waited was told %s", got)
+		t.Errorf("the waiter got %s", got)
 	}
 	// A delayed duplicate of the ended request stays ended.
 	d.want(410, "POST", query("/maybe", "environment", "env0", "id", "filling-it", "reason", reason))

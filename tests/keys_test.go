@@ -62,7 +62,7 @@ func TestKeysAreExchangedWhileTheServerServes(t *testing.T) {
 		}
 	}
 	if !got["the-old-k 401 true"] || !got["the-old-k 200 false"] {
-		t.Errorf("those who waited with the removed key were told %v", got)
+		t.Errorf("the waiters with the removed key got %v", got)
 	}
 	if took := time.Since(exchanged); took > time.Second {
 		t.Errorf("after %v", took)

@@ -107,7 +107,7 @@ func TestSlowCallersAreCutOff(t *testing.T) {
 	all.Go(func() { d.readsNothing(t) })
 	for range 20 {
 		if code, body := d.call("GET", "/maybe?environment=free"); code != 200 {
-			t.Errorf("meanwhile others are told %d %s", code, body)
+			t.Errorf("another caller got %d %s", code, body)
 		}
 	}
 	all.Wait()
@@ -130,7 +130,7 @@ func (d *daemon) readsNothing(t *testing.T) {
 		_, err = fmt.Fprintf(conn, "GET /environments HTTP/1.1\r\nHost: x\r\nX-API-KEY: %s\r\n\r\n", testKey)
 	}
 	if err == nil || os.IsTimeout(err) {
-		t.Errorf("who reads nothing is connected after %v", time.Since(start))
+		t.Errorf("the connection that reads nothing is still open after %v", time.Since(start))
 	}
 }
 
@@ -181,7 +181,7 @@ func TestAGigabyteOfBodyCostsNoMemory(t *testing.T) {
 }
 
 // A server at its limit of open files keeps running, and recovers by itself.
-func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
+func TestTheServerRecoversFromTheLimitOfOpenFiles(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("prlimit"); err != nil {
 		missing(t, "prlimit")
@@ -225,7 +225,7 @@ func TestAtTheEndOfFileDescriptorsTheServerLives(t *testing.T) {
 		return strings.Contains(body, `"connected":true`)
 	})
 	if code, body := d.call("POST", "/maybe?environment=uat&id=waiting-2&wait=20s"); code != 503 || !strings.Contains(body, "too many are waiting") {
-		t.Errorf("one too many is told %d %s", code, body)
+		t.Errorf("the request over the limit got %d %s", code, body)
 	}
 	d.call("DELETE", "/maybe?environment=uat&id=waiting-1")
 }

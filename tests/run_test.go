@@ -155,7 +155,7 @@ const family = `echo $$ >>pids; sh -c 'echo $$ >>pids; sleep 1000 & echo $! >>pi
 // stubborn is a shell that ignores every signal that can be ignored. Its child does too.
 const stubborn = `trap "" INT TERM HUP QUIT; echo $$ >>pids; sh -c 'echo $$ >>pids; while :; do sleep 1; done' & while :; do sleep 1; done`
 
-func TestTheCommandsExitCodeIsOurs(t *testing.T) {
+func TestRunReturnsTheCommandsExitCode(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	codes := []int{0, 1, 2, 3, 75, 76, 125, 126, 127, 128, 130, 137, 143, 254, 255}
@@ -309,7 +309,7 @@ func TestASignalWhileWaitingLeavesTheQueue(t *testing.T) {
 	d.run(t, "--timeout", "500ms", "--", "true").wantCode(75, 5*time.Second)
 }
 
-func TestKilledWithoutAWordTheWatchdogCleansUp(t *testing.T) {
+func TestTheWatchdogCleansUpAfterAKilledRun(t *testing.T) {
 	t.Parallel()
 	for name, command := range map[string]string{"a family": family, "a stubborn one": stubborn} {
 		t.Run(name, func(t *testing.T) {
@@ -501,7 +501,7 @@ func TestAWatchdogThatDiesIsReplaced(t *testing.T) {
 	r.freeWithin(time.Second)
 }
 
-func TestWhatTheCommandLeavesRunningIsEndedAndNamed(t *testing.T) {
+func TestProcessesThatTheCommandLeavesAreEndedAndReported(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	t.Run("its group", func(t *testing.T) {
@@ -529,7 +529,7 @@ func TestWhatTheCommandLeavesRunningIsEndedAndNamed(t *testing.T) {
 	})
 }
 
-func TestALostLeaseIsLoud(t *testing.T) {
+func TestALostLeaseEndsTheCommandWithItsOwnExitCode(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	r := d.run(t, "--ttl", "3s", "--", "sh", "-c", family)
@@ -543,7 +543,7 @@ func TestALostLeaseIsLoud(t *testing.T) {
 	}
 }
 
-func TestALeaseThatWasLostWithoutNoticeIsTold(t *testing.T) {
+func TestALeaseLostUnnoticedIsReportedAtTheRelease(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	r := d.run(t, "--ttl", "1h", "--", "sh", "-c", `while [ ! -e go ]; do sleep 0.01; done`)
@@ -576,7 +576,7 @@ func TestAServerThatIsAwayForTwiceTheTTLEndsTheCommandInTime(t *testing.T) {
 	}
 }
 
-func TestAReleaseThatCannotBeToldLeavesTheExitCode(t *testing.T) {
+func TestAReleaseThatFailsKeepsTheCommandsExitCode(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	r := d.run(t, "--ttl", "1h", "--", "sh", "-c", `while [ ! -e go ]; do sleep 0.01; done; exit 6`).said("acquired")
@@ -701,7 +701,7 @@ func (w *wire) set(delay time.Duration, drop bool) {
 	w.delay, w.drop = delay, drop
 }
 
-func TestAnswersThatAreLateOrLost(t *testing.T) {
+func TestLateAndLostReplies(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t)
 	w := newWire(t, d.host)

@@ -112,7 +112,7 @@ func newTLSDaemon(t *testing.T) *tlsDaemon {
 	return d
 }
 
-func TestTheClientSpeaksTLSAndTrustsOnlyWhomItIsTold(t *testing.T) {
+func TestTheClientTrustsOnlyTheConfiguredAuthority(t *testing.T) {
 	t.Parallel()
 	d := newTLSDaemon(t)
 	says := func(want int, in string, env []string, args ...string) {

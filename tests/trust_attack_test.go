@@ -742,7 +742,7 @@ func (t *transcript) judge() string {
 			break // with one slot it is no assumption
 		}
 	}
-	return "no order of the calls explains their answers"
+	return "no order of the calls explains their replies"
 }
 
 // undecided is the result of a history that porcupine did not decide within effort.

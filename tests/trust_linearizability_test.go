@@ -827,7 +827,7 @@ func (t *transcript) readView(s *step, v environmentJSON) {
 
 // The model keeps a lease whose grant had no reply for its full ttl after a restart, and
 // no longer.
-func TestTheOuterModelLetsAnUnheardLeaseEndAfterARestart(t *testing.T) {
+func TestTheModelEndsALeaseWithoutAReplyAfterARestart(t *testing.T) {
 	t.Parallel()
 	const s = time.Second
 	seen := func(at time.Duration, holders ...string) entry {

@@ -16,18 +16,17 @@ import (
 	"time"
 )
 
-// The records of the attacks on call-me. An attack is a test named TestTrust..., and has
-// two forms. The short form always runs, for some seconds, and writes nothing. The long
-// form runs for a minute with -long, for two hours with -long=2h, and appends a record to
-// testdata/trust. The counts of all runs are added up, so an attack is continued by
-// another run.
+// The records of the trust tests. A trust test is named TestTrust... and has two forms. The
+// short form runs with every go test, takes some seconds and writes no record. The long form
+// runs for a minute with -long, for two hours with -long=2h, and appends a record to a file
+// in testdata/trust. The counts of several runs add up.
 //
-//	go test -run Trust ./... -long                                all attacks, a minute each
-//	go test -run TestTrustPower . -long=8h -timeout 0             one attack, for 8 hours
-//	go test -run TestTrustCrashes ./tests -seed=7                 one attack with the same seed as before
+//	go test -run Trust ./... -long                                runs all of them, a minute each
+//	go test -run TestTrustPower . -long=8h -timeout 0             runs one of them for eight hours
+//	go test -run TestTrustCrashes ./tests -seed=7                 repeats one of them with the same chances
 //	go generate                                                   makes TRUST.md from the records
 //
-// Both packages of tests have a copy of this file. tests/trust_page_test.go makes TRUST.md.
+// This file is in both packages of tests. tests/trust_page_test.go makes TRUST.md.
 
 var (
 	long longForm
@@ -36,7 +35,7 @@ var (
 
 func init() { flag.Var(&long, "long", "the TestTrust tests run for so long each, and write records") }
 
-// longForm is the value of -long: a duration, one minute if it is left out.
+// longForm is the value of the flag -long: a duration, a minute if none is given.
 type longForm time.Duration
 
 func (l *longForm) String() string   { return time.Duration(*l).String() }
@@ -51,7 +50,7 @@ func (l *longForm) Set(text string) error {
 	return err
 }
 
-// budget returns how long a test may run: the duration of -long, or short without -long.
+// budget returns how long a test may run: short, or the time of -long if that is set.
 func budget(short time.Duration) time.Duration {
 	if long > 0 {
 		return time.Duration(long)
@@ -59,17 +58,17 @@ func budget(short time.Duration) time.Duration {
 	return short
 }
 
-// A claim is one row of TRUST.md. The claims are in testdata/trust/claims.json, the records
-// of a claim in testdata/trust/NAME.jsonl.
+// A claim is a row of TRUST.md, as in testdata/trust/claims.json. Its records are in
+// testdata/trust/NAME.jsonl.
 type claim struct {
 	Name  string
 	Says  string
-	Aims  []aim    // the counts to be reached
-	Never []string // the counts that must be zero
-	Once  bool     // each run does everything and only the last run counts; else the runs are added up
+	Aims  []aim    // counts, and how large they must become
+	Never []string // counts that must be zero
+	Once  bool     // each run does everything: only the last run counts, and runs do not add up
 }
 
-// An aim is how often something is to be done; zero if as often as it exists.
+// An aim is how often something must be done; zero if that is as often as it exists.
 type aim struct {
 	Count string
 	N     int
@@ -100,10 +99,10 @@ func claimNamed(t *testing.T, name string) claim {
 	return claim{}
 }
 
-// A run is one record: one line of the file of a claim.
+// A run is one record: a line of a file in testdata/trust.
 type run struct {
 	Date     string         `json:"date"`
-	Commit   string         `json:"commit"` // with a + at its end if the source differed from the commit
+	Commit   string         `json:"commit"` // with a + if the source differed from it
 	Command  string         `json:"command"`
 	Seed     uint64         `json:"seed"`
 	Duration string         `json:"duration"`
@@ -111,9 +110,9 @@ type run struct {
 	Counts   map[string]int `json:"counts"`
 }
 
-// record writes the record of a test in the long form. It fails the test if a count that
-// must be zero is not, or is missing. counts must have the counts of the claim, and may
-// have others. A test calls it last, because the record has whether the test failed.
+// record logs the counts of a test, and fails it if a count that the claim names in Never is
+// missing or not zero. In the long form it appends a record. It must be called last, because
+// the record has whether the test failed.
 func record(t *testing.T, claimed string, started time.Time, counts map[string]int) {
 	t.Helper()
 	took := time.Since(started).Round(100 * time.Millisecond)
@@ -169,7 +168,7 @@ func countsText(counts map[string]int) string {
 	return strings.Join(all, ", ")
 }
 
-// thousands formats a number with commas.
+// thousands returns a number with a comma before each three digits.
 func thousands(n int) string {
 	text := fmt.Sprint(n)
 	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {

@@ -626,7 +626,7 @@ func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
 
 // The page reports a stream that is dead while everything else works, and does not report
 // one that has no events.
-func TestThePageTellsASilentStreamFromAQuietOne(t *testing.T) {
+func TestThePageReportsADeadStreamButNotAnIdleOne(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, prepare func(*visit)) {
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
