@@ -18,12 +18,12 @@ import (
 // holder names the job and not the run, so that the clean-up step of another job of the
 // same run does not release this job's slot.
 type ciSystem struct {
-	name   string
-	detect string // the variable that only this system sets
-	value  string // the value that detect must have, ignoring case; empty if any
-	job    string // text with ${VARIABLE}s; those that are not set are omitted
-	link   string // text with ${VARIABLE}s; there is no link if one is not set
-	doc    string // URL of the vendor's page about its variables
+	name     string
+	variable string // the variable that only this system sets
+	value    string // the value that detect must have, ignoring case; empty if any
+	job      string // text with ${VARIABLE}s; those that are not set are omitted
+	link     string // text with ${VARIABLE}s; there is no link if one is not set
+	doc      string // URL of the vendor's page about its variables
 }
 
 // ciSystems is the table of CI systems. The first that fits is used, so a system that
@@ -113,7 +113,7 @@ var (
 // The link is the job's, or empty if it has none.
 func whoAmI(getenv func(string) string) (holder, link string) {
 	for _, ci := range ciSystems {
-		v := getenv(ci.detect)
+		v := getenv(ci.variable)
 		if v == "" || ci.value != "" && !strings.EqualFold(v, ci.value) {
 			continue
 		}

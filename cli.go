@@ -160,7 +160,7 @@ func acquireSlot(
 		lease, err := s.renew(ctx, held, &options.ttl, w.retrying)
 		if err == nil {
 			w.acquired(lease, time.Since(w.started))
-			return explainOutput(w.outputErr)
+			return wrapOutputError(w.outputErr)
 		}
 		if !errors.Is(err, errNotHeld) {
 			return err
@@ -171,14 +171,14 @@ func acquireSlot(
 		w.interrupted()
 	}
 	if err == nil {
-		return explainOutput(w.outputErr)
+		return wrapOutputError(w.outputErr)
 	}
-	return explainNoSlot(err, options)
+	return hintNoSlot(err, options)
 }
 
-// explainOutput returns the error of stdout, after which the slot is still the caller's;
+// wrapOutputError returns the error of stdout, after which the slot is still the caller's;
 // nil if there is none.
-func explainOutput(err error) error {
+func wrapOutputError(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -207,7 +207,7 @@ func releaseCommand(t *terminal) *cli.Command {
 			}
 			which := s.leaseSelector(c.String("slot"))
 			if err := s.client.release(c.Context, which, c.Bool("force"), s.reportRetry); err != nil {
-				return explainNotHeld(err, which)
+				return hintNotHeld(err, which)
 			}
 			t.released(which.environment)
 			return nil
@@ -314,7 +314,7 @@ func renewCommand(t *terminal) *cli.Command {
 			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.reportRetry)
 			switch {
 			case err != nil:
-				return explainNotHeld(err, which)
+				return hintNotHeld(err, which)
 			case c.Bool("json"):
 				return t.json(lease)
 			}

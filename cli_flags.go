@@ -115,7 +115,7 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	}
 	var err error
 	s.client, err = newClient(s.config)
-	s.holder, s.link = whoAmI(os.Getenv)
+	s.holder, s.jobURL = whoAmI(os.Getenv)
 	if s.config.Holder != "" {
 		s.holder = s.config.Holder
 	}

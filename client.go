@@ -21,7 +21,7 @@ import (
 
 const (
 	pollTime  = 25 * time.Second // how long the server may hold a poll: less than every proxy's idle limit
-	pollLate  = 3 * time.Second  // for the response to a poll after its wait; see waitInQueue
+	pollGrace = 3 * time.Second  // for the response to a poll after its wait; see waitInQueue
 	claimTime = 30 * time.Second // after which the server ends a grant that is not confirmed
 	callTime  = 10 * time.Second // for the response to any other call
 	leaveTime = 2 * time.Second  // for leave
@@ -113,17 +113,17 @@ func (c *client) acquire(ctx context.Context, o acquireOptions, listener acquire
 			errors.Is(err, errMalformed),
 			o.noWait && errors.Is(err, errNoSlot): // the server has nothing of this request
 			return grant{}, err
-		case retryable(err) && r.answered && r.isLate():
+		case retryable(err) && r.responded && r.isLate():
 			err = fmt.Errorf("%w in time: %w", errNoSlot, err)
 		}
-		c.leave(o.environment, id)
+		c.endOnce(o.environment, id)
 		return grant{}, err
 	}
 }
 
 // waitInQueue polls until the slot is granted. The first poll does not wait: it enters
 // the queue, and its response says who is ahead. Each later poll waits for pollTime at
-// the server. A poll without a response pollLate after its wait is given up, because the
+// the server. A poll without a response pollGrace after its wait is given up, because the
 // next one must reach the server within claimTime of a grant. Errors: errNoSlot after
 // the deadline or with noWait, and those of try.
 func (c *client) waitInQueue(
@@ -139,7 +139,7 @@ func (c *client) waitInQueue(
 		if !o.noWait {
 			values.Set("wait", wait.String())
 		}
-		err := c.try(ctx, r, max(callTime, wait+pollLate), http.MethodPost, "/maybe", values, &lease)
+		err := c.try(ctx, r, max(callTime, wait+pollGrace), http.MethodPost, "/maybe", values, &lease)
 		var reply *apiError
 		switch {
 		case err == nil:
@@ -172,10 +172,10 @@ func (c *client) confirm(
 	return lease, err
 }
 
-// end ends a request: it releases its lease, or removes it from the queue. It repeats
+// endRequest ends a request: it releases its lease, or removes it from the queue. It repeats
 // the call while that may help (try), without a deadline but that of ctx. The error is
 // errNotHeld if the request has ended otherwise.
-func (c *client) end(ctx context.Context, environment, id string) error {
+func (c *client) endRequest(ctx context.Context, environment, id string) error {
 	r := &retrier{started: time.Now()}
 	return c.try(ctx, r, callTime, http.MethodDelete, "/maybe", requestSelector(environment, id), nil)
 }
@@ -185,17 +185,17 @@ func requestSelector(environment, id string) url.Values {
 	return url.Values{"environment": {environment}, "id": {id}}
 }
 
-// leave ends a request with one call of at most leaveTime. It has no context, so that it
+// endOnce ends a request with one call of at most leaveTime. It has no context, so that it
 // also works after an interrupt. Errors are ignored: the server also ends a request
 // whose client is disconnected.
-func (c *client) leave(environment, id string) {
+func (c *client) endOnce(environment, id string) {
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	c.do(ctx, http.MethodDelete, "/maybe", requestSelector(environment, id), nil)
 }
 
 // renewHeld renews the selected lease with the ttl, or with its own ttl if ttl is nil. It
-// repeats a call that fails, for up to firstAnswer, and calls onRetry before the first
+// repeats a call that fails, for up to maxFirstResponse, and calls onRetry before the first
 // repetition in a row. Errors: errNotHeld, errSeveral, *apiError and those of try.
 func (c *client) renewHeld(
 	ctx context.Context, which leaseSelector, ttl *time.Duration, onRetry func(error),
@@ -204,7 +204,7 @@ func (c *client) renewHeld(
 	if ttl != nil {
 		values.Set("ttl", ttl.String())
 	}
-	r := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: onRetry}
+	r := &retrier{started: time.Now(), deadline: time.Now().Add(maxFirstResponse), onRetry: onRetry}
 	err = c.try(ctx, r, callTime, http.MethodPut, "/maybe", values, &lease)
 	return lease, err
 }
@@ -231,11 +231,11 @@ func (s leaseSelector) values() url.Values {
 
 // release ends the selected lease. With force it ends the lease of any holder, and
 // returns nil if the slot is free already. It repeats a call that fails, for up to
-// firstAnswer, and calls onRetry before the first repetition in a row. Repetition is
+// maxFirstResponse, and calls onRetry before the first repetition in a row. Repetition is
 // safe: the server recognises a repeated release, and a forced one names the fence of
 // its lease. Errors: errNotHeld, errSeveral, *apiError and those of try.
 func (c *client) release(ctx context.Context, which leaseSelector, force bool, onRetry func(error)) error {
-	r := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: onRetry}
+	r := &retrier{started: time.Now(), deadline: time.Now().Add(maxFirstResponse), onRetry: onRetry}
 	values := which.values()
 	if force {
 		fence, err := c.fenceToForce(ctx, r, which)

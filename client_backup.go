@@ -17,13 +17,13 @@ import (
 // backup downloads a copy of the server's file into a temporary file beside path,
 // and calls publish with the temporary file's name once it is complete and durable.
 // The temporary file is removed if publish does not rename it. If a download fails,
-// backup repeats it for up to firstAnswer, and calls onRetry before the first repetition
+// backup repeats it for up to maxFirstResponse, and calls onRetry before the first repetition
 // in a row. It returns errors of the file system and of publish at once. Errors: these,
 // those of do, and ctx's.
 func (c *client) backup(
 	ctx context.Context, path string, publish func(temporary string) error, onRetry func(error),
 ) error {
-	r := &retrier{started: time.Now(), deadline: time.Now().Add(firstAnswer), onRetry: onRetry}
+	r := &retrier{started: time.Now(), deadline: time.Now().Add(maxFirstResponse), onRetry: onRetry}
 	for {
 		err := c.fetchCopy(ctx, path, publish)
 		switch {

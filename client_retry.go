@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	firstAnswer       = time.Minute // within which a call-me must have responded once
-	maxBackOff        = 2 * time.Second
-	maxForeignAnswers = 3 // responses in a row that are errNotCallMe or errInternal
+	maxFirstResponse    = time.Minute // within which a call-me must have responded once
+	maxBackOff          = 2 * time.Second
+	maxForeignResponses = 3 // responses in a row that are errNotCallMe or errInternal
 )
 
 // retryable reports whether repeating the call may give another result soon.
@@ -25,38 +25,38 @@ func retryable(err error) bool {
 // A retrier decides whether a failed call is repeated, and keeps what that depends on.
 // One retrier may serve several calls, one after the other.
 type retrier struct {
-	deadline time.Time // after which nothing is repeated; zero if none
-	started  time.Time
-	sent     time.Time   // when the last call was sent
-	answered bool        // a call-me has responded
-	repeated bool        // a call has failed and may have been sent again
-	failures int         // in a row
-	foreign  int         // responses in a row that count for maxForeignAnswers
-	onRetry  func(error) // called after the first failure in a row; nil if not needed
+	deadline         time.Time // after which nothing is repeated; zero if none
+	started          time.Time
+	sent             time.Time   // when the last call was sent
+	responded        bool        // a call-me has responded
+	repeated         bool        // a call has failed and may have been sent again
+	failures         int         // in a row
+	foreignResponses int         // responses in a row that count for maxForeignResponses
+	onRetry          func(error) // called after the first failure in a row; nil if not needed
 }
 
 // wait waits before the next attempt after err, the result of the last one. It returns
 // nil when the call is to be repeated. It returns err at once if err is nil or not
-// retryable, if the deadline has passed, after maxForeignAnswers, or if no call-me has
-// responded within firstAnswer. It returns ctx's error if ctx ends.
+// retryable, if the deadline has passed, after maxForeignResponses, or if no call-me has
+// responded within maxFirstResponse. It returns ctx's error if ctx ends.
 func (r *retrier) wait(ctx context.Context, err error) error {
 	if err == nil || !retryable(err) {
-		r.answered, r.failures, r.foreign = true, 0, 0
+		r.responded, r.failures, r.foreignResponses = true, 0, 0
 		return err
 	}
 	r.repeated = true
 	r.failures++
 	if errors.Is(err, errNotCallMe) || errors.Is(err, errInternal) {
-		r.foreign++
+		r.foreignResponses++
 	} else {
-		r.foreign = 0
+		r.foreignResponses = 0
 	}
 	if errors.Is(err, errUnavailable) {
-		r.answered = true
+		r.responded = true
 	}
 	now := time.Now()
 	switch {
-	case r.foreign >= maxForeignAnswers, !r.answered && now.Sub(r.started) >= firstAnswer:
+	case r.foreignResponses >= maxForeignResponses, !r.responded && now.Sub(r.started) >= maxFirstResponse:
 		return err
 	case r.isLate():
 		return err

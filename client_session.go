@@ -18,7 +18,7 @@ type session struct {
 	config clientConfig
 	name   string // of the environment; empty if the command takes none
 	holder string
-	link   string // URL of the holder's job; empty if it has none
+	jobURL string // URL of the holder's job; empty if it has none
 	client *client
 	report func(format string, args ...any) // prints a line for people
 }
@@ -26,7 +26,7 @@ type session struct {
 // acquireOptions returns the options of a request by this session. The ttl is the
 // configured one, or defaultTTL.
 func (s *session) acquireOptions() acquireOptions {
-	o := acquireOptions{environment: s.name, holder: s.holder, url: s.link, ttl: defaultTTL,
+	o := acquireOptions{environment: s.name, holder: s.holder, url: s.jobURL, ttl: defaultTTL,
 		reason: tidyReason(s.config.Reason), timeout: time.Duration(s.config.Timeout)}
 	if s.config.TTL.chosen != nil {
 		o.ttl = *s.config.TTL.chosen
@@ -74,9 +74,9 @@ func isFenceOfRun(fence uint64) bool {
 	return strings.Contains(os.Getenv(runTagsVariable), fmt.Sprintf("(%d-", fence))
 }
 
-// explainNoSlot adds a hint for a caller who did not get a slot. It returns an err that
+// hintNoSlot adds a hint for a caller who did not get a slot. It returns an err that
 // is not errNoSlot from the server unchanged.
-func explainNoSlot(err error, asked acquireOptions) error {
+func hintNoSlot(err error, asked acquireOptions) error {
 	var reply *apiError
 	if !errors.Is(err, errNoSlot) || !errors.As(err, &reply) {
 		return err
@@ -94,9 +94,9 @@ func explainNoSlot(err error, asked acquireOptions) error {
 		durationText(asked.timeout), durationText(2*asked.timeout)))
 }
 
-// explainNotHeld adds a hint for a caller who does not hold the slot. It returns err
+// hintNotHeld adds a hint for a caller who does not hold the slot. It returns err
 // unchanged if it is not errNotHeld, or if the server names no holder.
-func explainNotHeld(err error, which leaseSelector) error {
+func hintNotHeld(err error, which leaseSelector) error {
 	var reply *apiError
 	if !errors.As(err, &reply) || !errors.Is(err, errNotHeld) || len(reply.HeldBy) == 0 {
 		return err

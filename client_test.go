@@ -84,7 +84,7 @@ func TestAnUnknownResponseIsNeverASuccess(t *testing.T) {
 			if !errors.Is(err, errNotCallMe) || exitCode(err) != exitFailed || e.queuedCount.Load()+e.restartedCount.Load()+e.acquiredCount.Load() != 0 {
 				t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.queuedCount.Load(), e.restartedCount.Load(), e.acquiredCount.Load())
 			}
-			if n := calls.Load(); n < maxForeignAnswers || n > maxForeignAnswers+1 { // one more call leaves the queue
+			if n := calls.Load(); n < maxForeignResponses || n > maxForeignResponses+1 { // one more call leaves the queue
 				t.Errorf("%d calls", n)
 			}
 			if _, err := client.environments(context.Background(), "uat"); err == nil {

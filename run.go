@@ -26,11 +26,11 @@ import (
 )
 
 const (
-	runTTL       = 2 * time.Minute // default ttl of the lease
-	minRunTTL    = 3 * time.Second
-	defaultGrace = 5 * time.Second
-	releaseTime  = 10 * time.Second // for the release of the slot
-	hurryTime    = 2 * time.Second  // for the release after a signal
+	runTTL                 = 2 * time.Minute // default ttl of the lease
+	minRunTTL              = 3 * time.Second
+	defaultGrace           = 5 * time.Second
+	releaseTime            = 10 * time.Second // for the release of the slot
+	releaseTimeAfterSignal = 2 * time.Second  // for the release after a signal
 )
 
 // A childState is a change of the command between stopped and running.
@@ -64,7 +64,7 @@ func (r *runner) run(ctx context.Context) error {
 	defer signal.Stop(signals)
 	path, err := exec.LookPath(r.argv[0])
 	if err != nil {
-		return r.cannotStart(err)
+		return r.reportCannotStart(err)
 	}
 	w := r.newWaitDisplay(r.options, runForm)
 	g, err := r.client.acquire(ctx, r.options, w)
@@ -73,7 +73,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	w.done()
 	if err != nil {
-		return explainNoSlot(err, r.options)
+		return hintNoSlot(err, r.options)
 	}
 	tag := fmt.Sprintf("(%d-%s)", g.Fence, rand.Text())
 	h := &heldRun{runner: r, grant: g, signals: signals, since: time.Now(), tag: tag}
@@ -90,9 +90,9 @@ func ownFailure(err error) error {
 	return runError{err}
 }
 
-// cannotStart prints why the command cannot be started. It returns an exitError with the
+// reportCannotStart prints why the command cannot be started. It returns an exitError with the
 // shell's code: 127 if the command was not found, else 126.
-func (r *runner) cannotStart(err error) error {
+func (r *runner) reportCannotStart(err error) error {
 	r.say("call-me: cannot run %s: %s", printable(r.argv[0]), printable(plainExecError(err)))
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return exitError(exitNotFound)
@@ -122,7 +122,7 @@ type heldRun struct {
 	signals     chan os.Signal
 	tag         string // in runTagsVariable: the fence and a random text, unique among all servers
 	watchdog    *watchdog
-	until       atomic.Pointer[time.Time] // the deadline of the command; see renewer.deadline
+	deadline    atomic.Pointer[time.Time] // the deadline of the command; see renewer.deadline
 	firstSignal syscall.Signal            // the first signal that asked to end; zero if none
 	endBy       time.Time                 // end of the command's grace; zero if it was not asked to end
 	lost        error                     // why the lease is lost; nil while it is held
@@ -179,7 +179,7 @@ func (h *heldRun) command(path string, lost <-chan error, shortGrace time.Durati
 		runTagsVariable+"="+os.Getenv(runTagsVariable)+h.tag), h.watchdog.setGroup)
 	if err != nil {
 		h.watchdog.clearGroup()
-		return h.cannotStart(err)
+		return h.reportCannotStart(err)
 	}
 	h.await(p, lost, shortGrace)
 	if !h.leaveRunning {
@@ -198,7 +198,7 @@ func (h *heldRun) await(p *process, lost <-chan error, shortGrace time.Duration)
 		select {
 		case <-p.ended:
 			// The command may have ended after the deadline while call-me was stopped.
-			if h.lost == nil && isPast(*h.until.Load(), time.Now()) {
+			if h.lost == nil && isPast(*h.deadline.Load(), time.Now()) {
 				h.lost = errDeadline
 				h.say("call-me: lost %s: %s", h.grant.Slot, h.whyLost())
 			}
@@ -264,7 +264,7 @@ func (h *heldRun) whyLost() string {
 // they have a whole grace. A further signal that asks to end, or the loss of the lease,
 // ends the grace at once.
 func (h *heldRun) endLeftovers(p *process, lost <-chan error) {
-	names := p.leftovers()
+	names := p.leftoverNames()
 	if len(names) == 0 {
 		return
 	}
@@ -326,28 +326,28 @@ func (h *heldRun) renew(ctx context.Context) error {
 
 // reportDeadline stores the deadline of the command and sends it to the watchdog.
 func (h *heldRun) reportDeadline(deadline time.Time) {
-	h.until.Store(&deadline)
+	h.deadline.Store(&deadline)
 	h.watchdog.setDeadline(deadline)
 }
 
 // release releases the slot within releaseTime, and prints the result. After a signal,
-// earlier or meanwhile, it has hurryTime. The renewer still renews the lease meanwhile.
+// earlier or meanwhile, it has releaseTimeAfterSignal. The renewer still renews the lease meanwhile.
 // If the lease was lost without notice, release sets h.lost.
 func (h *heldRun) release() {
 	limit := releaseTime
 	if h.firstSignal != 0 {
-		limit = hurryTime
+		limit = releaseTimeAfterSignal
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	go func() {
 		select {
 		case <-h.signals:
-			time.AfterFunc(hurryTime, cancel)
+			time.AfterFunc(releaseTimeAfterSignal, cancel)
 		case <-ctx.Done():
 		}
 	}()
-	err := h.client.end(ctx, h.options.environment, h.grant.id)
+	err := h.client.endRequest(ctx, h.options.environment, h.grant.id)
 	if errors.Is(err, errNotHeld) { // no renewal has reported the loss
 		h.lost = err
 		h.say("call-me: lost %s while %s ran: %s", h.grant.Slot, printable(h.argv[0]), h.whyLost())
@@ -361,10 +361,10 @@ func (h *heldRun) release() {
 	h.say("call-me: released %s, held for %s", h.grant.Slot, durationText(time.Since(h.since)))
 }
 
-// abandon ends the request of a lost lease, within hurryTime. Errors are ignored: the
+// abandon ends the request of a lost lease, within releaseTimeAfterSignal. Errors are ignored: the
 // lease has ended already, or ends soon.
 func (h *heldRun) abandon() {
-	ctx, cancel := context.WithTimeout(context.Background(), hurryTime)
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeAfterSignal)
 	defer cancel()
-	h.client.end(ctx, h.options.environment, h.grant.id)
+	h.client.endRequest(ctx, h.options.environment, h.grant.id)
 }

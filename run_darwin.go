@@ -15,9 +15,9 @@ const (
 // adoptOrphans does nothing, because macOS cannot make call-me the parent of orphans.
 func (p *process) adoptOrphans() {}
 
-// leftovers returns one text for people if the group has living processes, and nil
+// leftoverNames returns one text for people if the group has living processes, and nil
 // otherwise. A group that has only the ended command cannot be signalled.
-func (p *process) leftovers() []string {
+func (p *process) leftoverNames() []string {
 	if syscall.Kill(-p.pid(), 0) != nil {
 		return nil
 	}
@@ -26,7 +26,7 @@ func (p *process) leftovers() []string {
 
 // markGroupAsked records that the group has got SIGTERM, so that signalLeftovers does not
 // send it again.
-func (p *process) markGroupAsked() { p.asked = map[int]bool{p.pid(): true} }
+func (p *process) markGroupAsked() { p.gotSIGTERM = map[int]bool{p.pid(): true} }
 
 // taggedProcesses returns nil, because macOS does not show the environment of other
 // processes.
@@ -38,8 +38,8 @@ func descendants() map[int]bool { return nil }
 // signalLeftovers sends s to the group. It sends SIGKILL each time, and another signal
 // only if the group has not got one before.
 func (p *process) signalLeftovers(s syscall.Signal) {
-	if s == syscall.SIGKILL || !p.asked[p.pid()] {
+	if s == syscall.SIGKILL || !p.gotSIGTERM[p.pid()] {
 		syscall.Kill(-p.pid(), s)
 	}
-	p.asked = map[int]bool{p.pid(): true}
+	p.gotSIGTERM = map[int]bool{p.pid(): true}
 }

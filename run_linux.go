@@ -60,10 +60,10 @@ type processInfo struct {
 	name               string
 }
 
-// remaining returns the living processes of the command's group and the descendants of
+// leftoverProcesses returns the living processes of the command's group and the descendants of
 // call-me that have left the group, in the order of their process ids. It omits the
 // command itself, watchdogs, and descendants that call-me had before the command.
-func (p *process) remaining() []processInfo {
+func (p *process) leftoverProcesses() []processInfo {
 	all := processTable()
 	var found []processInfo
 	for _, info := range all {
@@ -104,7 +104,7 @@ func allPIDs() (pids []int) {
 // table.
 func (p *process) isDescendant(all map[int]processInfo, info processInfo) bool {
 	for range len(all) {
-		if info.pid == watchdogPID() || p.prior[info.pid] {
+		if info.pid == watchdogPID() || p.earlierDescendants[info.pid] {
 			return false
 		}
 		if info.parent == os.Getpid() {
@@ -161,9 +161,9 @@ func taggedProcesses(tag string) (pids []int) {
 // markGroupAsked records that the processes of the group have got SIGTERM, so that
 // signalLeftovers does not send it to them again.
 func (p *process) markGroupAsked() {
-	p.asked = map[int]bool{}
-	for _, info := range p.remaining() {
-		p.asked[info.pid] = info.group == p.pid()
+	p.gotSIGTERM = map[int]bool{}
+	for _, info := range p.leftoverProcesses() {
+		p.gotSIGTERM[info.pid] = info.group == p.pid()
 	}
 }
 
@@ -185,11 +185,11 @@ func readProcess(pid int) (processInfo, bool) {
 	return processInfo{pid, parent, group, string(stat[open+1 : end])}, true
 }
 
-// leftovers returns the names of the remaining processes for people, such as
+// leftoverNames returns the names of the remaining processes for people, such as
 // "sleep (123)".
-func (p *process) leftovers() []string {
+func (p *process) leftoverNames() []string {
 	var names []string
-	for _, info := range p.remaining() {
+	for _, info := range p.leftoverProcesses() {
 		names = append(names, fmt.Sprintf("%s (%d)", info.name, info.pid))
 	}
 	return names
@@ -198,13 +198,13 @@ func (p *process) leftovers() []string {
 // signalLeftovers sends s to the remaining processes. It sends SIGKILL each time, and
 // another signal only to a process that has not got one before.
 func (p *process) signalLeftovers(s syscall.Signal) {
-	for _, info := range p.remaining() {
-		if s == syscall.SIGKILL || !p.asked[info.pid] {
+	for _, info := range p.leftoverProcesses() {
+		if s == syscall.SIGKILL || !p.gotSIGTERM[info.pid] {
 			syscall.Kill(info.pid, s)
 		}
-		if p.asked == nil {
-			p.asked = map[int]bool{}
+		if p.gotSIGTERM == nil {
+			p.gotSIGTERM = map[int]bool{}
 		}
-		p.asked[info.pid] = true
+		p.gotSIGTERM[info.pid] = true
 	}
 }

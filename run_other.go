@@ -58,8 +58,8 @@ func (p *process) signal(s syscall.Signal) {
 	}
 }
 
-// leftovers returns nil, because this system does not show them.
-func (p *process) leftovers() []string { return nil }
+// leftoverNames returns nil, because this system does not show them.
+func (p *process) leftoverNames() []string { return nil }
 
 // endLeftovers does nothing; see leftovers.
 func (p *process) endLeftovers(time.Duration, bool, func() bool) {}

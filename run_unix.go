@@ -33,12 +33,12 @@ var (
 
 // A process is the command, the leader of its own process group.
 type process struct {
-	cmd    *exec.Cmd
-	ended  chan struct{}   // closed when the command has ended; it is not reaped before reap
-	tty    *os.File        // the terminal that the command has in its foreground; nil if none
-	states chan childState // receives each stop and continuation
-	asked  map[int]bool    // process ids of the leftovers that have got SIGTERM
-	prior  map[int]bool    // process ids of call-me's descendants before the start; see descendants
+	cmd                *exec.Cmd
+	ended              chan struct{}   // closed when the command has ended; it is not reaped before reap
+	tty                *os.File        // the terminal that the command has in its foreground; nil if none
+	states             chan childState // receives each stop and continuation
+	gotSIGTERM         map[int]bool    // process ids of the leftovers that have got SIGTERM
+	earlierDescendants map[int]bool    // process ids of call-me's descendants before the start; see descendants
 }
 
 // startProcess starts the command path with the arguments argv, the environment env, and
@@ -47,7 +47,7 @@ type process struct {
 // startProcess calls known with the process id before the command begins to run (see
 // gate). Its error is the system's; the command did not run then.
 func startProcess(path string, argv, env []string, known func(pid int)) (*process, error) {
-	p := &process{ended: make(chan struct{}), states: make(chan childState, 8), prior: descendants()}
+	p := &process{ended: make(chan struct{}), states: make(chan childState, 8), earlierDescendants: descendants()}
 	self, err := ownBinary()
 	if err != nil {
 		return nil, err
@@ -242,14 +242,14 @@ func deathSignal(state *os.ProcessState) (syscall.Signal, bool) {
 func (p *process) endLeftovers(grace time.Duration, newborn bool, over func() bool) {
 	p.signalLeftovers(syscall.SIGTERM)
 	end := time.Now().Add(grace)
-	for time.Now().Before(end) && len(p.leftovers()) > 0 && !over() {
+	for time.Now().Before(end) && len(p.leftoverNames()) > 0 && !over() {
 		time.Sleep(20 * time.Millisecond)
 		if newborn {
 			p.signalLeftovers(syscall.SIGTERM)
 		}
 	}
 	for range 50 { // a killed process may leave children, which are found only now
-		if len(p.leftovers()) == 0 {
+		if len(p.leftoverNames()) == 0 {
 			return
 		}
 		p.signalLeftovers(syscall.SIGKILL)

@@ -65,7 +65,7 @@ type watchdog struct {
 	config    watchdogConfig
 	cmd       *exec.Cmd
 	pipe      io.WriteCloser
-	until     time.Time // the deadline
+	deadline  time.Time // the deadline
 	group     int       // the process group of the command; zero if none
 	dismissed bool
 }
@@ -127,7 +127,7 @@ func (w *watchdog) restart(cmd *exec.Cmd) {
 	}
 	time.Sleep(50 * time.Millisecond) // limits the rate, if each process ends at once
 	if w.start() == nil {
-		w.send(watchdogMessage{Deadline: w.until.Round(0), Left: time.Until(w.until), Group: &w.group})
+		w.send(watchdogMessage{Deadline: w.deadline.Round(0), Left: time.Until(w.deadline), Group: &w.group})
 	}
 }
 
@@ -144,7 +144,7 @@ func (w *watchdog) send(m watchdogMessage) {
 func (w *watchdog) setDeadline(t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.until = t
+	w.deadline = t
 	w.send(watchdogMessage{Deadline: t.Round(0), Left: time.Until(t)})
 }
 
@@ -266,13 +266,13 @@ func endGroup(group int, tag string, grace time.Duration) {
 }
 
 // release ends the request that owns the lease, if the server can be reached within
-// firstAnswer. Otherwise the lease ends after its ttl.
+// maxFirstResponse. Otherwise the lease ends after its ttl.
 func (c watchdogConfig) release() {
 	slotClient, err := newClient(clientConfig{KeyConfig: c.Keys, CAFile: c.CAFile, Host: serverURL(c.Base)})
 	if err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), firstAnswer)
+	ctx, cancel := context.WithTimeout(context.Background(), maxFirstResponse)
 	defer cancel()
-	slotClient.end(ctx, c.Environment, c.ID)
+	slotClient.endRequest(ctx, c.Environment, c.ID)
 }

@@ -39,10 +39,10 @@ var nativeEndian = binary.NativeEndian
 
 // A soundFile walks the pages of one file and marks those that are in use or free.
 type soundFile struct {
-	file     io.ReaderAt
-	pageSize uint64 // in bytes
-	high     uint64 // number of pages that are in use or free, and of the two meta pages
-	seen     []bool // by page number
+	file      io.ReaderAt
+	pageSize  uint64 // in bytes
+	pageCount uint64 // number of pages that are in use or free, and of the two meta pages
+	seen      []bool // by page number
 }
 
 // A boltMetaPage is the content of a meta page that the check needs.
@@ -72,11 +72,11 @@ func checkSound(file io.ReaderAt, size int64) error {
 	if first.txid%2 != 0 { // bbolt writes the meta data of a transaction to page txid%2
 		return unsound("its two meta pages are in each other's place")
 	}
-	f := &soundFile{file: file, pageSize: uint64(newest.pageSize), high: newest.high}
-	if f.high > uint64(size)/f.pageSize {
-		return unsound("it has been cut off: %d bytes are there, %d pages are in use", size, f.high)
+	f := &soundFile{file: file, pageSize: uint64(newest.pageSize), pageCount: newest.high}
+	if f.pageCount > uint64(size)/f.pageSize {
+		return unsound("it has been cut off: %d bytes are there, %d pages are in use", size, f.pageCount)
 	}
-	f.seen = make([]bool, f.high)
+	f.seen = make([]bool, f.pageCount)
 	if err := f.tree(newest.root, nil, nil, 0); err != nil {
 		return err
 	}
@@ -120,20 +120,20 @@ func readMeta(file io.ReaderAt, offset int64) (m boltMetaPage, err error) {
 // bytes of all these pages and the flags of the page. The error wraps errDamaged if the
 // page is out of range, was seen before, or has another page's number.
 func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
-	if id < 2 || id >= f.high {
-		return nil, 0, unsound("a reference to page %d of %d", id, f.high)
+	if id < 2 || id >= f.pageCount {
+		return nil, 0, unsound("a reference to page %d of %d", id, f.pageCount)
 	}
 	b = make([]byte, f.pageSize)
 	if _, err := f.file.ReadAt(b, int64(id*f.pageSize)); err != nil {
 		return nil, 0, unsound("page %d: %v", id, err)
 	}
 	pages := uint64(nativeEndian.Uint32(b[12:])) + 1
-	if nativeEndian.Uint64(b) != id || pages > f.high-id {
+	if nativeEndian.Uint64(b) != id || pages > f.pageCount-id {
 		return nil, 0, unsound("page %d says that it is page %d with %d pages",
 			id, nativeEndian.Uint64(b), pages)
 	}
 	for i := id; i < id+pages; i++ {
-		if err := f.see(i); err != nil {
+		if err := f.markSeen(i); err != nil {
 			return nil, 0, err
 		}
 	}
@@ -147,10 +147,10 @@ func (f *soundFile) page(id uint64) (b []byte, flags uint16, err error) {
 	return b, flags, nil
 }
 
-// see marks a page as seen. Its error wraps errDamaged if the page was seen before or is
+// markSeen marks a page as seen. Its error wraps errDamaged if the page was seen before or is
 // out of range. Pages 0 and 1 are the meta pages.
-func (f *soundFile) see(id uint64) error {
-	if id < 2 || id >= f.high || f.seen[id] {
+func (f *soundFile) markSeen(id uint64) error {
+	if id < 2 || id >= f.pageCount || f.seen[id] {
 		return unsound("page %d is used twice or out of range", id)
 	}
 	f.seen[id] = true
@@ -318,11 +318,11 @@ func (f *soundFile) freelist(id uint64) error {
 			return unsound("the list of free pages is out of order")
 		}
 		before = free
-		if f.see(free) != nil {
+		if f.markSeen(free) != nil {
 			return unsound("page %d is in use and free", free)
 		}
 	}
-	for i := uint64(2); i < f.high; i++ {
+	for i := uint64(2); i < f.pageCount; i++ {
 		if !f.seen[i] {
 			return unsound("page %d is lost", i)
 		}
