@@ -3,6 +3,7 @@ package tests
 // The keys and addresses that a process reads and logs.
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -135,4 +136,28 @@ func TestXForwardedForCountsOnlyFromATrustedProxy(t *testing.T) {
 			t.Errorf("with %q: %s, want %s", trusted, body, want)
 		}
 	}
+}
+
+// A key file that has become a FIFO does not hold up the SIGHUPs that follow.
+func TestAKeyFileThatIsAFIFOIsRejected(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte("\ufeffthe-key-of-this-test\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := newDaemon(t, "API_KEY=", "API_KEY_FILE="+file)
+	d.key = "the-key-of-this-test"
+	d.want(200, "GET", "/environments")
+	if err := errors.Join(os.Remove(file), syscall.Mkfifo(file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d.cmd.Process.Signal(syscall.SIGHUP)
+	eventually(t, "the FIFO is rejected", func() bool { return strings.Contains(d.log.String(), "not a regular file") })
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("another-key-of-this-test\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	d.cmd.Process.Signal(syscall.SIGHUP)
+	eventually(t, "the new key is read", func() bool { return strings.Contains(d.log.String(), "keys were read again") })
+	d.key = "another-key-of-this-test"
+	d.want(200, "GET", "/environments")
 }
