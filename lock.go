@@ -9,26 +9,28 @@ package main
 
 // The invariants of the product. Comments, tests and documents name them by number.
 //
-// I1. One live lease a slot: a slot never has two live leases.
+// Invariant 1: one live lease a slot: a slot never has two live leases.
 //
-// I2. Durable before reported: what a reply says is in the store first, and readers see
-// only what is committed. Renewals that keep the ttl are not stored: a start makes up
-// for them (I4).
+// Invariant 2: durable before reported: what a reply says is in the store first, and
+// readers see only what is committed. Renewals that keep the ttl are not stored: a start
+// makes up for them (invariant 4).
 //
-// I3. Order: the free slots of an environment go to its queue, first come, first
-// served, also across a restart. A caller that does not wait overtakes no waiter.
+// Invariant 3: order: the free slots of an environment go to its queue, first come,
+// first served, also across a restart. A caller that does not wait overtakes no waiter.
 //
-// I4. Never early: time ends a lease only by the server's monotonic clock, never before
-// its ttl, at most a second and one commit after it. A start gives each its full ttl.
+// Invariant 4: never early: time ends a lease only by the server's monotonic clock,
+// never before its ttl, at most a second and one commit after it. A start gives each its
+// full ttl.
 //
-// I5. Fences grow: every grant has a larger fence than any grant before it, also
-// across restarts and restored copies of the store.
+// Invariant 5: fences grow: every grant has a larger fence than any grant before it,
+// also across restarts and restored copies of the store.
 //
-// I6. A failure is not a refusal: after a failed commit the outcome is reported as
-// unknown (errUnknown), and the committed state stands.
+// Invariant 6: a failure is not a refusal: after a failed commit the outcome is reported
+// as unknown (errUnknown), and the committed state stands.
 //
-// I7. An ended request stays ended: a delayed duplicate of an ended id cannot become
-// a lease, for rememberAge after the end and while it is one of the last rememberEnds.
+// Invariant 7: an ended request stays ended: a delayed duplicate of an ended id cannot
+// become a lease, for rememberAge after the end and while it is one of the last
+// rememberEnds.
 
 import (
 	"slices"

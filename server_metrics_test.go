@@ -17,6 +17,11 @@ import (
 	"github.com/prometheus/common/model"
 )
 
+// metricNames has the name of every metric of call-me's own.
+var metricNames = []string{"callme_commit_failures_total", "callme_commit_seconds", "callme_grants_total", "callme_healthy",
+	"callme_hold_seconds", "callme_http_requests_total", "callme_leases_ended_total", "callme_longest_wait_seconds",
+	"callme_refused_keys_total", "callme_slots", "callme_wait_seconds", "callme_waiting", "callme_waits_ended_total"}
+
 func TestMetricsHaveTheStateAndTheCounts(t *testing.T) {
 	s := newSite(t, "uat,perf:2")
 	s.call("POST /maybe?environment=uat&id=12345678&holder=ann")
@@ -28,8 +33,19 @@ func TestMetricsHaveTheStateAndTheCounts(t *testing.T) {
 	s.call("FROB /maybe")
 	text := s.call("GET /metrics").want(t, 200, "").body
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	if _, err := parser.TextToMetricFamilies(strings.NewReader(text)); err != nil {
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
 		t.Fatal(err)
+	}
+	var names []string
+	for name := range families {
+		if strings.HasPrefix(name, "callme_") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if !slices.Equal(names, metricNames) {
+		t.Errorf("the metrics are %q, want %q", names, metricNames)
 	}
 	for _, line := range []string{
 		`callme_slots{environment="uat",state="held"} 1`, `callme_slots{environment="uat",state="free"} 0`,
