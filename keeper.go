@@ -69,7 +69,6 @@ type keeper struct {
 	deferred        []*call   // calls for the batch after that
 	diskFull        bool      // new requests are refused until the reserve is back
 	mustDropHistory bool      // the next commit on the full disk deletes a tenth of the history
-	nextCheck       time.Time // when the store is compared with its file again
 	nextProbe       time.Time // when the failed store is tried again, at the earliest
 }
 
@@ -239,9 +238,6 @@ func (k *keeper) step() {
 	calls := k.nextCalls()
 	if len(calls) == 0 && !ticked {
 		return
-	}
-	if ticked {
-		k.checkStore(now)
 	}
 	if ticked && (k.fileBroken || k.diskFull) && time.Now().After(k.nextProbe) {
 		k.requeue(calls)

@@ -43,17 +43,6 @@ func (k *keeper) becomeUnhealthy(err error) {
 	}
 }
 
-// checkStore compares the store with what the last save left, at most once in probePeriod.
-func (k *keeper) checkStore(now time.Time) {
-	if k.recovery == nil || k.fileBroken || now.Before(k.nextCheck) {
-		return
-	}
-	k.nextCheck = now.Add(probePeriod)
-	if err := k.recovery.checkIntact(); err != nil {
-		k.breakFile(err)
-	}
-}
-
 // undoBatch undoes the changes of a batch. Calls whose waiters were in the queue before the
 // batch still wait. All other calls become pending again if again is true; if not, they get
 // errUnknown, and only those that want no reply become pending again. Calls whose time was

@@ -18,8 +18,10 @@ type keeperStore interface {
 	save(counter uint64, writes []write) error
 
 	// confirm returns nil if, at some moment after the call began, no other server could
-	// change the store. The keeper calls it for a batch that saves nothing, before it
-	// replies. If exclusive returns true, confirm always returns nil.
+	// change the store, and it was as the last save left it. The keeper calls it for a
+	// batch that saves nothing, before it replies, and so in each scanPeriod. It returns
+	// errReplaced if the store was deleted or changed: rewrite makes it good. It, save
+	// and rewrite return errInUse if another server has taken the store for good.
 	confirm() error
 
 	// exclusive reports whether no other server can change the store while it is open.
@@ -36,11 +38,6 @@ type keeperStore interface {
 // or confirm, until it is closed.
 type recoverableStore interface {
 	keeperStore
-
-	// checkIntact returns nil if what is stored is still as the last save left it. It
-	// returns errInUse if another server has taken the store, and errReplaced if the
-	// store was deleted or changed: rewrite makes it good.
-	checkIntact() error
 
 	// isReserveMissing reports whether the space that reserve sets aside is not set
 	// aside. The keeper calls it once, after load.

@@ -9,6 +9,7 @@ package main
 // Not here: the state. The keeper holds it in memory, and the file makes it durable.
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -102,8 +103,9 @@ func (s *store) save(counter uint64, writes []write) error {
 	return err
 }
 
-// confirm always returns nil. bbolt's lock on the file excludes every other process.
-func (s *store) confirm() error { return nil }
+// confirm returns nil if the file is intact. bbolt's lock excludes every other process
+// from it, but not from its name. The errors are those of checkIntact.
+func (s *store) confirm() error { return s.checkIntact() }
 
 // exclusive always returns true, because of the lock that confirm describes.
 func (s *store) exclusive() bool { return true }
@@ -129,7 +131,7 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 	})
 	switch {
 	case err == nil:
-		err = s.remember()
+		err = cmp.Or(s.remember(), s.checkName())
 	case isDiskFull(err):
 		return fmt.Errorf("%w: %v", errNoSpace, err)
 	}

@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -20,9 +22,9 @@ type fileMark struct {
 	metas []byte      // both meta pages: each commit writes one of them
 }
 
-// hold makes an open file the store's.
+// hold makes an open file the store's, and notes what it shows.
 func (s *store) hold(db *bbolt.DB, file *os.File) error {
-	s.db, s.file = db, file
+	s.db, s.file, s.mark = db, file, fileMark{}
 	return s.remember()
 }
 
@@ -32,12 +34,9 @@ func (s *store) remember() error {
 	if err != nil {
 		return err
 	}
-	metas, err := s.readMetas()
-	if err != nil {
-		return err
-	}
-	s.mark = fileMark{info: info, size: info.Size(), metas: metas}
-	return nil
+	s.mark.info, s.mark.size = info, info.Size()
+	s.mark.metas, err = s.readMetas()
+	return err
 }
 
 // readMetas reads what counts of the two meta pages.
@@ -55,20 +54,15 @@ func (s *store) readMetas() ([]byte, error) {
 // returns errInUse if another server has a file there, else errReplaced with what
 // has happened.
 func (s *store) checkIntact() error {
-	named, err := os.Stat(s.path)
+	if err := s.checkName(); err != nil {
+		return err
+	}
+	info, err := s.file.Stat()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errReplaced, err)
 	}
-	if !os.SameFile(named, s.mark.info) {
-		release, err := s.claimPath()
-		if err != nil {
-			return err
-		}
-		release()
-		return fmt.Errorf("%w: another file has its name", errReplaced)
-	}
-	if named.Size() < s.mark.size {
-		return fmt.Errorf("%w: it was cut off, %d bytes are left of %d", errReplaced, named.Size(), s.mark.size)
+	if info.Size() < s.mark.size {
+		return fmt.Errorf("%w: it was cut off, %d bytes are left of %d", errReplaced, info.Size(), s.mark.size)
 	}
 	metas, err := s.readMetas()
 	if err != nil {
@@ -80,20 +74,62 @@ func (s *store) checkIntact() error {
 	return nil
 }
 
-// claimPath makes sure that no other server has the file at the path, until release
-// is called. It returns errInUse if one has.
-func (s *store) claimPath() (release func(), err error) {
-	release = func() {}
+// checkName returns nil if the path names the open file, otherwise an error as of
+// checkIntact. A database that stands there instead, and that no server uses, gets a
+// second name, so that a rewrite does not destroy it.
+func (s *store) checkName() error {
 	named, err := os.Stat(s.path)
-	if err != nil || s.mark.info == nil || os.SameFile(named, s.mark.info) {
-		return release, nil
+	if err != nil {
+		return fmt.Errorf("%w: %w", errReplaced, err)
 	}
-	db, err := openBoltFile(s.path, &bbolt.Options{ReadOnly: true})
-	if errors.Is(err, errInUse) {
+	if os.SameFile(named, s.mark.info) {
+		return nil
+	}
+	other, err := s.openOther()
+	if err != nil {
+		return err
+	}
+	if other == nil {
+		return fmt.Errorf("%w: another file has its name", errReplaced)
+	}
+	defer other.Close()
+	kept := fmt.Sprintf("%s.replaced-%d", s.path, time.Now().UnixNano())
+	if err := os.Link(s.path, kept); err != nil {
+		return fmt.Errorf("%w: another database has its name: %w", errReplaced, err)
+	}
+	return fmt.Errorf("%w: another database has its name, and is kept as %q", errReplaced, kept)
+}
+
+// openOther opens the file at the path, with a shared lock, if it is not the store's own.
+// It returns nil without an error if there is none, or none that a server could use. It
+// returns errInUse if another server uses the file, or might: a file that may not be read
+// is of a server of another user.
+func (s *store) openOther() (*bbolt.DB, error) {
+	named, err := os.Stat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case s.mark.info != nil && os.SameFile(named, s.mark.info), !named.Mode().IsRegular(), named.Size() == 0:
+		return nil, nil
+	}
+	other, err := openBoltFile(s.path, &bbolt.Options{ReadOnly: true})
+	switch {
+	case errors.Is(err, errInUse), errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("database %q: %w", s.path, errInUse)
+	case errors.Is(err, errDamaged), errors.Is(err, fs.ErrNotExist):
+		return nil, nil
 	}
-	if err != nil { // no server could use it
-		return release, nil
+	return other, err
+}
+
+// claimPath makes sure that no other server uses the file at the path, until release is
+// called. Its errors are those of openOther.
+func (s *store) claimPath() (release func(), err error) {
+	other, err := s.openOther()
+	if err != nil || other == nil {
+		return func() {}, err
 	}
-	return func() { db.Close() }, nil
+	return func() { other.Close() }, nil
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,6 +29,7 @@ func TestAFileThatIsHarmedUnderTheServerIsMadeGood(t *testing.T) {
 			return errors.Join(copyFile(path+".copy", path+".new"), os.Rename(path+".new", path))
 		},
 		"copied over": func(path string) error { return copyFile(path+".copy", path) },
+		"a FIFO":      func(path string) error { return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)) },
 		"replaced by text": func(path string) error {
 			return errors.Join(os.Remove(path), os.WriteFile(path, []byte("not a database"), 0o600))
 		},
@@ -51,6 +53,15 @@ func TestAFileThatIsHarmedUnderTheServerIsMadeGood(t *testing.T) {
 				t.Errorf("after %v", took)
 			}
 			d.want(200, "GET", "/healthz")
+			kept, _ := filepath.Glob(path + ".replaced-*")
+			if want := map[string]int{"replaced": 1}[name]; len(kept) != want {
+				t.Errorf("%d files are kept beside it, want %d", len(kept), want)
+			}
+			for _, other := range kept {
+				if out, err := exec.Command(binaryPath(), "check", other).CombinedOutput(); err != nil {
+					t.Errorf("the file that was kept: %v: %s", err, out)
+				}
+			}
 			d.want(201, "POST", "/maybe?environment=after&id=after-12") // an earlier call could get 503 first
 			d.kill()
 			if out, err := exec.Command(binaryPath(), "check", path).CombinedOutput(); err != nil {
@@ -98,6 +109,62 @@ func TestNothingIsGrantedOnAFileThatIsGone(t *testing.T) {
 	d.kill()
 	d.start()
 	d.want(200, "PUT", "/maybe?environment=uat&id=holder-1")
+}
+
+// A repeated call stores nothing, and still finds that the file is gone.
+func TestARepeatedCallIsNotConfirmedOnAFileThatIsGone(t *testing.T) {
+	t.Parallel()
+	for range 5 {
+		d := newDaemon(t)
+		d.want(201, "POST", "/maybe?environment=uat&id=holder-1")
+		if err := os.Remove(d.file()); err != nil {
+			t.Fatal(err)
+		}
+		code, body := d.call("POST", "/maybe?environment=uat&id=holder-1")
+		if _, err := os.Stat(d.file()); code == 201 && err != nil {
+			t.Fatalf("confirmed without a file: %s", body)
+		}
+		d.kill()
+	}
+}
+
+// The file of another user's server cannot be opened. It counts as used, so that the two
+// do not replace each other's file in turn.
+func TestAServerStopsWhereTheServerOfAnotherUserHasThePath(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can start servers of two users")
+	}
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		missing(t, "setpriv")
+	}
+	t.Parallel()
+	folder := t.TempDir()
+	if err := errors.Join(os.Chmod(filepath.Dir(folder), 0o755), os.Chmod(folder, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(folder, "call-me.db")
+	as := func(uid string) *daemon {
+		d := makeDaemon(t, "CALL_ME_DB="+path)
+		d.wrapper = []string{"setpriv", "--reuid", uid, "--regid", uid, "--clear-groups"}
+		return d
+	}
+	first, second := as("65533"), as("65534")
+	first.start()
+	first.want(201, "POST", "/maybe?environment=uat&id=holder-1")
+	first.cmd.Process.Signal(syscall.SIGSTOP) // it does not make its file anew before the other one starts
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	second.start()
+	second.want(201, "POST", "/maybe?environment=perf&id=holder-2")
+	first.cmd.Process.Signal(syscall.SIGCONT)
+	if err := first.cmd.Wait(); err == nil || !strings.Contains(first.log.String(), "in use by another server") {
+		t.Errorf("it ended with %v and says\n%s", err, first.log)
+	}
+	second.want(201, "POST", "/maybe?environment=qa&id=holder-3")
+	if n := strings.Count(second.log.String(), "storing failed"); n > 0 {
+		t.Errorf("the second server lost its file %d times", n)
+	}
 }
 
 func TestAServerWhosePathAnotherServerHasTakenStops(t *testing.T) {
