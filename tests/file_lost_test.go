@@ -158,9 +158,7 @@ func TestAServerStopsWhereTheServerOfAnotherUserHasThePath(t *testing.T) {
 	second.start()
 	second.want(201, "POST", "/maybe?environment=perf&id=holder-2")
 	first.cmd.Process.Signal(syscall.SIGCONT)
-	if err := first.cmd.Wait(); err == nil || !strings.Contains(first.log.String(), "in use by another server") {
-		t.Errorf("it ended with %v and says\n%s", err, first.log)
-	}
+	first.stoppedAsTaken()
 	second.want(201, "POST", "/maybe?environment=qa&id=holder-3")
 	if n := strings.Count(second.log.String(), "storing failed"); n > 0 {
 		t.Errorf("the second server lost its file %d times", n)
@@ -183,12 +181,18 @@ func TestAServerWhosePathAnotherServerHasTakenStops(t *testing.T) {
 			t.Fatalf("the first server grants: %s", body)
 		}
 	}
-	// After 20 s SIGQUIT makes the server print its goroutines.
-	stuck := time.AfterFunc(20*time.Second, func() { first.cmd.Process.Signal(syscall.SIGQUIT) })
-	err := first.cmd.Wait()
+	first.stoppedAsTaken()
+}
+
+// stoppedAsTaken waits until the server has ended because another one has its file. After
+// 20 s SIGQUIT ends it, and makes it print its goroutines.
+func (d *daemon) stoppedAsTaken() {
+	d.t.Helper()
+	stuck := time.AfterFunc(20*time.Second, func() { d.cmd.Process.Signal(syscall.SIGQUIT) })
+	err := d.cmd.Wait()
 	stuck.Stop()
-	log := first.log.String()
+	log := d.log.String()
 	if err == nil || !strings.Contains(log, "in use by another server") || !strings.Contains(log, "hint: ") {
-		t.Errorf("it ended with %v and says\n%s", err, log)
+		d.t.Errorf("it ended with %v and printed\n%s", err, log)
 	}
 }
