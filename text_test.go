@@ -268,7 +268,13 @@ func printedBy(t *testing.T, words []string, payload string) string {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if endless(args) {
-		time.AfterFunc(200*time.Millisecond, cancel)
+		go func() {
+			for end := time.Now().Add(10 * time.Second); printed.String() == "" && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
+			}
+			time.Sleep(200 * time.Millisecond) // it prints more before it waits
+			cancel()
+		}()
 	}
 	before := os.Args
 	os.Args = args // completion reads them
