@@ -29,7 +29,7 @@ func TestAFileThatIsHarmedUnderTheServerIsMadeGood(t *testing.T) {
 			return errors.Join(copyFile(path+".copy", path+".new"), os.Rename(path+".new", path))
 		},
 		"copied over": func(path string) error { return copyFile(path+".copy", path) },
-		"a FIFO":      func(path string) error { return errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)) },
+		"a FIFO":      func(path string) error { return errors.Join(os.Remove(path), exec.Command("mkfifo", path).Run()) },
 		"replaced by text": func(path string) error {
 			return errors.Join(os.Remove(path), os.WriteFile(path, []byte("not a database"), 0o600))
 		},
