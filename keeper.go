@@ -44,7 +44,7 @@ type keeper struct {
 
 	inbox     inbox
 	stopping  chan struct{} // closed by close
-	taken     chan error    // gets an error once another server has taken the store; nothing is granted from then on
+	taken     chan error    // gets an error once another server has taken the store
 	stopped   chan struct{} // closed when every call has its reply and the store is not used any more
 	isHealthy atomic.Bool   // false from a failed commit, or a start on a full disk, until the store recovers
 
@@ -121,7 +121,8 @@ func loadKeeper(
 	s keeperStore, slots func(environment string) []string, maxWaiters int, observer keeperObserver,
 ) (*keeper, error) {
 	k := &keeper{store: s, observer: observer, slots: slots, maxWaiters: maxWaiters,
-		inbox: newInbox(), stopping: make(chan struct{}), taken: make(chan error, 1), stopped: make(chan struct{}),
+		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
+		taken: make(chan error, 1),
 		published: map[string]*environment{}, history: newHistory(), listeners: map[chan struct{}]bool{},
 		current: map[string]*environment{}, waitingCalls: map[*waiter][]*call{}}
 	if err := k.load(time.Now()); err != nil {

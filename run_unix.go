@@ -38,7 +38,7 @@ type process struct {
 	tty                *os.File        // the terminal that the command has in its foreground; nil if none
 	states             chan childState // receives each stop and continuation
 	gotSIGTERM         map[int]bool    // process ids of the leftovers that have got SIGTERM
-	earlierDescendants map[int]bool    // process ids of call-me's descendants before the start; see descendants
+	earlierDescendants map[int]bool    // process ids before the start; see descendants
 }
 
 // startProcess starts the command path with the arguments argv, the environment env, and
@@ -47,7 +47,8 @@ type process struct {
 // startProcess calls known with the process id before the command begins to run (see
 // gate). Its error is the system's; the command did not run then.
 func startProcess(path string, argv, env []string, known func(pid int)) (*process, error) {
-	p := &process{ended: make(chan struct{}), states: make(chan childState, 8), earlierDescendants: descendants()}
+	p := &process{ended: make(chan struct{}), states: make(chan childState, 8)}
+	p.earlierDescendants = descendants()
 	self, err := ownBinary()
 	if err != nil {
 		return nil, err

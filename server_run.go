@@ -91,7 +91,8 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	case err = <-failed:
 		err = fmt.Errorf("serving: %w", err)
 	case err = <-s.keeper.taken:
-		err = withHint(err, "it was deleted or replaced while this server used it, and another server has it now; this one stops")
+		err = withHint(err, "it was deleted or replaced while this server used it, "+
+			"and another server has it now; this one stops")
 	}
 	// Shutdown waits for the handlers. Those that wait for a slot or send events end
 	// when the keeper is closed, so Shutdown runs beside it.

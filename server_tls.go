@@ -33,7 +33,7 @@ func (c *certificate) read(config serverConfig) error {
 	}
 	pair, err := tls.LoadX509KeyPair(config.TLSCertificate, config.TLSPrivateKey)
 	if err != nil {
-		return usagef("reading %s and %s: %v", variablePrefix+"_TLS_CERTIFICATE", variablePrefix+"_TLS_PRIVATE_KEY", err)
+		return usagef("reading %[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY: %[2]v", variablePrefix, err)
 	}
 	c.pair.Store(&pair)
 	return nil
