@@ -122,7 +122,7 @@ func loadKeeper(
 ) (*keeper, error) {
 	k := &keeper{store: s, observer: observer, slots: slots, maxWaiters: maxWaiters,
 		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
-		taken: make(chan error, 1),
+		taken:     make(chan error, 1),
 		published: map[string]*environment{}, history: newHistory(), listeners: map[chan struct{}]bool{},
 		current: map[string]*environment{}, waitingCalls: map[*waiter][]*call{}}
 	if err := k.load(time.Now()); err != nil {
