@@ -85,7 +85,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	routes := regexp.MustCompile(`(?:route|get)\("([^"{]+)`).FindAllStringSubmatch(string(source), -1)
+	routes := regexp.MustCompile(`(?:route|get|look)\("([^"{]+)`).FindAllStringSubmatch(string(source), -1)
 	for _, m := range routes {
 		if path := m[1]; !strings.Contains(string(text), "\n  "+path+":\n") {
 			t.Errorf("%s is not described", path)

@@ -20,6 +20,9 @@ var documentedJobs = []documentedJob{
 		GITHUB_SERVER_URL=https://github.com GITHUB_WORKFLOW=My+test RUNNER_NAME=Hosted+Agent+5`,
 		"github:octocat/Hello-World/run/1658821493/greeting_job/Hosted-Agent-5",
 		"https://github.com/octocat/Hello-World/actions/runs/1658821493", "RUNNER_NAME=Hosted+Agent+6"},
+	{"a runner of GitHub's, which has another name when the job is run again", `CI=true GITHUB_ACTIONS=true GITHUB_REPOSITORY=octocat/Hello-World
+		GITHUB_RUN_ID=1658821493 GITHUB_JOB=build GITHUB_SERVER_URL=https://github.com RUNNER_NAME=GitHub+Actions+12 RUNNER_ENVIRONMENT=github-hosted`,
+		"github:octocat/Hello-World/run/1658821493/build", "https://github.com/octocat/Hello-World/actions/runs/1658821493", "GITHUB_JOB=other"},
 	{"Gitea Actions imitates GitHub", `CI=true GITEA_ACTIONS=true GITHUB_ACTIONS=true GITHUB_REPOSITORY=acme/shop GITHUB_RUN_ID=77 GITHUB_RUN_NUMBER=7 GITHUB_JOB=deploy
 		GITHUB_SERVER_URL=https://gitea.example.com RUNNER_NAME=runner-1`,
 		"gitea:acme/shop/run/7/deploy/runner-1", "https://gitea.example.com/acme/shop/actions/runs/7", "GITHUB_JOB=test"},

@@ -1,18 +1,16 @@
 package main
 
 // The command-line application, its version, and the commands that change a lock or
-// run the server: serve, request, release, run and renew. The other commands are in
-// cli_view.go, flags and help are in cli_flags.go, completion is in cli_completion.go.
+// run the server: serve, request and run. release and renew are in cli_release.go, the other
+// commands are in cli_view.go, flags and help in cli_flags.go, completion in
+// cli_completion.go.
 // Only the cli files import the command-line library.
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -30,19 +28,24 @@ func newApp(t *terminal) *cli.App {
 		Writer:               t.out,
 		ErrWriter:            t.err,
 		HideHelpCommand:      true,
+		Metadata:             map[string]any{}, // see passedOnFlag
 		EnableBashCompletion: true,
-		ExitErrHandler:       func(*cli.Context, error) {}, // the library's own calls os.Exit
-		OnUsageError:         usageProblem,
+
+		DisableSliceFlagSeparator: true,                         // a comma is a part of a slot's name
+		ExitErrHandler:            func(*cli.Context, error) {}, // the library's own calls os.Exit
+		OnUsageError:              usageProblem,
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
-				return usagef("there is no command %q%s", name, didYouMean(name, commandNames(c.App)))
+				return unknownCommand(name, commandNames(c.App))
 			}
 			cli.ShowAppHelp(c)
 			return exitError(exitUsage)
 		},
 		Commands: []*cli.Command{
 			serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
+			pauseCommand(t), resumeCommand(t),
 			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t),
+			doctorCommand(t), keyCommand(t),
 			completionCommand(t), hiddenWatchdog(),
 		},
 	}
@@ -65,7 +68,8 @@ func serveCommand(t *terminal) *cli.Command {
 		Name:  "serve",
 		Usage: "run the server",
 		Description: `
-   Serves until SIGINT or SIGTERM. SIGHUP reads the key file and the certificate again.
+   Serves until SIGINT or SIGTERM. SIGHUP reads the certificate, and the files
+   of keys, environments and issuers, again.
 
    API_KEY=crj call-me serve
    API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,
@@ -92,7 +96,11 @@ func serveCommand(t *terminal) *cli.Command {
 			}
 			log, flush := newLog(t.err, config.Log)
 			defer flush()
-			for _, warning := range warnings {
+			declared, err := config.environments()
+			if err != nil {
+				return err
+			}
+			for _, warning := range append(warnings, declared.warnings()...) {
 				log.Warn(warning)
 			}
 			stop, err := serveProfiles(int(profilePort), log)
@@ -109,16 +117,23 @@ func requestCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:      "request",
 		Usage:     "wait in the queue for a slot, and take it",
-		ArgsUsage: "ENV",
+		ArgsUsage: "ENV...",
 		Description: `
    Prints "acquired slot for environment: ENV" once the slot is yours. Interrupted, it leaves the queue.
+   Of several environments you get all at once or none, a slot of each.
 
    call-me request uat
    call-me request uat --timeout 30m --reason "release 1.4"
+   call-me request uat web --slot web=blue
+   call-me request uat --take --reason "it hangs"
+   call-me request uat --supersede
    slot=$(call-me request --quiet perf)`,
-		Flags: append(configFlags("timeout", "ttl=2h", "reason", "holder"),
+		Flags: append(configFlags("timeout", "ttl=2h", "max-hold", "reason", "holder", "priority"),
+			wantedSlotFlag,
+			supersedeFlag,
 			boolFlag("no-wait", "take a slot only if one is free now, else exit with 75"),
 			boolFlag("again", "go on with the slot that this holder has already, with its full ttl"),
+			takeFlag,
 			boolFlag("json", "print the lease as JSON"),
 			boolFlag("quiet", "print only the slot's name", "q"),
 		),
@@ -127,7 +142,13 @@ func requestCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
+			if err := checkTake(c, s); err != nil {
+				return err
+			}
 			options := s.acquireOptions()
+			if options.newest, err = newestOf(c, s); err != nil {
+				return err
+			}
 			form := plainForm
 			switch {
 			case c.Bool("quiet") && c.Bool("json"):
@@ -140,6 +161,10 @@ func requestCommand(t *terminal) *cli.Command {
 				form = jsonForm
 			}
 			options.noWait = c.Bool("no-wait")
+			options.notes = notebooksOf(s, t)
+			if c.Bool("take") {
+				return takeSlot(c.Context, t, s, options, form)
+			}
 			return acquireSlot(c.Context, t, s, options, form, c.Bool("again"))
 		},
 	}
@@ -149,93 +174,80 @@ func requestCommand(t *terminal) *cli.Command {
 // renews the lease that the holder has on the environment, with the whole ttl of the
 // options, and waits for a slot only if the holder has none. It returns the errors of
 // session.renew and of client.acquire, the latter with a hint, and an error if stdout
-// did not accept the result: the slot is held all the same.
+// did not accept the result. A slot that was acquired is given back then, because nobody
+// knows of it; one that was held before is still held.
 func acquireSlot(
 	ctx context.Context, t *terminal, s *session, options acquireOptions, form resultForm, again bool,
 ) error {
 	w := t.newWaitDisplay(options, form)
 	defer w.done()
 	if again {
-		held := leaseSelector{environment: options.environment, holder: options.holder}
-		lease, err := s.renew(ctx, held, &options.ttl, w.retrying)
-		if err == nil {
-			w.acquired(lease, time.Since(w.started))
-			return wrapOutputError(w.outputErr)
+		held, found, err := renewAgain(ctx, s, options, w.retrying)
+		if found {
+			options.notes.granted("", held.all())
+			w.acquired(held, time.Since(w.started))
+			if w.outputErr != nil {
+				return fmt.Errorf("the slot is yours, but its name could not be written to stdout: %w",
+					w.outputErr)
+			}
+			return nil
 		}
-		if !errors.Is(err, errNotHeld) {
+		if err != nil {
 			return err
 		}
 	}
-	_, err := s.client.acquire(ctx, options, w)
+	g, err := s.client.acquire(ctx, options, w)
 	if err != nil && ctx.Err() != nil {
 		w.interrupted()
 	}
-	if err == nil {
-		return wrapOutputError(w.outputErr)
+	if err != nil {
+		return hintNoSlot(err, options)
 	}
-	return hintNoSlot(err, options)
-}
-
-// wrapOutputError returns the error of stdout, after which the slot is still the caller's;
-// nil if there is none.
-func wrapOutputError(err error) error {
-	if err == nil {
-		return nil
+	if w.outputErr != nil {
+		s.client.endOnce(options.environment, g.id, options.names()[1:]...)
+		options.notes.refused(g.id)
+		return fmt.Errorf("the slot was given back, because its name could not be written to stdout: %w",
+			w.outputErr)
 	}
-	return fmt.Errorf("the slot is yours, but stdout takes no word: %w", err)
-}
-
-func releaseCommand(t *terminal) *cli.Command {
-	return &cli.Command{
-		Name:      "release",
-		Usage:     "give a slot back",
-		ArgsUsage: "ENV",
-		Description: `
-   Ends the lease of this holder, and of nobody else. To do it twice is harmless.
-
-   call-me release uat
-   CALL_ME_HOLDER=nightly-42 call-me release uat
-   call-me release uat --force`,
-		Flags: append(configFlags("holder", "fence"),
-			slotFlag,
-			boolFlag("force", "end the lease whoever has it; the history says who did"),
-		),
-		Action: func(c *cli.Context) error {
-			s, err := newSession(c, t, true)
-			if err != nil {
-				return err
-			}
-			which := s.leaseSelector(c.String("slot"))
-			if err := s.client.release(c.Context, which, c.Bool("force"), s.reportRetry); err != nil {
-				return hintNotHeld(err, which)
-			}
-			t.released(which.environment)
-			return nil
-		},
+	if g.Leases == nil && g.Slot != g.Environment { // there may be several
+		all, _ := s.client.environments(ctx, options.environment) // without it there is less to say
+		t.otherSlots(g.leaseJSON, options, all)
 	}
+	return nil
 }
 
 func runCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "hold a slot for exactly as long as a command runs",
-		ArgsUsage: "ENV -- COMMAND [ARGUMENT...]",
+		ArgsUsage: "[flags] ENV... [flags] -- COMMAND [ARGUMENT...]",
 		Description: `
    Waits in the queue, runs the command, renews the lease while it lives, and gives the slot back
-   whatever happens. Exits as the command did; 75: no slot in time; 76: the slot was lost;
-   125, 126, 127: the command was not run; 128+n: ended by signal n.
+   whatever happens. Exits as the command did; 75: no slot in time; 76: the slot was lost; 77: superseded
+   by a newer request; 125, 126, 127: the command was not run; 128+n: ended by signal n.
+   Of several environments it holds all or none; CALL_ME_LEASES has them as JSON for the command.
 
    call-me run uat -- ./acceptance-tests.sh --suite checkout
-   call-me run uat --timeout 30m --ttl 5m -- make deploy test`,
-		Flags: append(configFlags("timeout", "ttl=2m", "reason", "holder"),
+   call-me run uat --timeout 30m --ttl 5m -- make deploy test
+   call-me run uat perf -- ./deploy-both.sh
+   call-me run uat --keep-on-failure 2h -- ./test.sh`,
+		Flags: append(configFlags("timeout", "max-hold", "reason", "holder", "priority"),
+			wantedSlotFlag,
+			supersedeFlag,
+			&cli.StringFlag{
+				Name: "ttl",
+				Usage: "the lease ends this long after its last renewal; " +
+					"run renews it while the command runs; 3s or more (default: 2m) [$CALL_ME_TTL]",
+			},
 			&cli.StringFlag{
 				Name:  "grace",
 				Usage: "between the signal that ends the command and SIGKILL (default: 5s)",
 			},
 			boolFlag("leave-running", "do not end what the command leaves running in the background"),
+			keepFlag,
 		),
 		Action: func(c *cli.Context) error {
-			argv := c.Args().Tail()
+			names, argv := environmentWords(c)
 			if len(argv) == 0 {
 				return withHint(usagef("run needs a command"), "call-me run uat -- ./test.sh")
 			}
@@ -243,16 +255,26 @@ func runCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return ownFailure(err)
 			}
+			if flag, _ := c.App.Metadata[passedOnFlag].(string); flag != "" {
+				t.say("call-me: %s is passed on to %s; "+
+					"flags of run stand before it, and \"--\" ends them", printable(flag), printable(argv[0]))
+			}
+			sayNotEnvironment(c, t, names[0])
 			return ownFailure(r.run(c.Context))
 		},
 	}
 }
 
 // newRunner returns a runner for argv with the session and the flags of c. Without
-// a ttl in flags and variables the lease lasts runTTL. Its errors are usage errors and
+// a ttl in flags and variables, and with zero in the variable, the lease lasts runTTL.
+// Its errors are usage errors and
 // those of newSession.
 func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 	s, err := newSession(c, t, true)
+	if err != nil {
+		return nil, err
+	}
+	keep, err := keepTime(c)
 	if err != nil {
 		return nil, err
 	}
@@ -262,20 +284,31 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 		options:      s.acquireOptions(),
 		grace:        defaultGrace,
 		leaveRunning: c.Bool("leave-running"),
+		keep:         keep,
 		argv:         argv,
 	}
-	if s.config.TTL.chosen == nil {
-		r.options.ttl = runTTL
+	if r.options.newest, err = newestOf(c, s); err != nil {
+		return nil, err
+	}
+	r.options.forRun, r.options.notes = true, readOnlyNotes{notebooksOf(s, t)}
+	r.options.leastTTL = minRunTTL
+	isZeroVariable := !c.IsSet("ttl") && r.options.ttl == 0 // for request: until released
+	if s.config.TTL.chosen == nil || isZeroVariable {
+		r.options.ttl, r.options.anyTTL = runTTL, true
 	}
 	if text := c.String("grace"); text != "" {
 		if err := (*nonNegativeDuration)(&r.grace).Decode(text); err != nil {
 			return nil, usagef("--grace: %q is %v", text, err)
 		}
 	}
+	if longest := r.options.maxHold; longest != 0 && longest < minRunTTL {
+		return nil, usagef("--max-hold: %q is too short for run; write %s or more",
+			durationText(longest), durationText(minRunTTL))
+	}
 	if r.options.ttl < minRunTTL {
-		return nil, usagef(
-			"run needs a ttl of %s at least: the lease ends with the command, whatever the ttl",
-			durationText(minRunTTL))
+		return nil, usagef("--ttl: %q is too short for run; write %s or more, or leave it out: "+
+			"the lease is renewed for as long as the command runs",
+			durationText(r.options.ttl), durationText(minRunTTL))
 	}
 	return r, nil
 }
@@ -285,70 +318,34 @@ func newRunner(c *cli.Context, t *terminal, argv []string) (*runner, error) {
 // end other commands.
 func hiddenWatchdog() *cli.Command {
 	return &cli.Command{Name: watchdogCommand, Hidden: true, Action: func(*cli.Context) error {
-		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+		signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE)
 		runWatchdog(os.Stdin)
 		return nil
 	}}
 }
 
-func renewCommand(t *terminal) *cli.Command {
-	return &cli.Command{
-		Name:      "renew",
-		Usage:     "keep a slot for longer",
-		ArgsUsage: "ENV",
-		Description: `
-   The lease begins its time anew, with the ttl that it has or another one.
-
-   call-me renew uat
-   call-me renew uat --ttl 4h`,
-		Flags: append(configFlags("ttl", "holder", "fence"),
-			slotFlag,
-			boolFlag("json", "print the lease as JSON"),
-		),
-		Action: func(c *cli.Context) error {
-			s, err := newSession(c, t, true)
-			if err != nil {
-				return err
-			}
-			which := s.leaseSelector(c.String("slot"))
-			lease, err := s.renew(c.Context, which, s.config.TTL.chosen, s.reportRetry)
-			switch {
-			case err != nil:
-				return hintNotHeld(err, which)
-			case c.Bool("json"):
-				return t.json(lease)
-			}
-			fmt.Fprintln(t.out, leaseSentence(lease))
-			return nil
-		},
-	}
+// otherCommands are words that people and other lock clients have for the commands of
+// call-me, and what to type.
+var otherCommands = map[string]string{
+	"lock": "request", "acquire": "request", "take": "request", "get": "request", "wait": "request",
+	"reserve": "request", "claim": "request", "unlock": "release", "free": "release", "drop": "release",
+	"give": "release", "list": "status", "ls": "status", "show": "status", "ps": "status",
+	"queue": "status", "log": "history", "logs": "history", "events": "history", "extend": "renew",
+	"refresh": "renew", "touch": "renew", "exec": "run", "with": "run", "start": "serve",
+	"server": "serve", "daemon": "serve", "dump": "backup", "copy": "backup", "verify": "check",
+	"freeze": "pause", "maintenance": "pause", "disable": "pause", "suspend": "pause", "stop": "pause",
+	"unpause": "resume", "unfreeze": "resume", "enable": "resume", "continue": "resume",
+	"ping": "doctor", "whoami": "doctor", "version": "--version",
 }
 
-// release is the tag of the release. The linker sets it in builds whose build info has
-// no version, as those of images. It is empty in other builds.
-var release string
-
-// version returns the release, the commit with its time, and the version of Go, as
-// "v1.0.0 (commit 0123456789ab, 2025-01-01T00:00:00Z, go1.26.0)". It is "unknown" if
-// the binary has no build info.
-func version() string {
-	info, found := debug.ReadBuildInfo()
-	if !found {
-		return "unknown"
+// unknownCommand returns the usage error for a word that is no command, with the command
+// that was probably meant.
+func unknownCommand(name string, known []string) error {
+	proposal := didYouMean(name, known)
+	if meant := otherCommands[strings.ToLower(name)]; meant != "" {
+		proposal = fmt.Sprintf("; did you mean %q?", meant)
 	}
-	var details []string
-	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			details = append(details, "commit "+s.Value[:min(12, len(s.Value))])
-		case s.Key == "vcs.time":
-			details = append(details, s.Value)
-		case s.Key == "vcs.modified" && s.Value == "true":
-			details = append(details, "modified")
-		}
-	}
-	details = append(details, info.GoVersion)
-	return fmt.Sprintf("%s (%s)", cmp.Or(release, info.Main.Version), strings.Join(details, ", "))
+	return withHint(usagef("there is no command %q%s", name, proposal), "call-me --help")
 }
 
 // commandNames returns the names of the commands that are not hidden.

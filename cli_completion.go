@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,9 +21,9 @@ const completionFlag = "--generate-bash-completion"
 
 // completeWord prints the words that may stand next, one a line: nothing after a flag that
 // takes a value, the flags of the command after a dash, and otherwise the names of the
-// environments of the server, for a command that takes one and has none yet. Without a
-// configuration, and when the server does not answer within a second, it prints
-// nothing. It returns no error.
+// environments of the server, for a command that takes one and has none yet; for one that
+// takes several, those that it does not have. Without a configuration, and when the server
+// does not answer within a second, it prints nothing. It returns no error.
 func completeWord(c *cli.Context) {
 	last := "" // the word before completionFlag
 	if len(os.Args) > 2 {
@@ -32,9 +33,8 @@ func completeWord(c *cli.Context) {
 		completeFlag(c, last)
 		return
 	}
-	usage := c.Command.ArgsUsage
-	takesEnvironment := strings.HasPrefix(usage, "ENV") || strings.HasPrefix(usage, "[ENV]")
-	if takesEnvironment && !c.Args().Present() {
+	takesEnvironment := strings.Contains(c.Command.ArgsUsage, "ENV")
+	if takesEnvironment && (takesSeveral(c.Command) || !c.Args().Present()) {
 		completeEnvironment(c)
 	}
 }
@@ -50,8 +50,8 @@ func completeFlag(c *cli.Context, word string) {
 	}
 }
 
-// completeEnvironment prints the environments that the server knows. It gives up after
-// a second.
+// completeEnvironment prints the environments that the server knows and that the command does
+// not have yet. It gives up after a second.
 func completeEnvironment(c *cli.Context) {
 	var config clientConfig
 	if readConfig(&config) != nil {
@@ -65,7 +65,9 @@ func completeEnvironment(c *cli.Context) {
 	defer cancel()
 	all, _ := client.environments(ctx, "")
 	for _, e := range all.Environments {
-		fmt.Fprintln(c.App.Writer, e.Environment)
+		if !slices.Contains(c.Args().Slice(), string(e.Environment)) {
+			fmt.Fprintln(c.App.Writer, e.Environment)
+		}
 	}
 }
 
@@ -76,7 +78,8 @@ var completions = map[string]string{
 	"bash": `_call_me() {
   local IFS=$'\n' words=("${COMP_WORDS[@]:1:COMP_CWORD-1}") cur="${COMP_WORDS[COMP_CWORD]}"
   [[ $cur == -* ]] && words+=("$cur")
-  COMPREPLY=($(compgen -W "$("${COMP_WORDS[0]}" "${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur"))
+  local proposals=$("${COMP_WORDS[0]}" "${words[@]}" --generate-bash-completion 2>/dev/null)
+  COMPREPLY=($(compgen -W "$proposals" -- "$cur"))
 }
 complete -o default -F _call_me call-me
 `,

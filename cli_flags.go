@@ -43,7 +43,12 @@ func boolFlag(name, usage string, aliases ...string) cli.Flag {
 }
 
 // slotFlag selects one of several leases of a holder.
-var slotFlag = &cli.StringFlag{Name: "slot", Usage: "the lease on this slot, where the holder has several"}
+var slotFlag = &cli.StringSliceFlag{
+	Name: "slot", Usage: "the lease on this slot, where the holder has several; NAME=SLOT with several ENV"}
+
+// wantedSlotFlag is the slot that a request waits for.
+var wantedSlotFlag = &cli.StringSliceFlag{
+	Name: "slot", Usage: "wait for this slot, not for any of the environment; NAME=SLOT with several ENV"}
 
 // variables returns a table of the settings that have no flag, for the help of a
 // command: the variable, what it is for, and its default, one setting a line. Config is
@@ -68,7 +73,7 @@ func variables(config any) string {
 const helpTemplate = `{{.HelpName}} - {{.Usage}}
 
 USAGE:
-   {{.HelpName}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}} [flags]{{if .Description}}
+   {{.HelpName}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{if ne .Name "run"}} [flags]{{end}}{{if .Description}}
 
 {{.Description}}{{end}}
 
@@ -78,24 +83,36 @@ FLAGS:
 VARIABLES:
 {{.UsageText}}{{end}}`
 
-// newSession returns a session for the first argument of c, the environment. With
-// needsName a missing environment is an error. A flag has precedence over its variable.
+// newSession returns a session for the environments that the arguments of c name, and the
+// slots of --slot. With needsName a missing environment is an error. A flag has precedence over its variable.
 // Within run, CALL_ME_FENCE is the fence of CALL_ME_ENVIRONMENT and is ignored for
 // another environment. The holder is the CI job or user@host unless one is configured.
 // Its errors are usage errors, and those of reading the keys and the certificates.
 func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
-	s := &session{name: c.Args().First(), report: t.say}
+	names, _ := environmentWords(c)
+	s := &session{report: t.say}
+	if len(names) > 0 {
+		s.name = names[0]
+	}
 	switch {
 	case needsName && s.name == "":
 		return nil, withHint(usagef("%s needs the name of an environment", c.Command.Name),
 			"call-me "+c.Command.Name+" uat")
-	case c.Args().Len() > 1 && c.Command.Name != "run":
-		return nil, usagef("%s takes one environment, but got %q too", c.Command.Name, c.Args().Get(1))
+	case len(names) > 1 && !takesSeveral(c.Command):
+		return nil, withHint(usagef("%s takes one environment, but got %q too", c.Command.Name, names[1]),
+			"for all: call-me "+c.Command.Name)
+	case len(names) == 1 && s.name == "":
+		names = nil
 	}
-	if s.name != "" {
-		if err := checkEnvironment(s.name); err != nil {
-			return nil, usagef("%q is no environment: %v", s.name, err)
+	for _, name := range names {
+		if err := checkEnvironment(name); err != nil {
+			return nil, nameProblem(c.Command.Name, name, err)
 		}
+	}
+	var err error
+	s.needs, err = slotNeeds(names, c.StringSlice("slot"))
+	if err != nil {
+		return nil, err
 	}
 	for _, warning := range variableWarnings() {
 		t.say("call-me: warning: %s", printable(warning))
@@ -103,8 +120,9 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 	if err := readConfig(&s.config); err != nil {
 		return nil, err
 	}
-	if held := os.Getenv("CALL_ME_ENVIRONMENT"); held != "" && held != s.name {
-		s.config.Fence = 0
+	s.limitFence()
+	if len(names) > 1 && c.IsSet("fence") {
+		return nil, withHint(usagef("a fence is that of one lease"), "make a call for each environment")
 	}
 	for _, field := range listSettings(&s.config) {
 		if field.flag != "" && c.IsSet(field.flag) {
@@ -113,23 +131,52 @@ func newSession(c *cli.Context, t *terminal, needsName bool) (*session, error) {
 			}
 		}
 	}
-	var err error
 	s.client, err = newClient(s.config)
 	s.holder, s.jobURL = whoAmI(os.Getenv)
 	if s.config.Holder != "" {
 		s.holder = s.config.Holder
 	}
+	if err := checkHolder(s.holder); err != nil {
+		problem := "this holder cannot be used: " + withoutKind(err)
+		if len(s.holder) > maxHolder {
+			problem += fmt.Sprintf("; it has %d", len(s.holder))
+		}
+		return nil, withHint(usagef("%s", problem),
+			"--holder or CALL_ME_HOLDER; the name of the job and its number are enough")
+	}
 	return s, err
+}
+
+// nameProblem returns the usage error for a name that checkEnvironment rejects with err. If
+// white space around the name is the mistake, the hint has the command without it.
+func nameProblem(command, name string, err error) error {
+	reason := strings.Replace(withoutKind(err), "environment", "it", 1)
+	reason = strings.TrimPrefix(reason, fmt.Sprintf("it cannot be %q: ", name))
+	problem := usagef("%q is no name of an environment: %s", shorten(name, maxEnvironment), reason)
+	if trimmed := strings.TrimSpace(name); trimmed != name && checkEnvironment(trimmed) == nil {
+		return withHint(problem, "call-me "+command+" "+quote(trimmed))
+	}
+	return problem
+}
+
+// withoutKind returns the text of an error of limits.go without the text of errParameter,
+// which is for the API.
+func withoutKind(err error) string {
+	return strings.TrimPrefix(err.Error(), errParameter.Error()+": ")
 }
 
 // helpFlags are the spellings of the help flag that the command-line library knows.
 var helpFlags = []string{"--help", "-help", "-h", "--h"}
 
+// versionFlags are the spellings of the version flag.
+var versionFlags = []string{"--version", "-version", "-v", "--v"}
+
 // flagsFirst returns the arguments with the flags of the command before its other
 // arguments: the command-line library stops reading flags at the first argument. The
-// flags are followed by "--". Words after a "--" in args keep their place, and so do,
-// for run, the second argument and what follows it: they are the command that run
-// starts. The call "help COMMAND" and a help flag anywhere before these words become
+// flags are followed by "--". Words after a "--" in args keep their place. For run they are
+// the command that it starts, and so are the second argument and what follows it, if
+// beginsCommand says so: a "--" then stands before them. The call "help COMMAND" and a help
+// flag anywhere before these words become
 // "COMMAND --help". An unknown flag is a usage error with a proposal. A flag without its
 // value is a usage error too: the library would take the next flag for the value.
 func flagsFirst(app *cli.App, args []string) ([]string, error) {
@@ -139,6 +186,9 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	}
 	if last > 0 && args[1] == "help" {
 		args = slices.Concat(args[:1], args[2:min(3, last+1)], []string{"--help"})
+	}
+	if last > 0 && looksLikeFlag(args[1]) && args[1] != "--" && !isAppFlag(args[1]) {
+		return nil, unknownAppFlag(app, args[1])
 	}
 	at := slices.IndexFunc(args[1:], func(arg string) bool { return !strings.HasPrefix(arg, "-") }) + 1
 	if at == 0 {
@@ -152,10 +202,59 @@ func flagsFirst(app *cli.App, args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, argv := cutWords(rest)
+	if command.Name == "run" && !slices.Contains(args[:len(args)-len(argv)], "--") {
+		app.Metadata[passedOnFlag] = ownFlag(command, argv)
+		if len(argv) > 2 && argv[1] == "--" && isProgram(argv[2]) {
+			app.Metadata[notEnvironment] = argv[0]
+		}
+	}
 	if slices.Equal(flags, []string{"--help"}) {
 		return slices.Concat(args[:at+1], flags), nil
 	}
 	return slices.Concat(args[:at+1], flags, []string{"--"}, rest), nil
+}
+
+// isAppFlag reports whether a word is a flag of call-me itself.
+func isAppFlag(word string) bool {
+	return slices.Contains(helpFlags, word) || slices.Contains(versionFlags, word) || word == completionFlag
+}
+
+// unknownAppFlag returns the usage error for a flag before the command that is no flag of
+// call-me itself. The hint says where the flag belongs if it is one of a command.
+func unknownAppFlag(app *cli.App, word string) error {
+	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	for _, command := range app.VisibleCommands() {
+		for _, flag := range command.Flags {
+			if command.HasName("serve") || !slices.Contains(flag.Names(), name) {
+				continue
+			}
+			return withHint(usagef("--%s stands after the command", name),
+				fmt.Sprintf("call-me %s uat --%s ...", command.Name, name))
+		}
+	}
+	proposal := ""
+	if near := nearest(name, []string{"help", "version"}); near != "" {
+		proposal = "; did you mean --" + near + "?"
+	}
+	return withHint(usagef("call-me has no flag %s%s", word, proposal), "call-me --help")
+}
+
+// passedOnFlag is the key of the app's metadata for a word after run's command that looks
+// like a flag of run.
+const passedOnFlag = "passed on"
+
+// ownFlag returns the first word after the program in argv that names a flag of run; empty if
+// there is none.
+func ownFlag(run *cli.Command, argv []string) string {
+	for _, word := range argv[min(1, len(argv)):] {
+		name, _, _ := strings.Cut(strings.TrimPrefix(word, "--"), "=")
+		isFlag := func(flag cli.Flag) bool { return slices.Contains(flag.Names(), name) }
+		if strings.HasPrefix(word, "--") && slices.ContainsFunc(run.Flags, isFlag) {
+			return word
+		}
+	}
+	return ""
 }
 
 // completionArgs returns the arguments of a call that asks for completion. A "--" that
@@ -178,7 +277,7 @@ func splitFlags(command *cli.Command, words []string) (flags, rest []string, err
 	for len(words) > 0 && words[0] != "--" {
 		word := words[0]
 		isFlag := strings.HasPrefix(word, "-") && word != "-"
-		if !isFlag && isRun && len(rest) == 1 {
+		if !isFlag && isRun && len(rest) == 1 && beginsCommand(command, words) {
 			break
 		}
 		if !isFlag {
@@ -203,6 +302,9 @@ func splitFlags(command *cli.Command, words []string) (flags, rest []string, err
 				"call-me run uat -- ./test.sh")
 		}
 	}
+	if isRun && len(words) > 0 {
+		rest = append(rest, "--")
+	}
 	return flags, append(rest, words...), nil
 }
 
@@ -211,7 +313,7 @@ func splitFlags(command *cli.Command, words []string) (flags, rest []string, err
 // there is one.
 func lookUpFlag(command *cli.Command, word string) (cli.Flag, error) {
 	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
-	known := []string{"help"}
+	known := []string{"help", "version"}
 	for _, flag := range command.Flags {
 		if slices.Contains(flag.Names(), name) {
 			return flag, nil
@@ -219,11 +321,18 @@ func lookUpFlag(command *cli.Command, word string) (cli.Flag, error) {
 		known = append(known, flag.Names()[0])
 	}
 	proposal := ""
-	if near := nearest(name, known); near != "" {
+	switch near := nearest(name, known); near {
+	case "":
+	case "version":
+		proposal = "; did you mean call-me --version?"
+	default:
 		proposal = "; did you mean --" + near + "?"
 	}
-	return nil, withHint(usagef("%s has no flag %s%s", command.Name, word, proposal),
-		"call-me "+command.Name+" --help")
+	hint := "call-me " + command.Name + " --help"
+	if command.Name == "run" && name == "no-wait" {
+		hint = "to give up unless a slot is free now: --timeout 1s"
+	}
+	return nil, withHint(usagef("%s has no flag %s%s", command.Name, word, proposal), hint)
 }
 
 // takesValue reports whether the flag needs a value.
@@ -241,6 +350,9 @@ func flagAndValue(command *cli.Command, words []string) ([]string, error) {
 	flag, err := lookUpFlag(command, words[0])
 	if err != nil || !takesValue(flag) {
 		return words[:1], err
+	}
+	if flag == supersedeFlag {
+		return optionalValue(command, flag, words[0])
 	}
 	used := words[:1]
 	_, value, isInWord := strings.Cut(words[0], "=")

@@ -22,7 +22,8 @@ func flagsOf(app *cli.App) []commandFlag {
 	for _, command := range app.Commands {
 		for _, flag := range command.Flags {
 			_, isBool := flag.(*cli.BoolFlag) // every other kind takes a value
-			all = append(all, commandFlag{command, flag.Names()[0], !isBool})
+			takesValue := !isBool && flag != supersedeFlag
+			all = append(all, commandFlag{command, flag.Names()[0], takesValue})
 		}
 	}
 	return all
@@ -131,6 +132,73 @@ func TestTheFlagsOfTheCommandOfRunAreNotRead(t *testing.T) {
 	} {
 		if _, err := flagsFirst(app, strings.Fields("call-me "+line)); err != nil {
 			t.Errorf("%s: %v", line, err)
+		}
+	}
+}
+
+// The words before the first "--" of run are environments, unless they begin a command as it
+// was always typed.
+func TestTheEnvironmentsOfRun(t *testing.T) {
+	app := newApp(newTerminal())
+	for line, want := range map[string]string{
+		"run uat":                                  "uat",
+		"run uat -- sh -c x":                       "uat -- sh -c x",
+		"run uat sh -c x":                          "uat -- sh -c x",
+		"run uat sh -c x -- y":                     "uat -- sh -c x -- y",
+		"run uat ./no-such-program -- y":           "uat -- ./no-such-program -- y",
+		"run uat no-such-environment -- sh -c x":   "uat no-such-environment -- sh -c x",
+		"run uat perf -- sh":                       "uat perf -- sh",
+		"run uat perf --ttl 5m web-1 -- sh":        "--ttl 5m -- uat perf web-1 -- sh",
+		"run uat perf stat -- sh":                  "uat -- perf stat -- sh",
+		"run uat test -- sh":                       "uat test -- sh",
+		"run uat sh -- sh":                         "uat -- sh -- sh",
+		"run uat sh -- x":                          "uat -- sh -- x",
+		"run uat sh a,b -- sh":                     "uat -- sh a,b -- sh",
+		"run uat web-1 test sh -- sh -- x":         "uat web-1 test sh -- sh -- x",
+		"run sh uat -- sh -- x":                    "sh uat -- sh -- x",
+		"run --ttl 5m uat web-1 --grace 1s -- ls":  "--ttl 5m --grace 1s -- uat web-1 -- ls",
+		"run uat --ttl 5m web-1 -- ls --ttl":       "--ttl 5m -- uat web-1 -- ls --ttl",
+		"run uat no-such-program --ttl":            "uat -- no-such-program --ttl",
+		"run uat web-1 --slot web-1=blue -- ls -l": "--slot web-1=blue -- uat web-1 -- ls -l",
+		"request uat perf":                         "uat perf",
+		"request uat --ttl 5m perf":                "--ttl 5m -- uat perf",
+		"release -- uat perf":                      "uat perf",
+	} {
+		args, err := flagsFirst(app, strings.Fields("call-me "+line))
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+			continue
+		}
+		got := strings.TrimPrefix(strings.Join(args[2:], " "), "-- ")
+		if got != want {
+			t.Errorf("%s is read as %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestTheSlotsOfSeveralEnvironments(t *testing.T) {
+	for _, c := range []struct{ names, slots, want string }{
+		{"uat", "", "uat="},
+		{"uat", "blue", "uat=blue"},
+		{"web", "web=blue", "web=blue"},
+		{"web", "uat=blue", "web=uat=blue"},
+		{"web", "web=web=blue", "web=web=blue"},
+		{"uat web", "web=blue", "uat= web=blue"},
+		{"web uat web", "web=green uat=a web=blue", "web=green uat=a web=blue"},
+		{"web uat", "blue", ""},
+		{"web uat", "perf=blue", ""},
+		{"web uat", "web=", ""},
+		{"web uat", "web=blue web=green", ""},
+		{"web", "blue green", ""},
+	} {
+		needs, err := slotNeeds(strings.Fields(c.names), strings.Fields(c.slots))
+		var words []string
+		for _, n := range needs {
+			words = append(words, n.environment+"="+n.slot)
+		}
+		got := strings.Join(words, " ")
+		if got != c.want || (err == nil) != (c.want != "") || err != nil && exitCode(err) != exitUsage {
+			t.Errorf("%s --slot %s: %q, %v, want %q", c.names, c.slots, got, err, c.want)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -23,7 +25,10 @@ func statusCommand(t *terminal) *cli.Command {
 		Description: `
    call-me status
    call-me status uat --json
-   call-me status --watch`,
+   call-me status --watch
+
+   Exits with 1 for an ENV that was never used. With --watch and --json it prints a line of JSON
+   at the beginning and after each change.`,
 		Flags: []cli.Flag{
 			boolFlag("json", "print it as JSON, as GET /environments has it"),
 			boolFlag("watch", "show it again and again, until interrupted", "w"),
@@ -34,20 +39,32 @@ func statusCommand(t *terminal) *cli.Command {
 				return err
 			}
 			get := func() (environmentsJSON, error) { return s.client.environments(c.Context, s.name) }
-			if c.Bool("watch") {
-				return t.watch(c.Context, get, s.client.follow)
-			}
 			all, err := get()
+			if err == nil && s.name != "" && isIdle(all) {
+				err = s.client.checkKnown(c.Context, s.name)
+			}
 			switch {
 			case err != nil:
 				return err
+			case c.Bool("watch"):
+				return t.watch(c.Context, c.Bool("json"), get, s.client.follow)
 			case c.Bool("json"):
-				return t.json(all)
+				return t.environmentsJSON(all)
 			}
 			t.table(t.out, all, width(t.out), t.coloured(t.out))
 			return nil
 		},
 	}
+}
+
+// isIdle reports whether no environment in the list has a lease, a waiter or a pause of its own.
+func isIdle(all environmentsJSON) bool {
+	return !slices.ContainsFunc(all.Environments, func(e environmentJSON) bool {
+		isHeld := func(s slotJSON) bool { return s.Lease != nil }
+		isOwn := func(p pauseJSON) bool { return !p.All }
+		return len(e.Queue) > 0 || slices.ContainsFunc(e.Slots, isHeld) ||
+			slices.ContainsFunc(e.Pauses, isOwn)
+	})
 }
 
 func historyCommand(t *terminal) *cli.Command {
@@ -68,10 +85,15 @@ func historyCommand(t *terminal) *cli.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := parseAge(c.String("since")); err != nil {
-				return usagef("--since: %q is no duration such as 24h or 7d", c.String("since"))
+			if _, err := parseDuration(c.String("since")); err != nil {
+				return withHint(usagef("--since: %q is %v", c.String("since"), err),
+					"it is how far to look back from now: --since 24h, or --since 7d")
 			}
 			all, err := s.client.history(c.Context, s.name, c.String("since"))
+			isOf := func(e eventJSON) bool { return string(e.Environment) == s.name } // others are of all
+			if err == nil && s.name != "" && !slices.ContainsFunc(all.Events, isOf) {
+				err = s.client.checkKnown(c.Context, s.name)
+			}
 			switch {
 			case err != nil:
 				return err
@@ -104,6 +126,11 @@ func backupCommand(t *terminal) *cli.Command {
 				proposal := quote(filepath.Join(file, "call-me.db"))
 				return withHint(usagef("%q is a folder", file), "call-me backup "+proposal)
 			}
+			folder := filepath.Dir(file)
+			if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+				return withHint(fmt.Errorf("cannot write %q: the folder %q does not exist", file, folder),
+					"mkdir -p "+quote(folder))
+			}
 			return downloadBackup(c.Context, t, file)
 		},
 	}
@@ -125,8 +152,8 @@ func downloadBackup(ctx context.Context, t *terminal, path string) error {
 		copied, err = publishCopy(temporary, path)
 		return err
 	}
-	onRetry := func(err error) { t.say("%s; trying again", printable(err.Error())) }
-	if err := client.backup(ctx, path, publish, onRetry); err != nil {
+	report := func(err error, until time.Time) { t.say("%s", retryText(err, until)) }
+	if err := client.backup(ctx, path, publish, report); err != nil {
 		return err
 	}
 	fmt.Fprintf(t.out, "%s: %d leases, %d waiting, %d events\n",
@@ -204,6 +231,9 @@ func checkError(err error, path string) error {
 	switch {
 	case errors.Is(err, errInUse):
 		return withHint(err, "stop the server, or check a copy: call-me backup call-me-copy.db")
+	case errors.Is(err, notDatabase{}):
+		return withHint(err,
+			"a file of call-me is what CALL_ME_DB of its server names, or what call-me backup has written")
 	case errors.Is(err, errDamaged):
 		return withHint(err,
 			"the file was left as it is; restore a copy, or move it away to begin without leases")

@@ -14,16 +14,16 @@ import (
 // It returns nil if the server works. With a TLS certificate in the configuration it
 // uses HTTPS and trusts only that certificate. Errors: those of do and healthTLS.
 func health(ctx context.Context, config healthConfig) error {
-	ctx, cancel := context.WithTimeout(ctx, headerTime)
-	defer cancel()
-	c := &client{base: fmt.Sprintf("http://127.0.0.1:%d", config.Port), http: http.DefaultClient}
+	base := fmt.Sprintf("http://127.0.0.1:%d", config.Port)
+	c := &client{http: http.DefaultClient}
 	if config.TLSCertificate != "" {
 		trust, err := healthTLS(config.TLSCertificate)
 		if err != nil {
 			return err
 		}
-		c.base = strings.Replace(c.base, "http:", "https:", 1)
+		base = strings.Replace(base, "http:", "https:", 1)
 		c.http = &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}
 	}
-	return c.do(ctx, http.MethodGet, "/healthz", url.Values{}, &map[string]string{})
+	c.addresses = newAddresses(serverURLs{base})
+	return c.do(ctx, headerTime, http.MethodGet, "/healthz", url.Values{}, &map[string]string{})
 }

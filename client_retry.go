@@ -1,69 +1,128 @@
 package main
 
 // Repetition: which failed calls are repeated, after what delay and for how long.
+// docs/design.md has the rules in "A server that is away".
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"time"
 )
 
 const (
-	maxFirstResponse    = time.Minute // within which a call-me must have responded once
-	maxBackOff          = 2 * time.Second
-	maxForeignResponses = 3 // responses in a row that are errNotCallMe or errInternal
+	maxFirstResponse = time.Minute      // within which a call-me must have responded once
+	maxForeign       = 10 * time.Second // the same, if the responses are foreign; or failing
+	maxBackOff       = 2 * time.Second
+	firstReportTime  = 15 * time.Second // between two reports of retries before the first response
+	reportTime       = time.Minute      // between two reports of retries later
 )
 
-// retryable reports whether repeating the call may give another result soon.
-func retryable(err error) bool {
-	return errors.Is(err, errUnreachable) || errors.Is(err, errUnavailable) ||
-		errors.Is(err, errInternal) || errors.Is(err, errNotCallMe)
-}
+// An onRetry is called when a call has failed and is to be repeated: after the first
+// failure in a row, and every firstReportTime or reportTime. The zero time means that it
+// is repeated until the server answers.
+type onRetry func(err error, until time.Time)
 
 // A retrier decides whether a failed call is repeated, and keeps what that depends on.
 // One retrier may serve several calls, one after the other.
 type retrier struct {
-	deadline         time.Time // after which nothing is repeated; zero if none
-	started          time.Time
-	sent             time.Time   // when the last call was sent
-	responded        bool        // a call-me has responded
-	repeated         bool        // a call has failed and may have been sent again
-	failures         int         // in a row
-	foreignResponses int         // responses in a row that count for maxForeignResponses
-	onRetry          func(error) // called after the first failure in a row; nil if not needed
+	client   *client
+	deadline time.Time // after which nothing is repeated; zero if none
+	once     bool      // repeat nothing before a call-me has answered
+	insists  bool      // repeat even what is hopeless, for maxForeign: the server was right before
+	onRetry  onRetry   // nil if not needed
+
+	started      time.Time
+	sent         time.Time // when the last call was sent, by clockNow
+	repeated     bool      // a call has failed and may have been sent again
+	failures     int       // in a row
+	strangeSince time.Time // the first failure in a row that was neither unreachable nor noTrouble
+	reported     time.Time // when onRetry was called last in this row of failures
+}
+
+// newRetrier returns a retrier that repeats for the given time, for ever if it is zero.
+func (c *client) newRetrier(limit time.Duration, report onRetry) *retrier {
+	r := &retrier{client: c, started: time.Now(), onRetry: report}
+	if limit > 0 {
+		r.deadline = r.started.Add(limit)
+	}
+	return r
 }
 
 // wait waits before the next attempt after err, the result of the last one. It returns
-// nil when the call is to be repeated. It returns err at once if err is nil or not
-// retryable, if the deadline has passed, after maxForeignResponses, or if no call-me has
-// responded within maxFirstResponse. It returns ctx's error if ctx ends.
+// nil when the call is to be repeated. It returns err if err is nil or means no trouble
+// with the server, and when the time of until has passed. It returns ctx's error if ctx
+// ends.
 func (r *retrier) wait(ctx context.Context, err error) error {
-	if err == nil || !retryable(err) {
-		r.responded, r.failures, r.foreignResponses = true, 0, 0
+	kind := troubleOf(err)
+	if kind == noTrouble {
+		r.failures, r.strangeSince, r.reported = 0, time.Time{}, time.Time{}
 		return err
 	}
 	r.repeated = true
 	r.failures++
-	if errors.Is(err, errNotCallMe) || errors.Is(err, errInternal) {
-		r.foreignResponses++
-	} else {
-		r.foreignResponses = 0
-	}
-	if errors.Is(err, errUnavailable) {
-		r.responded = true
-	}
 	now := time.Now()
 	switch {
-	case r.foreignResponses >= maxForeignResponses, !r.responded && now.Sub(r.started) >= maxFirstResponse:
-		return err
-	case r.isLate():
-		return err
-	case r.failures == 1 && r.onRetry != nil:
-		r.onRetry(err)
+	case kind == unreachable:
+		r.strangeSince = time.Time{}
+	case r.strangeSince.IsZero():
+		r.strangeSince = now
 	}
-	return sleep(ctx, backOff(r.failures))
+	until, limited := r.until(kind, r.insists && !errors.Is(err, errVersion1))
+	if limited && !now.Before(until) {
+		return err
+	}
+	r.report(err, until, now)
+	pause := backOff(r.failures)
+	if limited {
+		pause = min(pause, until.Sub(now))
+	}
+	return sleep(ctx, pause)
+}
+
+// until returns when the call is repeated no more, if the trouble goes on. It reports
+// false if there is no such time: a call-me has answered before, so that everything else
+// means that it is away for a moment. With insists, what is hopeless is repeated like a
+// foreign response.
+func (r *retrier) until(kind trouble, insists bool) (time.Time, bool) {
+	limit := r.started.Add(maxFirstResponse)
+	switch {
+	case kind == failing:
+		limit = r.strangeSince.Add(maxForeign)
+	case r.client.answered.Load():
+		return r.deadline, !r.deadline.IsZero()
+	case r.once, kind == hopeless && !insists:
+		limit = r.started
+	case kind != unreachable:
+		limit = r.strangeSince.Add(maxForeign)
+	}
+	if !r.deadline.IsZero() && r.deadline.Before(limit) {
+		limit = r.deadline
+	}
+	return limit, true
+}
+
+// report calls onRetry if it is time to.
+func (r *retrier) report(err error, until, now time.Time) {
+	period := firstReportTime
+	if r.client.answered.Load() {
+		period = reportTime
+	}
+	if r.onRetry == nil || !r.reported.IsZero() && now.Sub(r.reported) < period {
+		return
+	}
+	r.reported = now
+	r.onRetry(err, until)
+}
+
+// retryText returns the line about a call that is repeated.
+func retryText(err error, until time.Time) string {
+	if until.IsZero() {
+		return fmt.Sprintf("%s; trying until it answers", printable(err.Error()))
+	}
+	return fmt.Sprintf("%s; trying until %s", printable(err.Error()), clockTime(until))
 }
 
 // isLate reports whether the deadline has passed.
@@ -89,29 +148,34 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// try makes a call and repeats it as r decides. each is the time limit of one attempt. An
-// attempt ends at most a second after the deadline of r, or after a second if that is
-// later, so that a server that hangs does not exceed the deadline by more. If the server
-// rejects the key and the operator has changed it, try repeats the call with the new key
-// at once. The server must accept the call repeatedly. Errors: those of do, and ctx's.
+// try makes a call and repeats it as r decides. each is the time limit of one attempt at
+// one server. An attempt ends at most a second after the deadline of r, or after a second
+// if that is later, so that a server that hangs does not exceed the deadline by more. If
+// the server rejects the key and the operator has changed it, try repeats the call with the
+// new key at once; with another token it does so once. The server must accept the call
+// repeatedly. Errors: those of do, and ctx's.
 func (c *client) try(
 	ctx context.Context, r *retrier, each time.Duration, method, path string, values url.Values, into any,
 ) error {
+	renewed := false // another token was had, which is done once
 	for {
 		if !r.deadline.IsZero() {
 			each = max(time.Second, min(each, time.Until(r.deadline)+time.Second))
 		}
-		limited, cancel := context.WithTimeout(ctx, each)
-		r.sent = time.Now()
-		err := c.do(limited, method, path, values, into)
-		cancel()
+		r.sent = clockNow()
+		first := c.current.Load()
+		err := c.do(ctx, each, method, path, values, into)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if refusesKey(err) && c.hasNewKey() {
+		if refusesKey(err) && !renewed && c.hasNewKey(ctx) {
+			renewed = c.tokens != nil
 			continue
 		}
-		repeat := err != nil && retryable(err)
+		if c.current.Load() != first { // the call was made to another server before
+			r.repeated = true
+		}
+		repeat := troubleOf(err) != noTrouble
 		err = r.wait(ctx, err)
 		if err != nil || !repeat {
 			return err

@@ -2,15 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,12 +39,12 @@ func gateway(t *testing.T, s *site, meddle func(w http.ResponseWriter, r *http.R
 			return
 		}
 		defer answer.Body.Close()
-		w.Header().Set("Content-Type", answer.Header.Get("Content-Type"))
+		maps.Copy(w.Header(), answer.Header)
 		w.WriteHeader(answer.StatusCode)
 		io.Copy(w, answer.Body)
 	}))
 	t.Cleanup(h.Close)
-	c := &client{base: h.URL, http: h.Client()}
+	c := &client{addresses: newAddresses(serverURLs{h.URL}), http: h.Client()}
 	key := testKey
 	c.key.Store(&key)
 	return c, &calls
@@ -47,10 +53,10 @@ func gateway(t *testing.T, s *site, meddle func(w http.ResponseWriter, r *http.R
 // An eventCounter counts what a client reports while it acquires a slot.
 type eventCounter struct{ queuedCount, restartedCount, acquiredCount atomic.Int32 }
 
-func (e *eventCounter) queued(errorJSON)                  { e.queuedCount.Add(1) }
-func (e *eventCounter) retrying(error)                    {}
-func (e *eventCounter) restarted(errorJSON)               { e.restartedCount.Add(1) }
-func (e *eventCounter) acquired(leaseJSON, time.Duration) { e.acquiredCount.Add(1) }
+func (e *eventCounter) queued(errorJSON)                    { e.queuedCount.Add(1) }
+func (e *eventCounter) retrying(error, time.Time)           {}
+func (e *eventCounter) restarted(errorJSON)                 { e.restartedCount.Add(1) }
+func (e *eventCounter) acquired(grantedJSON, time.Duration) { e.acquiredCount.Add(1) }
 
 func says(status int, kind, body string) func(http.ResponseWriter, *http.Request, int32) bool {
 	return func(w http.ResponseWriter, r *http.Request, _ int32) bool {
@@ -61,40 +67,223 @@ func says(status int, kind, body string) func(http.ResponseWriter, *http.Request
 	}
 }
 
+// foreignAnswers are answers that are not call-me's, or not to the call. Some are hopeless: the
+// client gives up at once when no call-me has answered before.
+var foreignAnswers = map[string]struct {
+	status     int
+	kind, body string
+	isHopeless bool
+}{
+	"a page":                     {200, "text/html", "<h1>welcome</h1>", false},
+	"a page that refuses":        {403, "text/html", "<h1>no</h1>", false},
+	"other JSON":                 {200, "application/json", `{"status":"maintenance"}`, false},
+	"other JSON that refuses":    {403, "application/json", `{"kind":"Status","message":"forbidden","code":403}`, false},
+	"other JSON with a conflict": {409, "application/json", `{"message":"conflict","code":409}`, false},
+	"other JSON that is gone":    {410, "application/json", `{"message":"gone","code":410}`, false},
+	"another key":                {401, "application/json", `{"message":"Unauthorized","code":401}`, false},
+	"another limit of the rate":  {429, "application/json", `{"message":"slow down","code":429}`, false},
+	"a time-out":                 {408, "text/plain", "", false},
+	"too early":                  {425, "text/plain", "", false},
+	"an error":                   {500, "text/html", "<h1>sorry</h1>", false},
+	"a bug of another server":    {500, "application/json", `{"message":"internal error","code":500}`, false},
+	"somebody else's lease":      {201, "application/json", `{"environment":"perf","fence":7,"slot":"perf"}`, false},
+	"nothing":                    {204, "", "", false},
+	"no such page":               {404, "text/html", "<h1>404</h1>", true},
+	"a redirect":                 {302, "text/html", "", true},
+}
+
 func TestAnUnknownResponseIsNeverASuccess(t *testing.T) {
-	s := newSite(t, "")
-	for name, c := range map[string]struct {
-		status     int
-		kind, body string
-	}{
-		"a page":                     {200, "text/html", "<h1>welcome</h1>"},
-		"a page that refuses":        {403, "text/html", "<h1>no</h1>"},
-		"other JSON":                 {200, "application/json", `{"status":"maintenance"}`},
-		"other JSON that refuses":    {403, "application/json", `{"kind":"Status","message":"forbidden","code":403}`},
-		"other JSON with a conflict": {409, "application/json", `{"message":"conflict","code":409}`},
-		"other JSON that is gone":    {410, "application/json", `{"message":"gone","code":410}`},
-		"somebody else's lease":      {201, "application/json", `{"environment":"perf","fence":7,"slot":"perf"}`},
-		"a redirect":                 {302, "text/html", ""},
-		"nothing":                    {204, "", ""},
-	} {
+	for name, c := range foreignAnswers {
 		t.Run(name, func(t *testing.T) {
-			client, calls := gateway(t, s, says(c.status, c.kind, c.body))
+			synctest.Test(t, func(t *testing.T) {
+				client := fakeClient(t, func(*http.Request) (*http.Response, error) {
+					return fakeResponse(c.status, c.kind, c.body, http.Header{"Location": {"http://login/"}}), nil
+				})
+				ctx := t.Context()
+				var e eventCounter
+				start := time.Now()
+				_, err := client.acquire(ctx, acquireOptions{environment: "uat", holder: "h", timeout: time.Hour}, &e)
+				if troubleOf(err) < foreign || exitCode(err) != exitFailed || e.queuedCount.Load()+e.restartedCount.Load()+e.acquiredCount.Load() != 0 {
+					t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.queuedCount.Load(), e.restartedCount.Load(), e.acquiredCount.Load())
+				}
+				if took := time.Since(start); c.isHopeless && took > 0 || !c.isHopeless && took.Round(time.Second) != maxForeign {
+					t.Errorf("gave up after %v", took)
+				}
+				if _, err := client.environments(ctx, "uat"); err == nil {
+					t.Error("accepted as a state")
+				}
+				if _, err := client.renewHeld(ctx, leaseSelector{environment: "uat", holder: "h"}, nil, nil); err == nil {
+					t.Error("it is taken for a renewal")
+				}
+				if _, err := client.release(ctx, leaseSelector{environment: "uat", holder: "h"}, false, "", nil); err == nil {
+					t.Error("it is taken for a release")
+				}
+			})
+		})
+	}
+}
+
+// A server that has answered is waited for, whatever else answers in its place: the request
+// keeps its place, and the release is made.
+func TestAForeignAnswerMeansAway(t *testing.T) {
+	for name, c := range foreignAnswers {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, "")
+			s.call("POST /maybe?environment=uat&id=12345678")
+			other := says(c.status, c.kind, c.body)
+			var away atomic.Bool
+			seen := make(chan struct{}, 1)
+			client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+				if !away.Load() {
+					return false
+				}
+				select {
+				case seen <- struct{}{}:
+				default:
+				}
+				return other(w, r, n)
+			})
+			outage := func() {
+				away.Store(true)
+				<-seen
+				time.Sleep(200 * time.Millisecond)
+				away.Store(false)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			go func() {
+				for !strings.HasPrefix(s.state(), "12345678 | ") {
+					time.Sleep(time.Millisecond)
+				}
+				away.Store(true)
+				s.call("DELETE /maybe?environment=uat&id=12345678")
+				outage()
+			}()
 			var e eventCounter
-			_, err := client.acquire(context.Background(), acquireOptions{environment: "uat", holder: "h"}, &e)
-			if !errors.Is(err, errNotCallMe) || exitCode(err) != exitFailed || e.queuedCount.Load()+e.restartedCount.Load()+e.acquiredCount.Load() != 0 {
-				t.Errorf("%v, exit code %d, told %d %d %d", err, exitCode(err), e.queuedCount.Load(), e.restartedCount.Load(), e.acquiredCount.Load())
+			g, err := client.acquire(ctx, acquireOptions{environment: "uat", holder: "h", ttl: time.Hour}, &e)
+			if err != nil || e.restartedCount.Load() != 0 {
+				t.Fatalf("%v, restarted %d times", err, e.restartedCount.Load())
 			}
-			if n := calls.Load(); n < maxForeignResponses || n > maxForeignResponses+1 { // one more call leaves the queue
-				t.Errorf("%d calls", n)
+			go outage()
+			time.Sleep(50 * time.Millisecond)
+			if err := client.endRequest(ctx, "uat", g.id); err != nil {
+				t.Errorf("the release: %v", err)
 			}
-			if _, err := client.environments(context.Background(), "uat"); err == nil {
-				t.Error("accepted as a state")
-			}
-			if _, err := client.renewHeld(context.Background(), leaseSelector{environment: "uat", holder: "h"}, nil, func(error) {}); err == nil {
-				t.Error("it is taken for a renewal")
+			if got := s.state(); got != "|" {
+				t.Errorf("left behind: %s", got)
 			}
 		})
 	}
+}
+
+// The release of a job is a process of its own, in which no call-me has answered yet. Its server
+// was right when the job requested the slot.
+func TestAReleaseWaitsForAServerThatIsAway(t *testing.T) {
+	for name, c := range foreignAnswers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, "")
+			s.call("POST /maybe?environment=uat&id=12345678&holder=h")
+			other, end := says(c.status, c.kind, c.body), time.Now().Add(time.Second)
+			client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+				return time.Now().Before(end) && other(w, r, n)
+			})
+			told := 0
+			_, err := client.release(t.Context(), leaseSelector{environment: "uat", holder: "h"}, false, "", func(error, time.Time) { told++ })
+			if err != nil || s.state() != "|" || told != 1 {
+				t.Errorf("%v, %s, told %d times", err, s.state(), told)
+			}
+		})
+	}
+}
+
+// Whoever waits for a server that does not run hears when that will end, and every 15 s that it
+// goes on.
+func TestAServerThatIsAwayFromTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+		client := fakeClient(t, func(*http.Request) (*http.Response, error) { return nil, refused })
+		start := time.Now()
+		var told []time.Duration
+		_, err := client.acquire(t.Context(), acquireOptions{environment: "uat", timeout: time.Hour}, listenerFunc(func(_ error, until time.Time) {
+			told = append(told, time.Since(start).Round(time.Second))
+			if until.Sub(start) != maxFirstResponse {
+				t.Errorf("until %v after the start", until.Sub(start))
+			}
+		}))
+		if took := time.Since(start); !errors.Is(err, errUnreachable) || took != maxFirstResponse {
+			t.Errorf("%v after %v", err, took)
+		}
+		if len(told) != 4 || told[0] != 0 || told[3] < 45*time.Second {
+			t.Errorf("told after %v", told)
+		}
+	})
+}
+
+// What cannot become right is told at once.
+func TestWhatCannotBecomeRightIsNotRepeated(t *testing.T) {
+	for name, failure := range map[string]error{
+		"an unknown host":       &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "call-me.exmple", IsNotFound: true}},
+		"a refused certificate": &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}},
+		"no TLS":                http.ErrSchemeMismatch,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				calls := 0
+				client := fakeClient(t, func(*http.Request) (*http.Response, error) {
+					calls++
+					return nil, failure
+				})
+				start := time.Now()
+				_, err := client.acquire(t.Context(), acquireOptions{environment: "uat", timeout: time.Hour}, &eventCounter{})
+				if troubleOf(err) != hopeless || calls != 1 || time.Since(start) > 0 {
+					t.Errorf("%v after %d calls and %v", err, calls, time.Since(start))
+				}
+			})
+		})
+	}
+}
+
+// A listenerFunc is an acquireListener that hears of retries only.
+type listenerFunc func(error, time.Time)
+
+func (f listenerFunc) queued(errorJSON)                    {}
+func (f listenerFunc) retrying(err error, until time.Time) { f(err, until) }
+func (f listenerFunc) restarted(errorJSON)                 {}
+func (f listenerFunc) acquired(grantedJSON, time.Duration) {}
+
+// fakeClient returns a client of the servers, http://call-me if none is given, whose calls get
+// their answers without a network.
+func fakeClient(t *testing.T, answer transport, servers ...string) *client {
+	t.Helper()
+	if len(servers) == 0 {
+		servers = []string{"http://call-me"}
+	}
+	c, err := newClient(clientConfig{Host: servers, KeyConfig: KeyConfig{APIKey: testKey}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.http.Transport = transport(func(r *http.Request) (*http.Response, error) {
+		response, err := answer(r)
+		if response != nil {
+			response.Request = r
+		}
+		return response, err
+	})
+	return c
+}
+
+// fakeResponse returns a response that is not call-me's, unless the header says so.
+func fakeResponse(status int, kind, body string, header http.Header) *http.Response {
+	header = maps.Clone(header)
+	if status < 300 || status >= 400 {
+		delete(header, "Location")
+	}
+	if kind != "" {
+		header.Set("Content-Type", kind)
+	}
+	return &http.Response{Status: fmt.Sprint(status, " ", http.StatusText(status)), StatusCode: status, Header: header,
+		Body: io.NopCloser(strings.NewReader(body))}
 }
 
 func TestAConfirmationMustBeUnderstoodToo(t *testing.T) {
@@ -104,7 +293,7 @@ func TestAConfirmationMustBeUnderstoodToo(t *testing.T) {
 		return r.Method == http.MethodPut && maintenance(w, r, n)
 	})
 	var e eventCounter
-	if _, err := client.acquire(context.Background(), acquireOptions{environment: "uat", holder: "h", ttl: time.Hour}, &e); !errors.Is(err, errNotCallMe) || e.acquiredCount.Load() != 0 {
+	if _, err := client.acquire(context.Background(), acquireOptions{environment: "uat", holder: "h", ttl: time.Hour, timeout: time.Second}, &e); !errors.Is(err, errNotCallMe) || e.acquiredCount.Load() != 0 {
 		t.Errorf("%v, acquired %d times", err, e.acquiredCount.Load())
 	}
 	if got := s.state(); got != "|" {
@@ -157,12 +346,52 @@ func TestAForcedReleaseThatIsRepeatedSparesTheNextHolder(t *testing.T) {
 		c.Close()
 		return true
 	})
-	if err := client.release(context.Background(), leaseSelector{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
+	if _, err := client.release(context.Background(), leaseSelector{environment: "uat", holder: "boss"}, true, "", nil); err != nil {
 		t.Errorf("the repeated force: %v", err)
 	}
 	(<-next).want(t, 201, `"holder":"next"`)
 	if got := s.state(); got != "87654321 |" || deletes < 2 {
 		t.Errorf("%s after %d calls", got, deletes)
+	}
+}
+
+// The response to a release says whether it has ended a lease. Where the first response was
+// lost, the second one cannot tell.
+func TestAReleaseReportsWhetherItEndedALease(t *testing.T) {
+	s := newSite(t, "")
+	lost := false
+	client, _ := gateway(t, s, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+		if !lost || r.Method != http.MethodDelete {
+			return false
+		}
+		lost = false
+		s.call("DELETE " + r.URL.String())
+		c, _, _ := w.(http.Hijacker).Hijack()
+		c.Close()
+		return true
+	})
+	release := func() releaseReport {
+		t.Helper()
+		report, err := client.release(context.Background(), leaseSelector{environment: "uat", holder: "h"}, false, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report
+	}
+	s.call("POST /maybe?environment=uat&id=12345678&holder=h")
+	if report := release(); report.fence == 0 || report.endedNothing() {
+		t.Errorf("the release of a lease: %+v", report)
+	}
+	if report := release(); !report.endedNothing() {
+		t.Errorf("a release of nothing: %+v", report)
+	}
+	s.call("POST /maybe?environment=uat&id=87654321&holder=h")
+	lost = true
+	if report := release(); report.endedNothing() {
+		t.Errorf("a release whose first response was lost: %+v", report)
+	}
+	if header := s.call("DELETE /maybe?environment=uat").Header; header.Get(releasedHeader) != "" {
+		t.Errorf("the answer of 2019 has a new header: %v", header)
 	}
 }
 
@@ -176,7 +405,7 @@ func TestAForcedReleaseOfAFreeSlotEndsNobody(t *testing.T) {
 		}
 		return false
 	})
-	if err := client.release(context.Background(), leaseSelector{environment: "uat", holder: "boss"}, true, func(error) {}); err != nil {
+	if _, err := client.release(context.Background(), leaseSelector{environment: "uat", holder: "boss"}, true, "", nil); err != nil {
 		t.Error(err)
 	}
 	s.call("POST /maybe?environment=uat&id=87654321&holder=next")
@@ -195,7 +424,7 @@ func TestTheClientHasMoreThanOneConnection(t *testing.T) {
 	defer h.Close()
 	authority := filepath.Join(t.TempDir(), "ca.pem")
 	os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw}), 0o600)
-	c, err := newClient(clientConfig{Host: serverURL(h.URL), CAFile: authority, KeyConfig: KeyConfig{APIKey: testKey}})
+	c, err := newClient(clientConfig{Host: serverURLs{h.URL}, CAFile: authority, KeyConfig: KeyConfig{APIKey: testKey}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,14 +443,10 @@ func TestTheClientHasMoreThanOneConnection(t *testing.T) {
 // poll gets the lease before its claim ends.
 func TestADeadPollIsFoundBeforeItsGrantEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, err := newClient(clientConfig{Host: "http://call-me", KeyConfig: KeyConfig{APIKey: testKey}})
-		if err != nil {
-			t.Fatal(err)
-		}
 		var granted, claimed time.Time // when the dead poll is granted the slot, and its claim ends
-		c.http.Transport = transport(func(r *http.Request) (*http.Response, error) {
+		c := fakeClient(t, func(r *http.Request) (*http.Response, error) {
 			answer := func(status int, body string) (*http.Response, error) {
-				return &http.Response{StatusCode: status, Body: io.NopCloser(strings.NewReader(body)), Header: http.Header{"Content-Type": {"application/json"}}}, nil
+				return fakeResponse(status, "application/json", body, http.Header{versionHeader: {apiVersion}}), nil
 			}
 			switch {
 			case r.Method == http.MethodPut:
@@ -278,7 +503,10 @@ func TestAcquireEndsAtItsTimeout(t *testing.T) {
 func TestFollowIgnoresBeats(t *testing.T) {
 	beat, change := "event: beat\ndata: {}\n\n", "id: 7\nevent: granted\ndata: {}\n\n"
 	for text, want := range map[string]int{": hello\n\n" + beat + beat: 0, change: 1, beat + change + beat: 1, change + beat + change: 2, beat + "data: {}\n\n": 1} {
-		c, _ := gateway(t, nil, says(200, "text/event-stream", text))
+		c, _ := gateway(t, nil, func(w http.ResponseWriter, r *http.Request, n int32) bool {
+			w.Header().Set(versionHeader, apiVersion)
+			return says(200, "text/event-stream", text)(w, r, n)
+		})
 		changed := make(chan struct{}, 10)
 		if err := c.follow(t.Context(), changed); !errors.Is(err, errUnreachable) {
 			t.Errorf("the end of the stream: %v", err)

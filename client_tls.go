@@ -75,12 +75,13 @@ func trustError(base string, err error) error {
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return withHint(fmt.Errorf("%s %w", base, errPlain), "HOST="+strings.Replace(base, "https:", "http:", 1))
+		plain := strings.Replace(base, "https:", "http:", 1)
+		return withHint(fmt.Errorf("%s %w", base, errPlain), "HOST="+plain)
 	case !errors.As(err, &verification):
 		return nil
 	case errors.As(err, &unknown):
 		return withHint(fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err),
-			variablePrefix+"_CA_FILE=..., the certificate of the authority that has signed the server's")
+			variablePrefix+"_CA_FILE=ca.pem, the file of the CA certificate that has signed the server's")
 	}
 	return fmt.Errorf("%w %s: %v", errUntrusted, base, verification.Err)
 }

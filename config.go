@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/kelseyhightower/envconfig"
@@ -45,8 +46,17 @@ type serverConfig struct {
 	ListenConfig
 	DB           string               `default:"call-me.db" desc:"the database file, on a local disk"`
 	TTL          leaseTTL             `desc:"how long leases last that name no ttl; 0: until released"`
+	MaxHold      leaseTTL             `split_words:"true" desc:"the longest hold, whatever is renewed; 0: no limit"`
 	Environments declaredEnvironments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
+	History      byteSize             `default:"64MB" desc:"the most memory for the history, 1MB to 1TB; oldest events go first"`
 	Log          logForm              `default:"text" desc:"how the log on stderr looks: text or json"`
+
+	EnvironmentsFile string `split_words:"true" desc:"a file of them, one a line; read again on SIGHUP"`
+	OIDCFile         string `split_words:"true" desc:"whose tokens are accepted (JSON); read again on SIGHUP"`
+
+	Webhook       string        `desc:"who is told of events: https://chat.example/...; with commas"`
+	WebhookEvents webhookEvents `split_words:"true" default:"waiting:30m,expired,forced,taken,paused,resumed,kept,expiring:10m" desc:"of which events"`
+	WebhookSecret string        `split_words:"true" desc:"signs what they are sent (HMAC-SHA256)"`
 
 	TLSPrivateKey  string  `split_words:"true" desc:"the file of its private key (PEM)"`
 	TrustedProxies proxies `split_words:"true" desc:"proxies whose X-Forwarded-For is believed: 10.0.0.1,192.168.0.0/16"`
@@ -61,13 +71,16 @@ type healthConfig struct {
 // tag can also be set by this flag, if the command has it.
 type clientConfig struct {
 	KeyConfig
-	Host    serverURL           `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; without a scheme http, without a port 8000"`
-	Holder  string              `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
-	Reason  string              `flag:"reason" desc:"why, shown to everyone who looks"`
-	Timeout nonNegativeDuration `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
-	TTL     optionalTTL         `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
-	Fence   fenceNumber         `flag:"fence" desc:"exactly the lease with this fence"`
-	CAFile  string              `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
+	TokenConfig
+	Host     serverURLs          `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; several with commas: the next when one is away"`
+	Holder   string              `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
+	Reason   string              `flag:"reason" desc:"why, shown to everyone who looks"`
+	Priority priorityNumber      `flag:"priority" desc:"before requests of a lower one; 10 minutes earlier for each point; -100 to 100"`
+	Timeout  nonNegativeDuration `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
+	TTL      optionalTTL         `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
+	MaxHold  leaseTTL            `split_words:"true" flag:"max-hold" desc:"the longest hold, whatever is renewed"`
+	Fence    fenceNumber         `flag:"fence" desc:"exactly the lease with this fence"`
+	CAFile   string              `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
 }
 
 // readConfig fills a configuration, a pointer to a struct, from the variables and
@@ -80,7 +93,8 @@ func readConfig(into interface{ validate() error }) error {
 	err := envconfig.Process(variablePrefix, into)
 	var parse *envconfig.ParseError
 	if errors.As(err, &parse) {
-		return usagef("reading %s: %q is %v", setName(parse.KeyName), parse.Value, parse.Err)
+		name := setName(parse.KeyName)
+		return copyHint(parse.Err, usagef("reading %s: %q is %v", name, parse.Value, parse.Err))
 	}
 	if err != nil {
 		return usagef("reading the configuration: %v", err)
@@ -163,13 +177,23 @@ func setName(name string) string {
 	return name
 }
 
-// validate returns a usage error if only one of certificate and private key is set, or
-// if there is no API key. It reads the file of the keys.
+// validate returns a usage error if only one of certificate and private key is set, if an
+// address of CALL_ME_WEBHOOK is none, or if there is no API key. It reads the files of the keys
+// and of the environments.
 func (c *serverConfig) validate() error {
 	if (c.TLSCertificate == "") != (c.TLSPrivateKey == "") {
 		return usagef("%[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY belong together", variablePrefix)
 	}
-	_, err := c.keys()
+	if _, err := c.environments(); err != nil {
+		return err
+	}
+	if _, err := c.webhooks(); err != nil {
+		return err
+	}
+	if _, err := c.oidcEntries(); err != nil {
+		return err
+	}
+	_, err := c.acceptedKeys()
 	return err
 }
 
@@ -179,60 +203,52 @@ func (c *healthConfig) validate() error { return nil }
 // validate returns a usage error if no server is set, or if there is no API key. It reads
 // the file of the keys.
 func (c *clientConfig) validate() error {
-	if c.Host == "" {
+	if len(c.Host) == 0 {
 		return withHint(usagef("HOST must be set"),
-			"HOST=localhost:8000, the machine on which `call-me serve` runs")
+			"HOST=localhost:8000, the machine and port of `call-me serve`")
 	}
-	_, err := c.keys()
-	return err
+	return c.checkCredential()
 }
 
-// keys returns the API keys, without white space around them: those of the file, one a
-// line, if a file is set, otherwise the one of API_KEY. Empty lines are skipped. There is
-// at least one key, and none is empty. A missing key and a file that cannot be read are
-// usage errors.
-func (c KeyConfig) keys() ([]string, error) {
-	if c.APIKeyFile == "" {
-		key := strings.TrimSpace(c.APIKey)
-		if key == "" {
-			return nil, withHint(usagef("API_KEY must be set"),
-				"API_KEY=..., the key that the server and its clients share, or API_KEY_FILE=...")
-		}
-		return []string{key}, nil
+// checkKey returns a usage error if the key cannot be sent in a header. The error names the
+// variable that the key is from, and has nothing of the key.
+func checkKey(variable, key string) error {
+	what := "a control character"
+	switch i := strings.IndexFunc(key, unicode.IsControl); {
+	case i < 0:
+		return nil
+	case key[i] == '\n' || key[i] == '\r':
+		what = "a line break"
 	}
-	text, err := readKeyFile(c.APIKeyFile)
-	if err != nil {
-		return nil, usagef("reading %s: %v", setName(variablePrefix+"_API_KEY_FILE"), err)
+	return withHint(usagef("%s contains %s", variable, what),
+		"check how it is set; several keys stand in a file, one on each line: API_KEY_FILE=...")
+}
+
+// copyHint returns an error with the hint of another one, if that has a hint.
+func copyHint(from, to error) error {
+	var h hinted
+	if errors.As(from, &h) {
+		return withHint(to, h.hint)
 	}
-	var keys []string
-	for line := range strings.SplitSeq(text, "\n") {
-		key := strings.TrimSpace(line)
-		if key != "" {
-			keys = append(keys, key)
-		}
-	}
-	if len(keys) == 0 {
-		return nil, usagef("reading %s: %q has no key", setName(variablePrefix+"_API_KEY_FILE"), c.APIKeyFile)
-	}
-	return keys, nil
+	return to
 }
 
 // maxKeyFile is the size of the largest file of keys, in bytes.
 const maxKeyFile = 64 << 10
 
-// readKeyFile returns the text of a file of keys, without the byte order mark that some
-// editors put before it. It rejects what is not a regular file, which could make it wait
-// for ever, what has more than maxKeyFile bytes, and what is not UTF-8. No error has a
-// part of the file in it.
-func readKeyFile(path string) (string, error) {
+// readTextFile returns the text of a file that the configuration names, without the byte
+// order mark that some editors put before it. It rejects what is not a regular file, which
+// could make it wait for ever, what has more than most bytes, and what is not UTF-8. The
+// error says that it is no file of what. No error has a part of the file in it.
+func readTextFile(path string, most int64, what string) (string, error) {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil: // opening the file says why
 	case !info.Mode().IsRegular():
 		return "", fmt.Errorf("%q is not a regular file", path)
-	case info.Size() > maxKeyFile:
-		return "", fmt.Errorf("%q has %d bytes, more than %d: it is not a file of keys",
-			path, info.Size(), maxKeyFile)
+	case info.Size() > most:
+		return "", fmt.Errorf("%q has %d bytes, more than %d: it is not a file of %s",
+			path, info.Size(), most, what)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -7,11 +7,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"net/url"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,6 +28,44 @@ func (f *logForm) Decode(text string) error {
 		return errors.New("neither text nor json")
 	}
 	return nil
+}
+
+// A byteSize is a number of bytes.
+type byteSize int64
+
+// The range of a byteSize that can be set.
+const (
+	minByteSize byteSize = 1e6
+	maxByteSize byteSize = 1e12
+)
+
+// byteUnits are the units of a byteSize by their names in lower case, without the B.
+var byteUnits = map[string]float64{"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12,
+	"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+
+// Decode reads a number with a unit, such as 64MB, 1.5GB, 512MiB, 512Mi or 64m. Upper and
+// lower case are the same, and the B may be left out.
+func (b *byteSize) Decode(text string) error {
+	unitAt := strings.LastIndexAny(text, "0123456789") + 1
+	unit := strings.TrimSuffix(strings.ToLower(strings.TrimSpace(text[unitAt:])), "b")
+	n, err := strconv.ParseFloat(text[:unitAt], 64)
+	factor, known := byteUnits[unit]
+	size := n * factor
+	if err != nil || !known || !(size >= float64(minByteSize) && size <= float64(maxByteSize)) {
+		return errors.New("no size such as 64MB or 1GB (1MB to 1TB)")
+	}
+	*b = byteSize(size)
+	return nil
+}
+
+// String returns the size with a unit, rounded to at most one digit after the point.
+func (b byteSize) String() string {
+	n, unit := float64(b), 0
+	for n >= 1e3 && unit < 4 {
+		n, unit = n/1e3, unit+1
+	}
+	text := strings.TrimSuffix(strconv.FormatFloat(n, 'f', 1, 64), ".0")
+	return text + []string{"B", "kB", "MB", "GB", "TB"}[unit]
 }
 
 // proxies are the addresses whose X-Forwarded-For header the server believes.
@@ -84,11 +118,8 @@ type leaseTTL time.Duration
 // Decode reads a duration as parseTTL does.
 func (t *leaseTTL) Decode(text string) error {
 	d, err := parseTTL(text)
-	if err != nil {
-		return fmt.Errorf("no duration such as 90s or 2h, from %v to %v, or 0", minTTL, maxTTL)
-	}
 	*t = leaseTTL(d)
-	return nil
+	return err
 }
 
 // An optionalTTL is a ttl, or nil if none was set. It is a struct because envconfig would
@@ -106,13 +137,23 @@ func (t *optionalTTL) Decode(text string) error {
 // A nonNegativeDuration is a duration that is zero or more.
 type nonNegativeDuration time.Duration
 
-// Decode reads a duration of Go, such as 90s or 30m.
+// Decode reads a duration as parseDuration does.
 func (p *nonNegativeDuration) Decode(text string) error {
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return errors.New("no duration such as 90s or 30m")
-	}
+	d, err := parseDuration(text)
 	*p = nonNegativeDuration(d)
+	return err
+}
+
+// A priorityNumber is the priority of a request, from -maxPriority to maxPriority.
+type priorityNumber int
+
+// Decode reads a whole number.
+func (p *priorityNumber) Decode(text string) error {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < -maxPriority || n > maxPriority {
+		return fmt.Errorf("not a whole number from -%d to %d", maxPriority, maxPriority)
+	}
+	*p = priorityNumber(n)
 	return nil
 }
 
@@ -123,182 +164,8 @@ type fenceNumber uint64
 func (n *fenceNumber) Decode(text string) error {
 	v, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || v == 0 {
-		return errors.New("no number that a grant told")
+		return errors.New("not a fence: it is the number that a grant printed, for example 1785312000001")
 	}
 	*n = fenceNumber(v)
 	return nil
-}
-
-// A serverURL is the base URL of a server, without a slash at its end.
-type serverURL string
-
-// compilerTarget matches the names of compilers' targets. HOST is also a variable of
-// build tools: conda sets it to x86_64-conda-linux-gnu.
-var compilerTarget = regexp.MustCompile(
-	`^(x86_64|amd64|aarch64|arm64|i[3-6]86|ppc64le|powerpc64le|s390x|riscv64)-\w+-\w+`)
-
-// Decode reads a host, a host with a port, or a URL with scheme http or https. Without a
-// scheme it is http, and then the port is 8000 unless there is one. A URL may have a path
-// but no user, query or fragment. A name that matches compilerTarget is an error.
-func (s *serverURL) Decode(text string) error {
-	withScheme := text
-	if !strings.Contains(text, "://") {
-		withScheme = "http://" + text
-	}
-	u, err := url.Parse(withScheme)
-	if err != nil || !isBaseURL(u) || compilerTarget.MatchString(text) {
-		return errors.New("no host (localhost:8000 or https://call-me.example)")
-	}
-	if n, err := strconv.ParseUint(u.Port(), 10, 16); u.Port() != "" && (err != nil || n == 0) {
-		return errors.New("no host with a port (1 to 65535)")
-	}
-	if withScheme != text && u.Port() == "" {
-		u.Host = net.JoinHostPort(u.Hostname(), "8000")
-	}
-	*s = serverURL(strings.TrimRight(u.String(), "/"))
-	return nil
-}
-
-// isBaseURL reports whether a URL is one of http or https that has a host and no user,
-// query or fragment.
-func isBaseURL(u *url.URL) bool {
-	isHTTP := u.Scheme == "http" || u.Scheme == "https"
-	return isHTTP && u.User == nil && u.RawQuery == "" && u.Fragment == "" && isHostname(u.Hostname())
-}
-
-// isHostname reports whether a name is an IP address, or a host name of labels of letters,
-// digits, hyphens and underscores: 1 to 63 bytes each, no hyphen at either end, at most
-// 253 bytes in all. A dot may follow the last label.
-func isHostname(name string) bool {
-	if net.ParseIP(name) != nil {
-		return true
-	}
-	if name == "" || len(name) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(strings.TrimSuffix(name, "."), ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		if strings.ContainsFunc(label, func(r rune) bool { return !isHostnameRune(r) }) {
-			return false
-		}
-	}
-	return true
-}
-
-// isHostnameRune reports whether a label of a host name may have the character.
-func isHostnameRune(r rune) bool {
-	isLetter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-	isDigit := r >= '0' && r <= '9'
-	return isLetter || isDigit || r == '-' || r == '_'
-}
-
-// declaredEnvironments are the environments that the operator has declared: the names in
-// the order of the declaration, and the slots of each. If it is empty, every name is an
-// environment with one slot of the same name.
-type declaredEnvironments struct {
-	names []string
-	slots map[string][]string
-}
-
-// maxSlots is the largest number of slots of one environment.
-const maxSlots = 1000
-
-// Decode reads a list such as uat:blue+green,perf:2,staging: an environment with the names
-// of its slots, with their number, or with one slot of its own name.
-func (e *declaredEnvironments) Decode(text string) error {
-	read := declaredEnvironments{slots: map[string][]string{}}
-	if strings.Contains(text, ";") {
-		return errors.New("no list of environments: it has a semicolon; commas stand between environments")
-	}
-	for entry := range strings.SplitSeq(text, ",") {
-		name, list, listed := strings.Cut(entry, ":")
-		name, list = strings.TrimSpace(name), strings.TrimSpace(list)
-		if err := checkEnvironment(name); err != nil {
-			return fmt.Errorf("no list of environments: %q is no name", name)
-		}
-		if read.slots[name] != nil {
-			return fmt.Errorf("no list of environments: %q is there twice", name)
-		}
-		slots := []string{name}
-		if listed {
-			var err error
-			slots, err = slotNames(name, list)
-			if err != nil {
-				return err
-			}
-		}
-		read.names = append(read.names, name)
-		read.slots[name] = slots
-	}
-	if err := read.checkSlots(); err != nil {
-		return err
-	}
-	*e = read
-	return nil
-}
-
-// checkSlots returns an error if a slot has the name of another environment: it is likely
-// that a comma was meant to stand between slots.
-func (e declaredEnvironments) checkSlots() error {
-	for _, name := range e.names {
-		for _, slot := range e.slots[name] {
-			if slot != name && e.slots[slot] != nil {
-				return fmt.Errorf("no list of environments: %q is an environment and a slot of %q", slot, name)
-			}
-		}
-	}
-	return nil
-}
-
-// String returns the declaration as Decode reads it; empty if nothing is declared.
-func (e declaredEnvironments) String() string {
-	var entries []string
-	for _, name := range e.names {
-		slots := e.slots[name]
-		if len(slots) == 1 && slots[0] == name {
-			entries = append(entries, name)
-		} else {
-			entries = append(entries, name+":"+strings.Join(slots, "+"))
-		}
-	}
-	return strings.Join(entries, ",")
-}
-
-// slotNames returns the names of an environment's slots. The list is a number from 1 to
-// maxSlots, for which the names are perf-1, perf-2 and so on, or names with "+" between
-// them. Names of slots are checked as those of environments, have no colon, and are
-// distinct within the environment.
-func slotNames(environment, list string) ([]string, error) {
-	if n, err := strconv.Atoi(list); err == nil {
-		if n < 1 || n > maxSlots {
-			return nil, fmt.Errorf("no list of environments: %q has %d slots (1 to %d)",
-				environment, n, maxSlots)
-		}
-		slots := make([]string, n)
-		for i := range slots {
-			slots[i] = fmt.Sprintf("%s-%d", environment, i+1)
-		}
-		return slots, nil
-	}
-	slots := strings.Split(list, "+")
-	for i := range slots {
-		slots[i] = strings.TrimSpace(slots[i])
-		slot := slots[i]
-		isTwice := slices.Contains(slots[:i], slot)
-		if checkEnvironment(slot) != nil || isTwice || strings.Contains(slot, ":") || len(slots) > maxSlots {
-			return nil, fmt.Errorf("no list of environments: %q of %q is no slot, or is there twice",
-				slot, environment)
-		}
-	}
-	return slots, nil
-}
-
-// slotsOf returns the slots of an environment; nil if others are declared and it is not.
-func (e declaredEnvironments) slotsOf(name string) []string {
-	if len(e.names) == 0 {
-		return []string{name}
-	}
-	return e.slots[name]
 }

@@ -22,7 +22,8 @@ var (
 
 // runVariables are the variables that run sets for its command, besides those that a
 // configuration has too.
-var runVariables = []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", runTagsVariable}
+var runVariables = []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", "CALL_ME_URL", leasesVariable,
+	runTagsVariable}
 
 // dropServiceLinks unsets CALL_ME_PORT if Kubernetes has set it to the address of a
 // Service, and returns whether it has.
@@ -34,6 +35,10 @@ func dropServiceLinks() bool {
 	os.Unsetenv(name)
 	return true
 }
+
+// isSet reports whether a variable that others read is set, such as those of Go's garbage
+// collector (https://pkg.go.dev/runtime).
+func isSet(name string) bool { return os.Getenv(name) != "" }
 
 // variableWarnings returns a line for each variable that is not read though it looks as
 // if it was, in the order of their names. It unsets what dropServiceLinks does.
@@ -68,3 +73,7 @@ func variableWarnings() []string {
 // runTagsVariable is the environment variable with the tags of all runs around a
 // process, one after the other. A child process inherits it.
 const runTagsVariable = "CALL_ME_RUNS"
+
+// leasesVariable is the environment variable in which a run hands its leases on to its
+// command, as a JSON array.
+const leasesVariable = "CALL_ME_LEASES"

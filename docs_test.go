@@ -33,13 +33,13 @@ func documented(t *testing.T) []string {
 }
 
 func TestDocumentedCommandsAndVariablesExist(t *testing.T) {
-	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", runTagsVariable} // set by run
+	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", "CALL_ME_URL", leasesVariable, runTagsVariable} // set by run
 	for _, config := range []any{&serverConfig{}, &clientConfig{}} {
 		for _, s := range listSettings(config) {
 			variables = append(variables, s.variable)
 		}
 	}
-	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|serve|health|backup|check|completion)\b` +
+	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|serve|health|backup|check|completion|key)\b` +
 		`(?:"[^"\n]*"|[^\n<>}'"` + "`" + `|;)&])*)`)
 	variable := regexp.MustCompile(`\bCALL_ME_[A-Z_]*[A-Z]\b`)
 	for _, file := range documented(t) {

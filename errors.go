@@ -22,24 +22,34 @@ var (
 	errLongURL     = errors.New("the URL is too long")
 	errTooMany     = errors.New("too many wrong keys")
 	errUnavailable = errors.New("the server cannot answer now")
+	errForbidden   = errors.New("the key may not do this")
 	errInternal    = errors.New("internal error")
 	errUsage       = errors.New("usage")
 	errLost        = errors.New("the slot was lost")
+	errSuperseded  = errors.New("a newer request has taken its place")
+	errRemoved     = errors.New("it was removed from the queue")
 )
 
 // The errors that a result of a rule may have.
 var (
 	errNoSlot    = errors.New("no free slot")
-	errNotHeld   = errors.New("not yours")                     // the caller does not hold what it names
+	errNotHeld   = errors.New("not yours") // the caller does not hold what it names
+	errOtherKey  = fmt.Errorf("%w: it was taken with another key", errNotHeld)
 	errSeveral   = errors.New("several leases match")          // the caller has to name the slot
 	errEnded     = errors.New("this request has ended")        // the id is closed
 	errDifferent = errors.New("this id asked for other terms") // same id, other holder, ttl, reason or url
+	errSlots     = errors.New("there are no such slots")       // more than are declared, or one that is not
+	errOver      = errors.New("the lease is over")             // that a request would take over
+	errPaused    = errors.New("it is paused")                  // what is paused or taken over
+
+	errNotWaiting = errors.New("no request with this number waits")
 )
 
 // The errors that a reply of the keeper may have besides those of the rules. After
 // errUnknown the caller may repeat its call with the same id.
 var (
 	errUndeclared = errors.New("no such environment")
+	errWithdrawn  = fmt.Errorf("%w: it is not declared any more", errUndeclared) // while the call waited
 	errStopping   = errors.New("the server is stopping")
 	errBusy       = errors.New("too many are waiting")
 	errUnknown    = errors.New("the disk failed: it is unknown whether this took effect")
@@ -52,6 +62,7 @@ var (
 	errNoSpace = errors.New("no space left for the database")
 	errInUse   = errors.New("in use by another server")
 	errDamaged = errors.New("the file is damaged")
+	errNoCopy  = errors.New("the file cannot be copied now")
 
 	// errReplaced is that the database file was deleted, cut off, written to or
 	// replaced while the server used it.
@@ -65,6 +76,8 @@ const (
 	exitUsage   = 2
 	exitNoSlot  = 75 // EX_TEMPFAIL of sysexits.h: try again later
 	exitNotHeld = 76 // the lease is over, or was never the caller's
+
+	exitSuperseded = 77 // a newer request has taken the place of this one
 )
 
 // The exit codes of run when its command was not run, as a shell has them. In other cases
@@ -84,15 +97,22 @@ var errorTable = []struct {
 }{
 	{errNoSlot, http.StatusForbidden, exitNoSlot},
 	{errNotHeld, http.StatusConflict, exitNotHeld},
+	{errOver, http.StatusConflict, exitNoSlot},
+	{errPaused, http.StatusConflict, exitFailed},
+	{errNotWaiting, http.StatusConflict, exitNotHeld},
 	{errEnded, http.StatusGone, exitNotHeld},
 	{errLost, 0, exitNotHeld},
+	{errSuperseded, 0, exitSuperseded},
+	{errRemoved, 0, exitNoSlot},
 	{errUndeclared, http.StatusNotFound, exitFailed},
 	{errNotFound, http.StatusNotFound, exitFailed},
+	{errForbidden, http.StatusForbidden, exitFailed}, // after errNoSlot, which 403 is on /maybe
 	{errKey, http.StatusUnauthorized, exitFailed},
 	{errMalformed, http.StatusBadRequest, exitFailed},
 	{errParameter, http.StatusUnprocessableEntity, exitFailed},
 	{errSeveral, http.StatusUnprocessableEntity, exitFailed},
 	{errDifferent, http.StatusUnprocessableEntity, exitFailed},
+	{errSlots, http.StatusUnprocessableEntity, exitFailed},
 	{errMethod, http.StatusMethodNotAllowed, exitFailed},
 	{errTooLarge, http.StatusRequestEntityTooLarge, exitFailed},
 	{errLongURL, http.StatusRequestURITooLong, exitFailed},

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func FuzzEnvironmentName(f *testing.F) {
 		}
 		// The name is unchanged after a query and after a record.
 		q, err := parseQuery(url.Values{"environment": {name}}.Encode())
-		if err != nil || q.check() != nil || q.get("environment") != name {
+		if err != nil || q.check(nil) != nil || q.get("environment") != name {
 			t.Errorf("%q came over the wire as %q, %v", name, q.get("environment"), err)
 		}
 		w := encodeLease(name, &lease{slot: name, fence: 1, since: time.Unix(0, 1)})
@@ -50,7 +51,7 @@ func FuzzQuery(f *testing.F) {
 		if (err == nil) != (errWhole == nil) {
 			t.Fatalf("%q: %v; net/url says %v", text, err, errWhole)
 		}
-		if err != nil || q.check() != nil {
+		if err != nil || q.check(nil) != nil {
 			return
 		}
 		if len(q) != len(whole) {
@@ -70,7 +71,7 @@ func FuzzQuery(f *testing.F) {
 			}
 		}
 		q.selector("")
-		q.force()
+		q.flag("force")
 		q.eventFilter(time.Now())
 	})
 }
@@ -89,7 +90,7 @@ func FuzzDuration(f *testing.F) {
 		if d, _, err := q.wait(); err == nil && (d < 0 || d > maxWait) {
 			t.Errorf("%q is a wait of %v", text, d)
 		}
-		if d, err := parseAge(text); err == nil && d < 0 {
+		if d, err := parseDuration(text); err == nil && d < 0 {
 			t.Errorf("%q is an age of %v", text, d)
 		}
 		var own leaseTTL
@@ -127,24 +128,26 @@ func FuzzEnvironments(f *testing.F) {
 }
 
 func FuzzHost(f *testing.F) {
-	for _, text := range []string{"call-me.example", "call-me.example:80", "https://call-me.example/base/", "[::1]:9000", "user:p@x", "x86_64-conda-linux-gnu", "http://", "a..b", "http://[::1%25eth0]"} {
+	for _, text := range []string{"call-me.example", "call-me.example:80", "https://call-me.example/base/", "[::1]:9000", "user:p@x", "x86_64-conda-linux-gnu", "http://", "a..b", "http://[::1%25eth0]", "::1", "a,b:1, https://c"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		var h serverURL
+		var h serverURLs
 		if h.Decode(text) != nil {
 			return
 		}
-		u, err := url.Parse(string(h))
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.HasSuffix(string(h), "/") {
-			t.Errorf("%q is the server %q", text, h)
+		for _, base := range h {
+			u, err := url.Parse(base)
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Path != "" {
+				t.Errorf("%q is the server %q", text, base)
+			}
+			if _, err := http.NewRequest("GET", base+"/maybe", nil); err != nil {
+				t.Errorf("%q: %v", text, err)
+			}
 		}
-		var again serverURL
-		if err := again.Decode(string(h)); err != nil || again != h {
+		var again serverURLs
+		if err := again.Decode(strings.Join(h, ",")); err != nil || !slices.Equal(again, h) {
 			t.Errorf("%q is %q, and that is %q, %v", text, h, again, err)
-		}
-		if _, err := http.NewRequest("GET", string(h)+"/maybe", nil); err != nil {
-			t.Errorf("%q: %v", text, err)
 		}
 	})
 }
@@ -178,13 +181,13 @@ func FuzzStoredRecords(f *testing.F) {
 		}
 		if name, l, err := decodeLease(key, sealed(leaseBucket)); err == nil {
 			w := encodeLease(name, l)
-			if name2, l2, err := decodeLease(w.key, w.value); err != nil || name2 != name || l2.request != l.request || l2.fence != l.fence || !l2.since.Equal(l.since) {
+			if name2, l2, err := decodeLease(w.key, w.value); err != nil || name2 != name || !l2.request.equal(l.request) || l2.fence != l.fence || !l2.since.Equal(l.since) {
 				t.Errorf("%q %+v became %q %+v, %v", name, l, name2, l2, err)
 			}
 		}
 		if name, p, err := decodeWaiter(key, sealed(queueBucket)); err == nil {
 			w := encodeWaiter(name, p)
-			if name2, p2, err := decodeWaiter(w.key, w.value); err != nil || name2 != name || p2.request != p.request || p2.number != p.number {
+			if name2, p2, err := decodeWaiter(w.key, w.value); err != nil || name2 != name || !p2.request.equal(p.request) || p2.number != p.number {
 				t.Errorf("%q %+v became %q %+v, %v", name, p, name2, p2, err)
 			}
 		}
@@ -220,13 +223,13 @@ func FuzzHandler(f *testing.F) {
 	}
 	m := newMetrics()
 	var known declaredEnvironments
-	k, err := newKeeper(store, known.slotsOf, 100, keeperLog{m, quietLog()})
+	k, err := newKeeper(store, known.slotsOf, testLimits, keeperLog{m, quietLog()})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { k.close(); store.close() })
 	s := &server{keeper: k, metrics: m, log: quietLog()}
-	s.keys.set([]string{testKey})
+	s.keys.set([]acceptedKey{plainKey(testKey)})
 	handler := s.routes()
 	f.Fuzz(func(t *testing.T, text string) {
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(text)))

@@ -27,7 +27,7 @@ import (
 // arrows has every wing, and the wings that it may name.
 var arrows = map[string][]string{
 	"main":     {"cli", "run", "terminal", "errors"},
-	"cli":      {"run", "client", "server", "store", "terminal", "ci", "config", "api", "limits", "text", "errors"},
+	"cli":      {"run", "client", "notes", "server", "store", "terminal", "ci", "config", "api", "limits", "text", "errors"},
 	"run":      {"client", "terminal", "ci", "api", "config", "text", "errors"},
 	"terminal": {"client", "ci", "api", "text", "errors"},
 	"client":   {"config", "api", "limits", "text", "errors"},
@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"store":    {"record", "errors"},
 	"record":   {"lock", "errors"},
 	"lock":     {"errors"},
+	"notes":    {"limits"},
 	"config":   {"limits", "text", "errors"},
 	"ci":       {"limits", "text"},
 	"api":      {"text"},
@@ -49,6 +50,7 @@ var onlyImporter = map[string]string{
 	"github.com/urfave/cli/v2":             "cli",
 	"github.com/kelseyhightower/envconfig": "config",
 	"go.etcd.io/bbolt":                     "store",
+	"github.com/coreos/go-oidc/v3":         "server",
 }
 
 func wingOf(file string) string {

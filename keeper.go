@@ -36,40 +36,53 @@ const fullDiskCalls = 4
 // A keeper has the environments of one store. Other goroutines call only the functions of
 // keeper_request.go and keeper_view.go, close and isHealthy.
 type keeper struct {
-	store      keeperStore
-	recovery   recoverableStore // the same store; nil if the store is not a recoverableStore
-	observer   keeperObserver
-	slots      func(environment string) []string // returns the declared slots; nil if undeclared
-	maxWaiters int                               // with so many calls waiting, a new one gets errBusy
+	store    keeperStore
+	recovery recoverableStore // the same store; nil if the store is not a recoverableStore
+	observer keeperObserver
+	limits   keeperLimits
+
+	leftAtStart int // how many of the oldest events the start has left out
 
 	inbox     inbox
+	tasks     chan func()   // see betweenBatches
 	stopping  chan struct{} // closed by close
 	taken     chan error    // gets an error once another server has taken the store
 	stopped   chan struct{} // closed when every call has its reply and the store is not used any more
 	isHealthy atomic.Bool   // false from a failed commit, or a start on a full disk, until the store recovers
 
+	// published is what is committed, for readers (invariant 2). It is replaced with mu held.
+	published atomic.Pointer[publishedState]
+
+	declaration atomic.Pointer[func(environment string) []string] // see slots; replaced with mu held
+
 	// mu guards the fields that follow, the keeper's own fields of calls, and the fields
 	// of leases and waiters that are in memory only. Goroutines other than run change
 	// none of it but listeners, pending, and leases and calls of a renewal, so run may
 	// read all the rest without mu.
-	mu           sync.RWMutex
-	published    map[string]*environment // as committed, for readers (invariant 2)
+	mu           sync.Mutex
 	history      *history
 	listeners    map[chan struct{}]bool  // notified after each published change
 	current      map[string]*environment // with the changes of the batch that is being saved
+	everywhere   *environment            // has the pause of all environments, and is none of current
 	expiries     expiryQueue             // of the current environments
 	waitingCalls map[*waiter][]*call     // the calls that wait for each waiter's grant, newest last
 	waitingCount int                     // how many calls wait, of all waiters
+	places       placeCounts             // of the current environments
 	pending      []*call                 // the first calls of the next batch
 
 	// The fields that follow are used by run only.
 	lastNumber      uint64    // the largest number given; it never gets smaller (invariant 5)
+	latestEntry     int64     // see batch.newWaiter
 	isTickDue       bool      // scanPeriod has passed since the last batch that looked for ended leases
 	fileBroken      bool      // the file must be rewritten before anything is saved
 	deferred        []*call   // calls for the batch after that
+	stillInArray    int       // how many dropped events the array of history.events still has
 	diskFull        bool      // new requests are refused until the reserve is back
 	mustDropHistory bool      // the next commit on the full disk deletes a tenth of the history
+	leftOut         []uint64  // the stored events that the start has left out and that are not deleted yet
 	nextProbe       time.Time // when the failed store is tried again, at the earliest
+
+	keptCounts map[string]keptCount // of each environment with kept slots, see noteKept
 }
 
 // A keeperObserver is notified of what a keeper does. The keeper's goroutine calls the
@@ -85,6 +98,11 @@ type keeperObserver interface {
 	// replied is called once the calls of a batch have their replies, without the
 	// lock. at is when the batch was published.
 	replied(at time.Time, changes []change, refused []refusedRenewal)
+
+	// kept is called with the time for which slots of an environment were kept for
+	// requests that need several: one second for each slot and second. The keeper's lock
+	// may be held.
+	kept(environment string, slotTime time.Duration)
 
 	// failed is called when saving begins to fail, with the first error.
 	failed(err error)
@@ -103,12 +121,12 @@ type refusedRenewal struct {
 // newKeeper loads the store and starts the keeper. From this moment every lease has its
 // full ttl (invariant 4), and every waiter is disconnected. slots returns the declared
 // slots of an environment, nil if it is undeclared; it is called from any goroutine, and
-// always returns the same. The error is that of loading. The caller closes the keeper
-// before the store.
+// always returns the same: declare replaces it. The error is that of loading. The caller
+// closes the keeper before the store.
 func newKeeper(
-	s keeperStore, slots func(environment string) []string, maxWaiters int, observer keeperObserver,
+	s keeperStore, slots func(environment string) []string, limits keeperLimits, observer keeperObserver,
 ) (*keeper, error) {
-	k, err := loadKeeper(s, slots, maxWaiters, observer)
+	k, err := loadKeeper(s, slots, limits, observer)
 	if err == nil {
 		go k.run()
 	}
@@ -118,13 +136,17 @@ func newKeeper(
 // loadKeeper does what newKeeper does, but does not start the goroutine. The caller calls
 // run, or step.
 func loadKeeper(
-	s keeperStore, slots func(environment string) []string, maxWaiters int, observer keeperObserver,
+	s keeperStore, slots func(environment string) []string, limits keeperLimits, observer keeperObserver,
 ) (*keeper, error) {
-	k := &keeper{store: s, observer: observer, slots: slots, maxWaiters: maxWaiters,
-		inbox: newInbox(), stopping: make(chan struct{}), stopped: make(chan struct{}),
-		taken:     make(chan error, 1),
-		published: map[string]*environment{}, history: newHistory(), listeners: map[chan struct{}]bool{},
-		current: map[string]*environment{}, waitingCalls: map[*waiter][]*call{}}
+	k := &keeper{store: s, observer: observer, limits: limits,
+		inbox: newInbox(), tasks: make(chan func()),
+		stopping: make(chan struct{}), stopped: make(chan struct{}),
+		taken:   make(chan error, 1),
+		history: newHistory(limits.history), listeners: map[chan struct{}]bool{},
+		current: map[string]*environment{}, everywhere: newEnvironment(everywhere, nil),
+		waitingCalls: map[*waiter][]*call{}, keptCounts: map[string]keptCount{},
+		places: placeCounts{}}
+	k.declaration.Store(&slots)
 	if err := k.load(time.Now()); err != nil {
 		return nil, err
 	}
@@ -143,61 +165,29 @@ func (k *keeper) close() {
 	<-k.stopped
 }
 
-// load reads the records into current, published and history. The error is that of the
-// store or of the first record that cannot be decoded; the keeper is not usable then.
-func (k *keeper) load(now time.Time) error {
-	counter, err := k.store.load(func(bucket string, key, value []byte) error {
-		switch bucket {
-		case leaseBucket:
-			name, l, err := decodeLease(key, value)
-			if err != nil {
-				return err
-			}
-			l.start(now) // invariant 4: the full ttl, however long the server was stopped
-			k.addLoaded(name, change{newLease: l})
-		case queueBucket:
-			name, w, err := decodeWaiter(key, value)
-			if err != nil {
-				return err
-			}
-			w.disconnectedAt = now
-			k.addLoaded(name, change{newWaiter: w})
-		case historyBucket:
-			e, err := decodeEvent(key, value)
-			if err != nil {
-				return err
-			}
-			k.history.append(e)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
+// environment returns the current environment of the name. It adds one if there is none.
+func (k *keeper) environment(name string) *environment {
+	if name == everywhere {
+		return k.everywhere
 	}
-	// Invariant 5: a restored copy of the store has an old counter, the clock is past it.
-	k.lastNumber = max(counter, uint64(now.UnixMilli())-1)
-	k.history.publish(0, now)
-	for _, e := range k.current {
-		k.expiries.addEnvironment(e)
-	}
-	return nil
-}
-
-// addLoaded applies a loaded lease or waiter to both copies of the state.
-func (k *keeper) addLoaded(name string, c change) {
-	k.environment(k.current, name).apply(c)
-	k.environment(k.published, name).apply(c)
-}
-
-// environment returns the environment of the name in a copy of the state, current or
-// published. It adds one if there is none.
-func (k *keeper) environment(in map[string]*environment, name string) *environment {
-	e := in[name]
+	e := k.current[name]
 	if e == nil {
 		e = newEnvironment(name, k.slots(name))
-		in[name] = e
+		k.current[name] = e
 	}
 	return e
+}
+
+// find returns the current environment of the name; an idle one, which is not kept, if there
+// is none.
+func (k *keeper) find(name string) *environment {
+	if name == everywhere {
+		return k.everywhere
+	}
+	if e := k.current[name]; e != nil {
+		return e
+	}
+	return newEnvironment(name, k.slots(name))
 }
 
 // next returns a number that is larger than any before it.
@@ -215,6 +205,8 @@ func (k *keeper) run() {
 		case <-k.inbox.wake:
 		case <-ticker.C:
 			k.isTickDue = true
+		case task := <-k.tasks:
+			task()
 		case <-k.stopping:
 			k.stop()
 			return
@@ -236,6 +228,9 @@ func (k *keeper) step() {
 	// before a deadline that has passed by then is among them (invariant 4).
 	now, ticked := time.Now(), k.isTickDue
 	k.isTickDue = false
+	if ticked {
+		k.reportAllKept(now)
+	}
 	calls := k.nextCalls()
 	if len(calls) == 0 && !ticked {
 		return
@@ -256,7 +251,7 @@ func (k *keeper) step() {
 	}
 	b := k.apply(calls, ticked, now)
 	var err error
-	if b.needsStore() {
+	if b.needsStore() || len(k.leftOut) > 0 {
 		err = k.commit(b)
 	} else { // invariant 2: the state may be reported only if this server still has the store
 		err = k.store.confirm()
@@ -309,54 +304,36 @@ func (k *keeper) requeue(calls []*call) {
 	k.inbox.wakeUp()
 }
 
-// renewInMemory extends a lease and replies to the renewal, if the lease is committed, the
-// batch that is being saved does not change it (invariant 2), and the ttl stays as it is.
+// renewInMemory extends the leases of a renewal and replies to it, if they are committed, the
+// batch that is being saved does not change them (invariant 2), and their ttl stays as it is.
 // Otherwise it does nothing and returns false. The caller holds mu.
 func (k *keeper) renewInMemory(c *call) bool {
-	e, published := k.current[c.environment], k.published[c.environment]
-	if e == nil || published == nil {
-		return false
+	before := k.published.Load()
+	var found []*lease
+	for _, name := range append([]string{c.environment}, c.others...) {
+		e, v := k.current[name], before.find(name)
+		if e == nil || v == nil {
+			return false
+		}
+		matching := e.matchingLeases(c.renewal.selector)
+		if len(matching) == 0 || len(matching) > 1 && c.renewal.id == "" {
+			return false
+		}
+		for _, l := range matching {
+			if !v.has(l) || c.renewal.hasTTL && c.renewal.ttl != l.ttl {
+				return false
+			}
+		}
+		found = append(found, matching...)
 	}
-	found := e.matchingLeases(c.renewal.selector)
-	if len(found) != 1 || !slices.Contains(published.leases, found[0]) {
-		return false
+	renewed := before.copied()
+	for _, l := range found {
+		l.renew(c.renewal.at, c.renewal.id != "")
+		renewed.set(l.environment, renewed.find(l.environment).renewed(l))
 	}
-	if c.renewal.hasTTL && c.renewal.ttl != found[0].ttl {
-		return false
-	}
-	found[0].renew(c.renewal.at)
-	k.replyTo(c, result{lease: found[0]})
+	k.published.Store(renewed)
+	k.replyTo(c, result{own: found})
 	return true
-}
-
-// commit saves the changes of a batch in one transaction, and deletes the oldest events if
-// the history is too long. On a full disk the events of the batch are not saved, and the
-// first commit that succeeds deletes the oldest tenth of the history. The error is that of
-// save.
-func (k *keeper) commit(b *callBatch) error {
-	save := k.store.save
-	b.droppedEvents = k.history.surplus(b.now)
-	if k.diskFull {
-		save = k.recovery.saveOnFullDisk
-		b.withoutHistory = true
-		b.droppedEvents = 0
-		if k.mustDropHistory {
-			b.droppedEvents = len(k.history.events) / 10
-		}
-	}
-	var writes []write
-	for _, c := range b.changes {
-		if w, isStored := encodeChange(c); isStored && !(b.withoutHistory && c.event != nil) {
-			writes = append(writes, w)
-		}
-	}
-	for _, e := range k.history.events[:b.droppedEvents] {
-		writes = append(writes, deleteEvent(e))
-	}
-	start := time.Now()
-	err := save(k.lastNumber, latestWrites(writes))
-	k.observer.saved(time.Since(start), err)
-	return err
 }
 
 // stop replies errStopping to every call that waits or has not been applied, and closes

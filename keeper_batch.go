@@ -5,6 +5,7 @@ package main
 // happens to a batch that cannot be saved in keeper_recovery.go.
 
 import (
+	"errors"
 	"runtime"
 	"slices"
 	"time"
@@ -14,27 +15,27 @@ import (
 type callBatch struct {
 	*batch
 	calls          []*call
-	firstRequest   int      // index of the first request in calls; renewals and releases are before it
+	firstRequest   int      // index of the first request in calls; but for callGiveUp all others are before
 	results        []result // of calls, with the same indexes; zero if there is nothing to reply
-	touched        []*environment
-	grantedLate    []*call // their time was up in this batch, in which their waiters were granted or ended
-	gaveUp         []*call // their time was up while they were in the queue
-	droppedEvents  int     // how many of the oldest events the commit deletes
-	withoutHistory bool    // the commit does not store the events: the disk is full
+	grantedLate    []*call  // their time was up in this batch, in which their waiters were granted or ended
+	gaveUp         []*call  // their time was up while they were in the queue
+	dropped        trim     // what the commit deletes of the history
+	leftOut        int      // how many events the commit deletes that a start has left out
+	withoutHistory bool     // the commit does not store the events: the disk is full
 	refused        []refusedRenewal
 }
 
-// apply applies the rules to calls, in this order: renewals, releases, expiries, requests.
-// Renewals are before expiries, so that a lease that was renewed in time does not end
-// (invariant 4). Requests are last, so that the slots that releases and expiries have freed
-// go to the queue first (invariant 3). Expiries are applied only if ticked is true. apply
-// sorts calls.
+// apply applies the rules to calls, in this order: renewals, releases, pauses, expiries,
+// requests. Renewals are before expiries, so that a lease that was renewed in time does not
+// end (invariant 4). Requests are last, so that the slots that releases and expiries have freed
+// go to the queue first (invariant 3), unless a pause of the batch covers them. Expiries are
+// applied only if ticked is true. apply sorts calls.
 func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *callBatch {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	sortCalls(calls)
-	b := &callBatch{batch: &batch{now: now, next: k.next, history: k.history}, calls: calls,
-		results: make([]result, len(calls))}
+	b := k.newBatch(now)
+	b.calls, b.results = calls, make([]result, len(calls))
 	byKind := func(c *call, kind callKind) int { return int(c.kind) - int(kind) }
 	b.firstRequest, _ = slices.BinarySearchFunc(calls, callRequest, byKind)
 	for i, c := range calls[:b.firstRequest] {
@@ -44,18 +45,35 @@ func (k *keeper) apply(calls []*call, ticked bool, now time.Time) *callBatch {
 	for e := k.nextDue(ticked, now); e != nil; e = k.nextDue(ticked, now) {
 		due = append(due, e)
 		hasEnded := e.expire(b.batch)
-		if hasEnded || len(e.queue) > 0 && e.freeSlots() > 0 {
+		if hasEnded || len(e.queue) > 0 && len(e.freeSlots(e.slots)) > 0 {
 			b.touched = append(b.touched, e)
 		}
 	}
-	for _, e := range b.touched {
-		e.serveQueue(b.batch)
+	for i := 0; i < len(b.touched); i++ { // what is granted, or is no longer kept, touches further ones
+		b.touched[i].serveQueue(b.batch)
 	}
 	for _, e := range due {
 		k.expiries.addEnvironment(e)
 	}
 	for i, c := range calls[b.firstRequest:] {
 		b.results[b.firstRequest+i] = k.applyCall(b, c)
+	}
+	return b
+}
+
+// newBatch returns a batch without calls. An environment that its rules look at is dropped
+// with the batch if it is idle.
+func (k *keeper) newBatch(now time.Time) *callBatch {
+	b := &callBatch{batch: &batch{now: now, next: k.next, latestEntry: &k.latestEntry, history: k.history,
+		longestHold: k.limits.longestHold, places: k.places}}
+	b.queues = k.queues
+	b.environment = func(name string) *environment {
+		isNew := k.current[name] == nil && name != everywhere
+		e := k.environment(name)
+		if isNew {
+			b.touched = append(b.touched, e)
+		}
+		return e
 	}
 	return b
 }
@@ -69,6 +87,16 @@ func (k *keeper) nextDue(ticked bool, now time.Time) *environment {
 	return k.expiries.next(now)
 }
 
+// queues returns the current environments that have a queue.
+func (k *keeper) queues() (all []*environment) {
+	for _, e := range k.current {
+		if len(e.queue) > 0 {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 // sortCalls sorts calls by their kinds. Calls of one kind stay in the order of their arrival.
 func sortCalls(calls []*call) {
 	slices.SortStableFunc(calls, func(x, y *call) int { return int(x.kind) - int(y.kind) })
@@ -78,18 +106,27 @@ func sortCalls(calls []*call) {
 // errUndeclared if the environment is undeclared, except for renewals and releases while
 // it has a lease or a waiter, and for releases that repeat a remembered one.
 func (k *keeper) applyCall(b *callBatch, c *call) result {
-	e := k.environment(k.current, c.environment)
+	e := b.environment(c.environment)
 	b.touched = append(b.touched, e)
+	if c.kind == callPause {
+		return k.applyPause(b, e, c)
+	}
 	if e.slots == nil && (c.kind == callRequest || e.isIdle() && !k.isRepeatedRelease(c)) {
 		return result{err: errUndeclared}
 	}
 	switch c.kind {
 	case callRenew:
-		return e.renew(b.batch, c.renewal)
+		for _, name := range c.others {
+			b.touched = append(b.touched, b.environment(name))
+		}
+		return e.renew(b.batch, c.renewal, c.others...)
 	case callLeave:
 		k.callerLeft(b, e, c.other)
 	case callRelease:
-		return e.release(b.batch, c.release)
+		if c.release.to != "" {
+			return e.handOver(b.batch, c.release, c.others...)
+		}
+		return e.release(b.batch, c.release, c.others...)
 	case callRequest:
 		return k.applyRequest(b, e, c)
 	case callGiveUp:
@@ -104,23 +141,39 @@ func (k *keeper) isRepeatedRelease(c *call) bool {
 	return c.kind == callRelease && k.history.endOfLease(c.environment, c.release.selector, time.Now()) != nil
 }
 
+// applyPause applies a call that pauses or resumes. On a full disk, a pause is errFull.
+func (k *keeper) applyPause(b *callBatch, e *environment, c *call) result {
+	if k.diskFull && !c.pause.resume {
+		return result{err: errFull}
+	}
+	return e.pause(b.batch, c.pause)
+}
+
 // applyRequest applies a request, with what the rules do not know: the error is errGone if the
 // caller has left, errBusy if too many calls wait, and errFull for a new request on a full
-// disk. A call that is in the queue afterwards waits: its reply comes with a later batch.
+// disk. A call that takes a lease over does not wait. Any other that is in the queue afterwards
+// waits: its reply comes with a later batch.
 func (k *keeper) applyRequest(b *callBatch, e *environment, c *call) result {
 	before := e.waitersByID[c.request.id]
-	known, away := before != nil || e.leaseByID(c.request.id) != nil, before != nil && !before.connected
+	isKnown := before != nil || e.leaseByID(c.request.id) != nil
+	away := before != nil && !before.connected.Load()
 	switch {
 	case c.callerGone || c.replied:
 		return result{err: errGone}
-	case !known && c.wait && k.waitingCount >= k.maxWaiters && e.freeSlots() <= len(e.queue):
-		return result{err: errBusy}
-	case !known && k.diskFull:
+	case !isKnown && k.diskFull:
 		return result{err: errFull}
+	case !isKnown && c.wait && k.waitingCount >= k.limits.waiters && e.rival(c.request) == nil:
+		r := e.request(b.batch, c.request, false, c.claim)
+		if errors.Is(r.err, errNoSlot) {
+			r.err = errBusy
+		}
+		return r
+	case c.take.fence != 0:
+		return e.take(b.batch, c.request, c.take, c.claim)
 	}
 	r := e.request(b.batch, c.request, c.wait, c.claim)
 	switch {
-	case r.waiter == nil || r.lease != nil:
+	case r.waiter == nil || len(r.own) > 0:
 	case !c.wait: // the request is in the queue, but this call does not keep its waiter connected
 		if away {
 			k.markDisconnected(e, r.waiter, b.now)
@@ -190,7 +243,8 @@ func (k *keeper) stopWaiting(c *call, now time.Time) {
 // maxAbsence has passed. e is nil if the environment has been dropped: the waiter is not
 // in a queue then.
 func (k *keeper) markDisconnected(e *environment, w *waiter, now time.Time) {
-	w.connected, w.disconnectedAt = false, now
+	w.connected.Store(false)
+	w.disconnectedAt = now
 	if e != nil {
 		k.expiries.add(e, now.Add(maxAbsence))
 	}
@@ -204,7 +258,7 @@ func (k *keeper) markDisconnectedUnlessWaiting(e *environment, w *waiter, now ti
 }
 
 // needsStore reports whether the batch has changes that must be stored. Those of waiters
-// without id need not be.
+// without id need not be. A change of a pause has an event.
 func (b *callBatch) needsStore() bool {
 	return slices.ContainsFunc(b.changes, func(c change) bool {
 		return c.event != nil || c.oldLease != nil || c.newLease != nil ||
@@ -235,9 +289,10 @@ func (k *keeper) publishState(b *callBatch) time.Time {
 				k.expiries.add(c.environment, l.deadline)
 			}
 		}
-		if c.event == nil {
-			k.environment(k.published, c.environment.name).apply(c)
-		} else {
+		if p := c.newPause; p != nil && p.length > 0 {
+			k.expiries.add(c.environment, p.until)
+		}
+		if c.event != nil {
 			events = append(events, c.event)
 		}
 	}
@@ -246,7 +301,9 @@ func (k *keeper) publishState(b *callBatch) time.Time {
 		k.history.setAside()
 		k.mustDropHistory = false
 	}
-	k.history.publish(b.droppedEvents, now)
+	k.history.publish(b.dropped)
+	k.leftOut = k.leftOut[b.leftOut:]
+	k.replacePublished(b)
 	k.notifyListeners(len(b.changes))
 	k.replyToCalls(b, 0, b.firstRequest)
 	k.replyToQueue(b) // after the releases: the goroutine that is woken last runs first
@@ -258,17 +315,41 @@ func (k *keeper) publishState(b *callBatch) time.Time {
 	return now
 }
 
-// replyToCalls replies to the calls with indexes from (included) to to (excluded), except
-// for those that wait in the queue now. It collects the refused renewals.
-func (k *keeper) replyToCalls(b *callBatch, from, to int) {
-	for i, c := range b.calls[from:to] {
-		r := b.results[from+i]
-		if r.waiter == nil || r.lease != nil || r.err != nil {
-			k.replyTo(c, r)
+// replacePublished replaces the published state by one that has the changes of a committed
+// batch. Between batches the current environments have what is committed. The caller holds mu.
+func (k *keeper) replacePublished(b *callBatch) {
+	before := k.published.Load()
+	s := before.copied()
+	// Readers may have the array of the history, so that its dropped events cannot be
+	// erased. A new array lets the old one go.
+	k.stillInArray += b.dropped.events
+	if k.stillInArray > len(k.history.events)/16 {
+		k.history.events, k.stillInArray = slices.Clone(k.history.events), 0
+	}
+	s.history = k.history.events
+	changed := map[*environment]bool{}
+	for _, c := range b.changes {
+		if c.environment != nil {
+			changed[c.environment] = true
 		}
-		if c.kind == callRenew && r.err != nil {
-			b.refused = append(b.refused, refusedRenewal{c.environment, c.renewal, r.err})
+	}
+	for _, e := range b.touched { // also those of renewals, which are no changes
+		changed[e] = true
+	}
+	if changed[k.everywhere] {
+		s = k.newState(s.history)
+	}
+	for e := range changed {
+		if e != k.everywhere {
+			s.update(e, k.find)
 		}
+	}
+	k.published.Store(s)
+	for e := range changed {
+		k.noteKept(e.name, b.now)
+	}
+	if changed[k.everywhere] {
+		k.noteAllKept(b.now)
 	}
 }
 
@@ -286,62 +367,13 @@ func (k *keeper) notifyListeners(changes int) {
 	}
 }
 
-// dropIdle deletes the touched environments that have neither leases nor a queue, from both
-// copies of the state and from the expiry queue.
+// dropIdle deletes the touched environments that are idle, also from the expiry queue. One of
+// several slots is kept once one of them was used: there are only as many as are declared.
 func (k *keeper) dropIdle(b *callBatch) {
 	for _, e := range b.touched {
-		if e.isIdle() {
+		if e.isIdle() && (len(e.slots) < 2 || e.lastEnds == nil) {
 			delete(k.current, e.name)
-			delete(k.published, e.name)
 			k.expiries.remove(e)
 		}
 	}
-}
-
-// replyToQueue replies to the calls of the waiters that the batch has removed from the
-// queue: the lease if it was granted one, else errEnded.
-func (k *keeper) replyToQueue(b *callBatch) {
-	for _, h := range b.handovers {
-		k.replyToWaiter(h.waiter, result{lease: h.lease})
-	}
-	for _, c := range b.changes {
-		if w := c.oldWaiter; w != nil && c.newWaiter == nil {
-			end := k.history.endOf(c.environment.name, endByID, w.id, b.now)
-			k.replyToWaiter(w, result{err: errEnded, ended: end})
-		}
-	}
-}
-
-// replyToWaiter replies to every call that waits for the waiter, and ends their waiting.
-// The caller holds mu.
-func (k *keeper) replyToWaiter(w *waiter, r result) {
-	calls := k.waitingCalls[w]
-	delete(k.waitingCalls, w)
-	k.waitingCount -= len(calls)
-	for _, c := range calls {
-		k.replyTo(c, r)
-	}
-}
-
-// replyTo sends a call its only reply: r, and if r is an error, the leases and the position
-// of the published state. It does nothing if the call has its reply already, or wants none.
-// It never blocks. The caller holds mu.
-func (k *keeper) replyTo(c *call, r result) {
-	if c.replied || c.reply == nil {
-		return
-	}
-	c.replied = true
-	full := reply{result: r}
-	if r.lease != nil {
-		c.granted = r.lease
-		l := *r.lease
-		full.lease = &l
-	}
-	if e := k.published[c.environment]; e != nil && r.err != nil {
-		full.leases = copyLeases(e)
-		if r.waiter != nil {
-			full.position = e.position(r.waiter)
-		}
-	}
-	c.reply <- full
 }

@@ -1,7 +1,7 @@
 package main
 
 // The expiry queue: which environments the keeper must look at because time ends a lease
-// or removes a waiter, and when. Without it the keeper would look at every environment
+// or a pause or removes a waiter, and when. Without it the keeper would look at every environment
 // four times a second, and the cost of one call would grow with the number of
 // environments.
 //
@@ -71,16 +71,21 @@ func (q *expiryQueue) next(now time.Time) *environment {
 	return heap.Pop(q).(*environment)
 }
 
-// addEnvironment makes the environment due when the first of its leases or disconnected
-// waiters will end.
+// addEnvironment makes the environment due when the first of its leases, its pauses or its
+// disconnected waiters will end.
 func (q *expiryQueue) addEnvironment(e *environment) {
 	for _, l := range e.leases {
 		if !l.deadline.IsZero() {
 			q.add(e, l.deadline)
 		}
 	}
+	for _, p := range e.pauses {
+		if p.length > 0 {
+			q.add(e, p.until)
+		}
+	}
 	for _, w := range e.queue {
-		if !w.connected {
+		if !w.connected.Load() {
 			q.add(e, w.disconnectedAt.Add(maxAbsence))
 		}
 	}

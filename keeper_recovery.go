@@ -136,7 +136,7 @@ func (k *keeper) storeProbed(err error) {
 	now := time.Now()
 	for _, e := range k.current {
 		for _, w := range e.queue {
-			if !w.connected {
+			if !w.connected.Load() {
 				w.disconnectedAt = now
 			}
 		}

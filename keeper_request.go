@@ -15,9 +15,10 @@ import (
 type callKind int
 
 const (
-	callRenew   callKind = iota
-	callLeave            // the connection of another call has ended
-	callRelease          // expiries are applied after releases, before requests
+	callRenew callKind = iota
+	callLeave          // the connection of another call has ended
+	callRelease
+	callPause // expiries are applied after pauses, before requests
 	callRequest
 	callGiveUp // another call has waited for its time
 )
@@ -27,12 +28,15 @@ const (
 type call struct {
 	kind        callKind
 	environment string
+	others      []string // further environments that the call names
 	request     request
 	wait        bool          // callRequest: enter the queue if no slot is free
 	claim       time.Duration // callRequest: that of the lease; zero if none
+	take        takeover      // callRequest: without wait, take a lease over
 	renewal     renewal
-	release     releaseRequest
-	other       *call // callLeave, callGiveUp: the other call
+	release     releaseRequest // callRelease: a hand-over if it has a new holder
+	pause       pauseRequest   // callPause: the environment of the call may be everywhere
+	other       *call          // callLeave, callGiveUp: the other call
 
 	reply chan reply // with space for the only reply; nil if none is wanted
 
@@ -43,11 +47,25 @@ type call struct {
 	callerGone bool    // the connection has ended
 }
 
-// A reply is the result of a call when it was committed. Its lease is a copy.
+// A reply is the result of a call when it was committed. Its leases are as they
+// were then.
 type reply struct {
-	result
-	leases   []lease // with an error: copies of the environment's leases
-	position int     // with an error: the waiter's position in the queue; zero if it is not there
+	err    error
+	own    []leaseView // the caller's, see result
+	given  []leaseView // see result
+	ended  *requestEnd
+	pause  *pause // see result
+	number uint64 // of the caller's waiter; zero if it has none
+
+	// With an error: an environment that the call names, its leases, and the waiter's position
+	// in its queue, zero if it is not there. Of several it is the one in which the waiter has
+	// the largest position.
+	environment string
+	leases      []leaseView
+	position    int
+	pauses      []*pause        // with errNoSlot: those of all environments that the call names
+	waiter      *waiter         // the caller's; nil if it is not in a queue
+	state       *publishedState // that these are of; nil without an error
 }
 
 // An inbox has the calls that have arrived and that the keeper has not taken yet. Its
@@ -120,7 +138,7 @@ func (k *keeper) ask(c *call) reply {
 }
 
 // errorReply returns a reply that has only an error.
-func errorReply(err error) reply { return reply{result: result{err: err}} }
+func errorReply(err error) reply { return reply{err: err} }
 
 // send sends a call to the keeper, and does not wait for the reply. It returns false, and
 // there is no reply, if the keeper has been closed. Otherwise there is one, which may be
@@ -167,7 +185,7 @@ func (k *keeper) requestSlot(ctx context.Context, c *call, wait time.Duration) r
 		k.send(&call{kind: callGiveUp, environment: c.environment, other: c})
 		r = <-c.reply
 	}
-	if r.lease != nil && c.request.id == "" && ctx.Err() != nil {
+	if len(r.own) > 0 && c.request.id == "" && ctx.Err() != nil {
 		return k.sendLeave(c)
 	}
 	return r

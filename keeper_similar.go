@@ -16,37 +16,40 @@ const maxCompared = 200
 
 // similar returns the oldest environment that is older than the named one and has a similar
 // name, see similarNames; empty if there is none, or if there are more than maxCompared
-// names. The caller that asked for the named one may have meant it.
-func (k *keeper) similar(name string) string {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if len(k.history.environments)+len(k.published) > maxCompared {
+// names. The caller that asked for the named one may have meant it. isSeen reports whether the
+// caller may know of an environment; no other is returned.
+func (k *keeper) similar(name string, isSeen func(string) bool) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	published := k.published.Load()
+	if len(k.history.environments)+published.count > maxCompared {
 		return ""
 	}
-	oldest, since := "", k.firstSeen(name)
+	oldest, since := "", k.firstSeen(published, name)
 	consider := func(other string) {
-		if first := k.firstSeen(other); first > 0 && first < since && similarNames(name, other) {
+		first := k.firstSeen(published, other)
+		if first > 0 && first < since && similarNames(name, other) && isSeen(other) {
 			oldest, since = other, first
 		}
 	}
 	for other := range k.history.environments {
 		consider(other)
 	}
-	for other := range k.published {
-		consider(other)
+	for v := range published.all() {
+		consider(v.name)
 	}
 	return oldest
 }
 
 // firstSeen returns the number of the earliest event or lease of an environment; zero if
 // there is none. The caller holds mu.
-func (k *keeper) firstSeen(name string) uint64 {
+func (k *keeper) firstSeen(published *publishedState, name string) uint64 {
 	first := uint64(0)
 	if use := k.history.environments[name]; use != nil {
 		first = use.first
 	}
-	if e := k.published[name]; e != nil && len(e.leases) > 0 && (first == 0 || e.leases[0].fence < first) {
-		first = e.leases[0].fence
+	if v := published.find(name); v != nil && len(v.leases) > 0 && (first == 0 || v.leases[0].fence < first) {
+		first = v.leases[0].fence
 	}
 	return first
 }

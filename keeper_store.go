@@ -3,6 +3,8 @@ package main
 // The interface between the keeper and its store. The keeper has the state, and a store
 // makes it durable. The keeper does not know which store it has.
 
+import "io"
+
 // A keeperStore stores the records of a keeper. Its methods must not be called at the same
 // time, except for exclusive, which may be called from any goroutine at any time.
 type keeperStore interface {
@@ -31,6 +33,19 @@ type keeperStore interface {
 
 	// close releases the store. No method but exclusive is called afterwards.
 	close() error
+}
+
+// A copyableStore can be read as a whole, while it is used.
+type copyableStore interface {
+	keeperStore
+
+	// openCopy returns a file of size bytes that a server can start with: what the last
+	// save left, but for the counter, which is the given one. It may be read and closed by
+	// any goroutine. Once the store is rewritten or closed, Read returns an error. The
+	// store works as usual for as long as the copy is open if patient is true. If not, it
+	// must be read as fast as the disk is. The caller closes it before it opens another.
+	// The error may be any: then there is none.
+	openCopy(counter uint64) (from io.ReadCloser, size int64, patient bool, err error)
 }
 
 // A recoverableStore can be used again after its disk was full or has failed. With a store

@@ -21,19 +21,23 @@ import (
 // A rig is a keeper on a real file. A test can close it and open it again.
 type rig struct {
 	*keeper
-	t          *testing.T
-	store      *store
-	wrap       func(*store) keeperStore // makes the keeper's store; nil: the store itself
-	path       string
-	declared   declaredEnvironments
-	maxWaiters int
-	handler    slog.Handler // of the log; open sets it to that of the test if it is nil
-	metrics    *metrics
-	observer   keeperObserver
+	t        *testing.T
+	store    *store
+	wrap     func(*store) keeperStore // makes the keeper's store; nil: the store itself
+	path     string
+	declared declaredEnvironments
+	limits   keeperLimits
+	handler  slog.Handler // of the log; open sets it to that of the test if it is nil
+	metrics  *metrics
+	observer keeperObserver
+	ids      int // how many fill has used
 }
 
+// testLimits are the limits of keepers in tests.
+var testLimits = keeperLimits{waiters: 1000, history: 64e6}
+
 func newRig(t *testing.T, declared string) *rig {
-	g := &rig{t: t, path: filepath.Join(t.TempDir(), "call-me.db"), maxWaiters: 1000}
+	g := &rig{t: t, path: filepath.Join(t.TempDir(), "call-me.db"), limits: testLimits}
 	if declared != "" {
 		if err := g.declared.Decode(declared); err != nil {
 			t.Fatal(err)
@@ -66,7 +70,7 @@ func (g *rig) open() {
 	g.store = s
 	g.metrics = newMetrics()
 	g.observer = keeperLog{g.metrics, slog.New(g.handler)}
-	if g.keeper, err = newKeeper(seen, g.declared.slotsOf, g.maxWaiters, g.observer); err != nil {
+	if g.keeper, err = newKeeper(seen, g.declared.slotsOf, g.limits, g.observer); err != nil {
 		g.t.Fatal(err)
 	}
 }
@@ -121,13 +125,13 @@ func (a *asker) now() (reply, bool) {
 	}
 }
 
-func (a *asker) wantLease(t *testing.T) lease {
+func (a *asker) wantLease(t *testing.T) leaseView {
 	t.Helper()
 	got, answered := a.now()
-	if !answered || got.err != nil || got.lease == nil {
+	if !answered || got.err != nil || len(got.own) == 0 {
 		t.Fatalf("%q: answered %v, %v, want a lease", a.id, answered, got.err)
 	}
-	return *got.lease
+	return got.own[0]
 }
 
 func (a *asker) wantErr(t *testing.T, err error) reply {
@@ -150,13 +154,13 @@ func (g *rig) take(id string, ttl time.Duration) reply {
 	return g.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: request{id: id, ttl: ttl}}, 0)
 }
 
-func (g *rig) mustTake(id string, ttl time.Duration) lease {
+func (g *rig) mustTake(id string, ttl time.Duration) leaseView {
 	g.t.Helper()
 	a := g.take(id, ttl)
 	if a.err != nil {
 		g.t.Fatalf("%s: %v", id, a.err)
 	}
-	return *a.lease
+	return a.own[0]
 }
 
 func (g *rig) free(id string) error {
@@ -288,7 +292,7 @@ func TestALeaseEndsNeverBeforeItsTTLAndAtMostASecondAfter(t *testing.T) {
 			time.Sleep(ttl - time.Millisecond)
 			next.wantNothing(t)
 			got := <-next.answer
-			if late := time.Since(start) - ttl; got.lease == nil || late > time.Second {
+			if late := time.Since(start) - ttl; len(got.own) == 0 || late > time.Second {
 				t.Errorf("ttl %v: %v, %v late", ttl, got.err, late)
 			}
 			g.free(next.id)
@@ -321,7 +325,7 @@ func TestARenewalThatChangesTheTTLIsOnTheDisk(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		g.mustTake("holder", time.Minute)
 		a := g.ask(&call{kind: callRenew, environment: "uat", renewal: renewal{selector: selector{id: "holder"}, ttl: time.Hour, hasTTL: true, at: time.Now()}})
-		if a.err != nil || a.lease.ttl != time.Hour {
+		if a.err != nil || a.own[0].ttl != time.Hour {
 			t.Fatalf("%+v", a)
 		}
 		g.restart()
@@ -532,7 +536,7 @@ func TestTooManyWaitersAreRefused(t *testing.T) {
 		g := newRig(t, "")
 		defer func() { g.close() }()
 		g.close()
-		g.maxWaiters = 2
+		g.limits.waiters = 2
 		g.open()
 		g.mustTake("holder", 0)
 		first := g.asks("a", time.Hour)
@@ -607,8 +611,8 @@ func TestAnEnvironmentWithoutLeaseAndQueueCostsNothing(t *testing.T) {
 			g.ask(&call{kind: callRenew, environment: name, renewal: renewal{selector: selector{id: "a"}}})
 		}
 		synctest.Wait()
-		if len(g.current) != 0 || len(g.published) != 0 {
-			t.Errorf("%d and %d environments are in memory", len(g.current), len(g.published))
+		if len(g.current) != 0 || g.published.Load().count != 0 {
+			t.Errorf("%d and %d environments are in memory", len(g.current), g.published.Load().count)
 		}
 	})
 }
@@ -870,7 +874,7 @@ func TestManyAtOnceAgreeOnWhoHasTheSlot(t *testing.T) {
 				mu.Lock()
 				have++
 				most = max(most, have)
-				fences = append(fences, a.lease.fence)
+				fences = append(fences, a.own[0].fence)
 				mu.Unlock()
 				mu.Lock()
 				have--
@@ -893,7 +897,7 @@ func TestAWaiterIsNotRefusedWhenTooManyWait(t *testing.T) {
 		g := newRig(t, "")
 		defer func() { g.close() }()
 		g.close()
-		g.maxWaiters = 3
+		g.limits.waiters = 3
 		g.open()
 		g.mustTake("holder", 0)
 		first := g.asks("first", 25*time.Second)
@@ -949,7 +953,7 @@ func TestACallThatHasItsReplyIsNotAppliedAgain(t *testing.T) {
 		}
 	}
 	k.apply(k.pending, false, time.Now())
-	if p := k.current["uat"].waitersByID["victim"]; p == nil || p.connected {
+	if p := k.current["uat"].waitersByID["victim"]; p == nil || p.connected.Load() {
 		t.Errorf("the disconnected waiter is %+v", p)
 	}
 }
@@ -1067,7 +1071,7 @@ func TestExpiryIsNotLateWhileCallsComeAllTheTime(t *testing.T) {
 				break
 			}
 			<-g.asks(id+"-next", time.Hour).answer
-			if late := time.Since(a.lease.deadline); late < 0 || late > scanPeriod+2*commit {
+			if late := time.Since(a.own[0].deadline); late < 0 || late > scanPeriod+2*commit {
 				t.Errorf("the next one had the slot %v after the deadline", late)
 			}
 			g.free(id + "-next")
@@ -1092,7 +1096,7 @@ func TestAPollThatSharesAFailedCommitWaitsOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		g.store = s
-		if g.keeper, err = loadKeeper(s, g.declared.slotsOf, g.maxWaiters, keeperLog{g.metrics, slog.New(g.handler)}); err != nil {
+		if g.keeper, err = loadKeeper(s, g.declared.slotsOf, g.limits, keeperLog{g.metrics, slog.New(g.handler)}); err != nil {
 			t.Fatal(err)
 		}
 		poll := func(ctx context.Context, wait time.Duration, others bool) <-chan reply {
@@ -1150,11 +1154,11 @@ func TestARenewalThatHadArrivedIsNotLostToAScan(t *testing.T) {
 	g.mustTake("a", time.Second)
 	renewed := make(chan error, 1)
 	time.Sleep(700 * time.Millisecond)
-	g.mu.RLock() // a slow reader: the keeper cannot publish
+	g.mu.Lock() // the keeper cannot publish
 	time.Sleep(150 * time.Millisecond)
 	go func() { renewed <- g.extend("a") }()
 	time.Sleep(350 * time.Millisecond)
-	g.mu.RUnlock()
+	g.mu.Unlock()
 	if err := <-renewed; err != nil {
 		t.Errorf("a renewal that came in time: %v", err)
 	}
@@ -1176,9 +1180,9 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 		}
 		remembered := func() (events, loose int) {
 			synctest.Wait()
-			g.mu.RLock()
-			defer g.mu.RUnlock()
-			return len(g.history.events), len(g.history.remembered)
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			return len(g.history.events), len(g.history.ends)
 		}
 		before, _ := remembered()
 		for i := range 30 {
@@ -1200,9 +1204,12 @@ func TestAFullDiskDoesNotForgetEndedRequests(t *testing.T) {
 			t.Errorf("a duplicate of one that ended on the full disk: %v", a.err)
 		}
 		time.Sleep(rememberAge)
-		g.mustTake("later", 0)
-		if _, n := remembered(); n != 0 {
-			t.Errorf("%d ends are kept in memory for ever", n)
+		for i := range 40 { // each forgets two
+			g.mustTake(fmt.Sprint("later", i), 0)
+			g.free(fmt.Sprint("later", i))
+		}
+		if _, n := remembered(); n != 40 {
+			t.Errorf("%d ends are remembered, want those of the last 40 leases", n)
 		}
 	})
 }
@@ -1214,7 +1221,7 @@ func TestAServerThatStartsOnAFullDiskIsUnhealthy(t *testing.T) {
 		g.store.close()
 		s := mustOpen(t, g.path)
 		s.db.MaxSize = 1
-		k, err := newKeeper(s, g.declared.slotsOf, 1000, g.observer)
+		k, err := newKeeper(s, g.declared.slotsOf, testLimits, g.observer)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,9 @@
 package main
 
-// What readers see: copies of the published state, the history, and notifications of
-// changes (invariant 2). Readers never wait for the store, and may be any goroutine.
+// What readers see: the published state, which has what is committed and nothing else
+// (invariant 2), and notifications of changes. Readers take the state and need no lock:
+// neither they nor the keeper wait for one another, or for the store. They may be any
+// goroutine.
 
 import (
 	"slices"
@@ -9,110 +11,144 @@ import (
 	"time"
 )
 
-// A view is a copy of the published state of an environment. It has the request ids, which
-// its caller must not show: an id is the proof that a caller owns a lease.
-type view struct {
-	name   string
-	slots  []string // as declared, nil if undeclared; not a copy, and never changed
-	leases []lease
-	queue  []waiter
-}
-
 // isOpen reports whether a request without wait would be granted a slot now. The error is
-// errUndeclared if the environment is undeclared and has neither leases nor a queue.
+// errUndeclared if the environment is undeclared and idle.
 func (k *keeper) isOpen(name string) (bool, error) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if e := k.published[name]; e != nil && (e.slots != nil || !e.isIdle()) {
-		return e.isOpen(), nil
-	}
-	if k.slots(name) == nil {
-		return false, errUndeclared
-	}
-	return true, nil
+	v, err := k.view(name)
+	return err == nil && v.isOpen(""), err
 }
 
 // view returns the view of one environment. The error is errUndeclared if the environment
-// is undeclared and has neither leases nor a queue.
-func (k *keeper) view(name string) (view, error) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if e := k.published[name]; e != nil {
-		return viewOf(e), nil
+// is undeclared and idle.
+func (k *keeper) view(name string) (*view, error) { return k.viewIn(k.published.Load(), name) }
+
+// viewIn returns what view does, of a published state.
+func (k *keeper) viewIn(s *publishedState, name string) (*view, error) {
+	if v := s.find(name); v != nil {
+		return v, nil
 	}
 	slots := k.slots(name)
 	if slots == nil {
-		return view{}, errUndeclared
+		return nil, errUndeclared
 	}
-	return view{name: name, slots: slots}, nil
+	return s.idleView(name, slots), nil
 }
 
-// views returns the views of the declared environments, and of all others that have a lease
-// or a queue, in the order of their names.
-func (k *keeper) views(declared []string) []view {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	views := make([]view, 0, len(k.published)+len(declared))
-	for _, e := range k.published {
-		views = append(views, viewOf(e))
-	}
-	for _, name := range declared {
-		if k.published[name] == nil {
-			views = append(views, view{name: name, slots: k.slots(name)})
-		}
-	}
-	slices.SortFunc(views, func(a, b view) int { return strings.Compare(a.name, b.name) })
-	return views
-}
-
-// eachPublished calls f for every published environment that has a lease or a queue, in no order.
-// The keeper waits for f: it must be quick, must not change the environment or call the
-// keeper, and must not use the environment later.
-func (k *keeper) eachPublished(f func(e *environment)) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	for _, e := range k.published {
-		f(e)
-	}
-}
-
-// viewOf returns the view of e. The caller holds mu.
-func viewOf(e *environment) view {
-	v := view{name: e.name, slots: e.slots, leases: copyLeases(e), queue: make([]waiter, len(e.queue))}
-	for i, w := range e.queue {
-		v.queue[i] = *w
+// idleView returns the view of an environment that is idle.
+func (s *publishedState) idleView(name string, slots []string) *view {
+	v := &view{name: name, slots: slots, open: slots, pauses: s.pauses}
+	if len(s.pauses) > 0 {
+		v.open = nil
 	}
 	return v
 }
 
-// copyLeases returns copies of the leases of e. The caller holds mu.
-func copyLeases(e *environment) []lease {
-	copies := make([]lease, len(e.leases))
-	for i, l := range e.leases {
-		copies[i] = *l
+// knowsID reports whether a request with the id has a lease in the environment, waits for it, or
+// has ended there and is remembered.
+func (k *keeper) knowsID(environment, id string) bool {
+	if id == "" {
+		return false
 	}
-	return copies
+	if v := k.published.Load().find(environment); v != nil {
+		hasLease := func(l leaseView) bool { return l.id == id }
+		waits := func(w *waiter) bool { return w.id == id }
+		if slices.ContainsFunc(v.leases, hasLease) || slices.ContainsFunc(v.queue, waits) {
+			return true
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.history.endOfID(environment, id, time.Now()) != nil
+}
+
+// views returns the views of a state and those of the declared environments, in the order of
+// their names. declared need not be sorted.
+func (k *keeper) views(s *publishedState, declared []string) []*view {
+	views := make([]*view, 0, s.count+len(declared))
+	for v := range s.all() {
+		views = append(views, v)
+	}
+	for _, name := range declared {
+		if s.find(name) == nil {
+			views = append(views, s.idleView(name, k.slots(name)))
+		}
+	}
+	if len(views) > s.count {
+		slices.SortFunc(views, func(a, b *view) int { return strings.Compare(a.name, b.name) })
+	}
+	return views
+}
+
+// isRequestOf reports whether a request with the id that is known in the environment, see knowsID,
+// was made by the same key or token. Of one that has ended that is known while the history has it.
+func (k *keeper) isRequestOf(environment, id string, o origin) bool {
+	isSame := func(made origin) bool { return made.key == o.key && made.verified == o.verified }
+	if v := k.published.Load().find(environment); v != nil && id != "" {
+		isLease := func(l leaseView) bool { return l.id == id && isSame(l.origin) }
+		isWaiter := func(w *waiter) bool { return w.id == id && isSame(w.origin) }
+		if slices.ContainsFunc(v.leases, isLease) || slices.ContainsFunc(v.queue, isWaiter) {
+			return true
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	end := k.history.endOfID(environment, id, time.Now())
+	return end != nil && end.event != nil && isSame(end.event.origin)
+}
+
+// heldUnder returns how many of the slots that a pause covers have a lease.
+func (s *publishedState) heldUnder(p *pause) (held int) {
+	for v := range s.all() {
+		for _, l := range v.leases {
+			if p.covers(v.name, l.slot) {
+				held++
+			}
+		}
+	}
+	return held
+}
+
+// stillPaused returns the pauses that cover what is named, or a part of it: of everywhere all
+// that there are, of an environment its own and those of its slots, of a slot those that cover
+// it; and the pause of all.
+func (s *publishedState) stillPaused(environment, slot string) []*pause {
+	var found []*pause
+	if environment == everywhere {
+		found = slices.Clone(s.pauses)
+		for v := range s.all() {
+			found = append(found, v.pauses[len(s.pauses):]...)
+		}
+		return found
+	}
+	for _, p := range s.pausesOf([]string{environment}) {
+		if slot == "" || p.covers(environment, slot) {
+			found = append(found, p)
+		}
+	}
+	return found
 }
 
 // An eventFilter selects events of the history.
 type eventFilter struct {
-	environment, holder string    // only events of these; empty: of all
-	since               time.Time // only events of this time or later; zero: all
-	before              uint64    // only events with smaller numbers; zero: all
-	limit               int       // the number of events, at most
+	environment string    // only events of it, and those of all environments at once; empty: of all
+	holder      string    // only events of it; empty: of all
+	since       time.Time // only events of this time or later; zero: all
+	before      uint64    // only events with smaller numbers; zero: all
+
+	seen  func(environment string) bool // only events of the environments for which it is true; nil: of all
+	limit int                           // the number of events, at most
 }
 
 // events returns the published events that f selects, newest first, without those of kind
 // eventClosed. more is true if the limit has left some out.
 func (k *keeper) events(f eventFilter) (found []*event, more bool) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	for _, e := range slices.Backward(k.history.events) {
+	for _, e := range slices.Backward(k.published.Load().history) {
 		switch {
 		case e.at.Before(f.since):
 			return found, false
 		case e.kind == eventClosed, f.before != 0 && e.number >= f.before,
-			f.environment != "" && e.environment != f.environment, f.holder != "" && e.holder != f.holder:
+			!isAbout(e, f.environment), f.holder != "" && e.holder != f.holder,
+			f.seen != nil && !f.seen(e.environment):
 		case len(found) == f.limit:
 			return found, true
 		default:
@@ -122,17 +158,31 @@ func (k *keeper) events(f eventFilter) (found []*event, more bool) {
 	return found, false
 }
 
+// isAbout reports whether an event is of the environment, or of all environments; every event
+// is if the name is empty.
+func isAbout(e *event, environment string) bool {
+	return environment == "" || e.environment == environment || e.environment == everywhere
+}
+
+// lastEvent returns the number of the newest published event; zero if there is none.
+func (k *keeper) lastEvent() uint64 {
+	all := k.published.Load().history
+	if len(all) == 0 {
+		return 0
+	}
+	return all[len(all)-1].number
+}
+
 // eventsAfter returns the published events with numbers larger than number, oldest first,
 // without those of kind eventClosed. last is the largest number of them all, or number if
 // no event has a larger one.
 func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	all := k.history.events
+	published := k.published.Load().history
+	all := published
 	for len(all) > 0 && all[len(all)-1].number > number {
 		all = all[:len(all)-1]
 	}
-	newer := k.history.events[len(all):]
+	newer := published[len(all):]
 	for _, e := range newer {
 		if e.kind != eventClosed {
 			found = append(found, e)
@@ -144,14 +194,12 @@ func (k *keeper) eventsAfter(number uint64) (found []*event, last uint64) {
 	return found, number
 }
 
-// eventsSince returns the published events of time t or later, oldest first, also those of
-// kind eventClosed.
-func (k *keeper) eventsSince(t time.Time) []*event {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
+// eventsSince returns the events of the state that are of time t or later, oldest first, also
+// those of kind eventClosed. The list is that of the state, and must not be changed.
+func (s *publishedState) eventsSince(t time.Time) []*event {
 	byTime := func(e *event, t time.Time) int { return e.at.Compare(t) }
-	from, _ := slices.BinarySearchFunc(k.history.events, t, byTime)
-	return slices.Clone(k.history.events[from:])
+	from, _ := slices.BinarySearchFunc(s.history, t, byTime)
+	return s.history[from:]
 }
 
 // listen returns a channel that gets a value after each batch with changes, and a function
@@ -171,37 +219,36 @@ func (k *keeper) listen() (changed <-chan struct{}, stop func()) {
 
 // snapshot returns the records of the published state, and a counter that is no smaller
 // than any number in them or than the time in Unix milliseconds. It may be called from any
-// goroutine: it copies leases and waiters while it holds mu, and encodes the copies
-// afterwards. Events never change.
+// goroutine.
 func (k *keeper) snapshot() (counter uint64, records []write) {
-	type named[T any] struct {
-		environment string
-		of          T
-	}
-	var leases []named[lease]
-	var waiters []named[waiter]
-	k.mu.RLock()
-	for name, e := range k.published {
-		for _, l := range e.leases {
-			leases = append(leases, named[lease]{name, *l})
+	k.mu.Lock()
+	s := k.published.Load()
+	for _, end := range k.history.ends {
+		if end.event == nil {
+			counter = max(counter, end.number)
+			records = append(records, encodeEnd(end))
 		}
-		for _, w := range e.queue {
+	}
+	k.mu.Unlock()
+	for _, p := range s.pauses {
+		records = append(records, encodePause(p))
+	}
+	for v := range s.all() {
+		for _, p := range v.pauses[len(s.pauses):] {
+			records = append(records, encodePause(p))
+		}
+		for _, l := range v.leases {
+			counter = max(counter, l.fence)
+			records = append(records, encodeLease(v.name, l.lease))
+		}
+		for _, w := range v.queue {
 			if w.isStored() {
-				waiters = append(waiters, named[waiter]{name, *w})
+				counter = max(counter, w.number)
+				records = append(records, encodeWaiter(v.name, w))
 			}
 		}
 	}
-	events := slices.Clone(k.history.events)
-	k.mu.RUnlock()
-	for _, l := range leases {
-		counter = max(counter, l.of.fence)
-		records = append(records, encodeLease(l.environment, &l.of))
-	}
-	for _, w := range waiters {
-		counter = max(counter, w.of.number)
-		records = append(records, encodeWaiter(w.environment, &w.of))
-	}
-	for _, e := range events {
+	for _, e := range s.history {
 		counter = max(counter, e.number)
 		records = append(records, encodeEvent(e))
 	}

@@ -5,8 +5,10 @@ package main
 // are errParameter.
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +27,14 @@ const (
 	maxHolder      = 256
 	maxLink        = 2 << 10
 	maxReason      = 1 << 10
+	maxSupersede   = 256
+	maxPriority    = 100 // and the smallest is -maxPriority
 	minTTL         = time.Second
 	maxTTL         = 30 * 24 * time.Hour
 	maxWait        = 5 * time.Minute  // of one poll; a longer one is shortened
 	headerTime     = 5 * time.Second  // for the header of a request to arrive
 	bodyTime       = 5 * time.Second  // for the body of a request to arrive
-	copyPart       = 256 << 10        // of a copy that a reader must accept within writeTime
+	copyPart       = 32 << 10         // of a copy that a reader must accept within writeTime
 	copySilence    = 30 * time.Second // without a byte from the server while a copy is downloaded
 )
 
@@ -86,12 +90,15 @@ func checkID(id string) error {
 	return nil
 }
 
-// checkHolder returns an error unless holder is at most maxHolder bytes of UTF-8 without a
-// command of a CI system. Clients other than call-me print the holder unchanged in the
-// logs of other jobs.
+// checkHolder returns an error unless holder is empty, or at most maxHolder bytes of UTF-8 with
+// more than white space and without a command of a CI system. Clients other than call-me print
+// the holder unchanged in the logs of other jobs.
 func checkHolder(holder string) error {
 	if err := checkText("holder", holder, maxHolder); err != nil {
 		return err
+	}
+	if holder != "" && strings.TrimSpace(holder) == "" {
+		return fmt.Errorf("%w: holder must not be only white space", errParameter)
 	}
 	if err := checkNoCommand(holder); err != nil {
 		return fmt.Errorf("%w: holder cannot be %q: %v", errParameter, holder, err)
@@ -140,31 +147,96 @@ func tidyLink(link string) string {
 	return link
 }
 
-// parseTTL returns a duration from minTTL to maxTTL, or zero, for a lease without end. A text
-// such as "-0s" or "0.1ns", which Go reads as zero, is an error.
+// parseTTL returns a duration from minTTL to maxTTL, or zero, for a lease without end. It
+// reads what parseDuration reads. A text such as "-0s" or "0.1ns", which Go reads as zero,
+// is an error. Its errors continue "TEXT is".
 func parseTTL(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
+	d, err := parseDuration(text)
 	isRoundedToZero := d == 0 && strings.ContainsAny(text, "-123456789")
-	isOutside := d != 0 && (d < minTTL || d > maxTTL)
-	if err != nil || isRoundedToZero || isOutside {
-		return 0, errParameter
+	switch {
+	case err != nil:
+		return 0, err
+	case isRoundedToZero, d != 0 && d < minTTL:
+		return 0, errors.New("too short; the shortest ttl is 1s, and 0 is a lease without end")
+	case d > maxTTL:
+		return 0, errors.New("too long; the longest ttl is 30d")
 	}
 	return d, nil
 }
 
-// parseAge returns a duration that is zero or more. A number of days, such as "7d", is read
-// too: up to 36500.
-func parseAge(text string) (time.Duration, error) {
+// maxDays is the largest number of days that parseDuration reads.
+const maxDays = 36500
+
+// parseDuration returns a duration that is zero or more: one of Go, such as 90s or 1h30m, or
+// a number of days of 24 hours, such as 7d. Its errors continue "TEXT is", and say what to
+// write instead.
+func parseDuration(text string) (time.Duration, error) {
 	if days, found := strings.CutSuffix(text, "d"); found {
 		n, err := strconv.Atoi(days)
-		if err != nil || n < 0 || n > 36500 {
-			return 0, errParameter
+		if err == nil && n >= 0 && n <= maxDays {
+			return time.Duration(n) * 24 * time.Hour, nil
 		}
-		return time.Duration(n) * 24 * time.Hour, nil
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return 0, errParameter
+	switch {
+	case err != nil:
+		return 0, durationMistake(text)
+	case d < 0:
+		return 0, negative(text)
 	}
 	return d, nil
+}
+
+// negative returns the error for a duration that is less than zero.
+func negative(text string) error {
+	return fmt.Errorf("negative; write %s", strings.TrimLeft(text, " -"))
+}
+
+// looseDuration matches a number with any unit, or with none.
+var looseDuration = regexp.MustCompile(`^\s*([-+]?)(\d{1,6}(?:\.\d+)?)\s*([A-Za-z]*)\.?\s*$`)
+
+// unitNames matches units as people write them, and has the unit of each that
+// parseDuration reads. A week has none.
+var unitNames = []struct {
+	pattern *regexp.Regexp
+	unit    string
+}{
+	{regexp.MustCompile(`(?i)^s(ecs?|econds?)?$`), "s"},
+	{regexp.MustCompile(`(?i)^m(ins?|inutes?)?$`), "m"},
+	{regexp.MustCompile(`(?i)^h(rs?|ours?)?$`), "h"},
+	{regexp.MustCompile(`(?i)^d(ays?)?$`), "d"},
+	{regexp.MustCompile(`(?i)^w(ks?|eeks?)?$`), ""},
+}
+
+// durationMistake returns the error for a text that is no duration. The text that it
+// proposes is the one that was meant, if that can be seen.
+func durationMistake(text string) error {
+	const generic = "no duration; write for example 90s, 10m, 2h or 1d"
+	parts := looseDuration.FindStringSubmatch(text)
+	if parts == nil {
+		return errors.New(generic)
+	}
+	sign, number, name := parts[1], parts[2], parts[3]
+	switch {
+	case sign == "-":
+		return negative(text)
+	case name == "":
+		return fmt.Errorf("a number without a unit; write %[1]ss, %[1]sm or %[1]sh", number)
+	}
+	for _, n := range unitNames {
+		if !n.pattern.MatchString(name) {
+			continue
+		}
+		written := number + n.unit
+		if weeks, err := strconv.Atoi(number); n.unit == "" && err == nil {
+			written = strconv.Itoa(7*weeks) + "d"
+		}
+		if written == text { // too long, or with a fraction of a day
+			break
+		}
+		if _, err := parseDuration(written); err == nil {
+			return fmt.Errorf("no duration; write %s", written)
+		}
+	}
+	return errors.New(generic)
 }

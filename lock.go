@@ -5,7 +5,10 @@ package main
 // no clock and starts no goroutine. The caller passes the time and the numbers in a
 // batch; the rule returns a result, and adds its changes to the batch.
 //
-// What the rules change is in lock_state.go, what they remember in lock_history.go.
+// Renewals are in lock_renewal.go, the limits of a key in lock_limits.go. The order of the queue
+// is in lock_queue.go, the rules by which a request ends another one in lock_take.go and
+// lock_supersede.go. What the rules change is in lock_state.go, what they remember in
+// lock_history.go and lock_ends.go.
 
 // The invariants of the product. Comments, tests and documents name them by number.
 //
@@ -47,6 +50,7 @@ type selector struct {
 	holder string
 	fence  uint64
 	slot   string
+	key    string // only leases that were taken with a key of this name, or with one that has none
 }
 
 // matchingLeases returns the leases that match the selector, in the order of their fences.
@@ -54,7 +58,7 @@ func (e *environment) matchingLeases(s selector) []*lease {
 	var found []*lease
 	for _, l := range e.leases {
 		if (s.id == "" || l.id == s.id) && (s.holder == "" || l.holder == s.holder) &&
-			(s.fence == 0 || l.fence == s.fence) && (s.slot == "" || l.slot == s.slot) {
+			(s.fence == 0 || l.fence == s.fence) && (s.slot == "" || l.slot == s.slot) && l.isOf(s.key) {
 			found = append(found, l)
 		}
 	}
@@ -64,94 +68,110 @@ func (e *environment) matchingLeases(s selector) []*lease {
 // A result is what a rule returns. The leases, the waiter and the event are those of
 // the state, not copies.
 type result struct {
-	err     error    // nil if the call had the effect that the caller asked for
-	lease   *lease   // the lease that was granted, found by its id, renewed or ended; nil if none
-	waiter  *waiter  // the caller's waiter, if the call entered the queue or polled; nil if none
-	several []*lease // with errSeveral: the leases that match
-	ended   *event   // how the caller's lease or request ended; nil if that is not remembered
+	err    error       // nil if the call had the effect that the caller asked for
+	own    []*lease    // the caller's: granted, found, renewed or ended; with errSeveral: that match
+	waiter *waiter     // the caller's waiter, if the call entered the queue or polled; nil if none
+	ended  *requestEnd // how the caller's lease or request ended; nil if that is not remembered
+	pause  *pause      // that begins, is changed or ends; with errPaused: that of another caller
+	lost   string      // with errNotHeld: the environment in which the caller has no lease
+	given  []*lease    // those that a hand-over has made of own
 }
 
-// request asks for a slot. claim is that of the lease, see lease.claim.
+// request asks for a slot of the environment, or for all slots of q.needs, which has the
+// environment. claim is that of the leases, see lease.claim.
 //
-// The same id again is the same request: the result is the lease that the id owns, or
+// The same id again is the same request: the result is the leases that the id owns, or
 // the waiter, which keeps its position. An id with other terms is errDifferent, and an
-// id whose request has ended is errEnded (invariant 7). Without wait, a request that
-// cannot be granted is errNoSlot; with wait it enters the queue.
+// id whose request has ended, or has lost one of its leases, is errEnded (invariant 7).
+// Without wait, a request that cannot be granted is errNoSlot; with wait it enters the
+// queue of each environment. A request is granted all that it needs at once, or nothing.
+// The error is that of checkNeeds if it can never be granted, and a limitError if the caller's
+// key does not allow it. With wait, a request with supersede may end another one, or be ended:
+// see supersede.
 func (e *environment) request(b *batch, q request, wait bool, claim time.Duration) result {
-	if q.id != "" {
-		if l := e.leaseByID(q.id); l != nil {
-			return sameRequest(q, l.request, result{lease: l})
-		}
-		if w := e.waitersByID[q.id]; w != nil {
-			return e.poll(b, q, w, claim)
-		}
-		if end := b.history.endOf(e.name, endByID, q.id, b.now); end != nil {
-			return result{err: errEnded, ended: end}
+	if r, isKnown := e.knownRequest(b, q, claim); isKnown {
+		return r
+	}
+	if err := b.checkNeeds(e, q); err != nil {
+		return result{err: err}
+	}
+	limits := q.limits
+	if err := limits.check(q); err != nil {
+		return result{err: err}
+	}
+	q = q.admitted()
+	if wait {
+		if r, isDecided := e.supersede(b, q, claim); isDecided {
+			return r
 		}
 	}
-	switch {
-	case e.isOpen(), wait && e.freeSlots() > len(e.queue): // invariant 3: each waiter has a free slot already
-		return result{lease: e.grant(b, q, claim, 0)}
-	case !wait:
+	if err := b.checkPlaces(limits, q, 0); err != nil {
+		return result{err: err}
+	}
+	if leases := e.grantNow(b, q, claim); leases != nil {
+		return result{own: leases}
+	}
+	if !wait {
 		return result{err: errNoSlot}
 	}
-	w := &waiter{request: q, number: b.next(), since: b.now, claim: claim, connected: true}
-	b.setWaiter(e, nil, w)
-	return result{waiter: w}
+	return e.enterQueue(b, b.newWaiter(q, claim, nil))
 }
 
-// poll is a further call of a request that is in the queue. It connects the waiter, and
-// grants it a slot that has been kept free for it. The result has the waiter, and the
-// lease if there is one. The error is errDifferent if the terms are not the waiter's.
-func (e *environment) poll(b *batch, q request, w *waiter, claim time.Duration) result {
-	if q != w.request {
-		return result{err: errDifferent}
+// knownRequest returns the result of a request whose id is known in one of the environments
+// that it needs, and whether it is.
+func (e *environment) knownRequest(b *batch, q request, claim time.Duration) (result, bool) {
+	if q.id == "" {
+		return result{}, false
 	}
-	w.connected, w.claim = true, claim
-	e.serveQueue(b)
-	return result{waiter: w, lease: e.leaseByID(q.id)}
+	var leases []*lease
+	var w *waiter
+	var end *requestEnd
+	for _, name := range q.environments(e.name) {
+		other := b.environment(name)
+		leases = append(leases, other.matchingLeases(selector{id: q.id})...)
+		if w == nil {
+			w = other.waitersByID[q.id]
+		}
+		if end == nil {
+			end = b.history.endOfID(name, q.id, b.now)
+		}
+	}
+	switch {
+	case w != nil && !q.equal(w.request):
+		return result{err: errDifferent}, true
+	case w != nil:
+		w.connected.Store(true)
+		w.claim = claim
+		return e.serveWaiter(b, w), true
+	case slices.ContainsFunc(leases, func(l *lease) bool { return !q.equal(l.request) }):
+		return result{err: errDifferent}, true
+	case len(leases) == max(1, len(q.needs)):
+		return result{own: leases}, true
+	}
+	return result{err: errEnded, ended: end}, end != nil || len(leases) > 0
 }
 
-// sameRequest returns r if q has the terms of the request before, else errDifferent.
-func sameRequest(q, before request, r result) result {
-	if q != before {
-		return result{err: errDifferent}
+// enterQueue adds a waiter to the queue of each environment that it needs, and serves these.
+func (e *environment) enterQueue(b *batch, w *waiter) result {
+	for _, name := range w.environments(e.name) {
+		b.setWaiter(b.environment(name), nil, w)
+	}
+	return e.serveWaiter(b, w)
+}
+
+// serveWaiter serves the queues of a waiter that is connected. The result has the waiter, and
+// its leases if it is granted.
+func (e *environment) serveWaiter(b *batch, w *waiter) result {
+	for _, name := range w.environments(e.name) {
+		b.environment(name).serveQueue(b)
+	}
+	r := result{waiter: w}
+	for _, h := range b.handovers {
+		if h.waiter == w {
+			r.own = h.leases
+		}
 	}
 	return r
-}
-
-// A renewal extends the lease that its selector matches.
-type renewal struct {
-	selector
-	ttl    time.Duration // the new ttl, if hasTTL; zero: until released
-	hasTTL bool          // false: the lease keeps its ttl
-	at     time.Time     // when the renewal arrived, by the monotonic clock
-}
-
-// renew gives the lease its full ttl, counted from the arrival of the renewal. A renewal
-// that changes the ttl is a change that must be stored; one that does not changes memory
-// only, and cannot be undone.
-//
-// The error is errNotHeld if no lease matches, and errSeveral if several do. A renewal
-// grants nothing, so a late one is harmless.
-func (e *environment) renew(b *batch, q renewal) result {
-	found := e.matchingLeases(q.selector)
-	switch {
-	case len(found) == 0:
-		return result{err: errNotHeld, ended: b.history.endOfLease(e.name, q.selector, b.now)}
-	case len(found) > 1:
-		return result{err: errSeveral, several: found}
-	}
-	l := found[0]
-	if !q.hasTTL || q.ttl == l.ttl {
-		l.renew(q.at)
-		return result{lease: l}
-	}
-	changed := *l
-	changed.ttl, changed.confirmed = q.ttl, true
-	changed.start(q.at)
-	b.setLease(e, l, &changed)
-	return result{lease: &changed}
 }
 
 // A releaseRequest ends a lease, or removes a waiter.
@@ -160,54 +180,82 @@ type releaseRequest struct {
 	is2019 bool   // the call of 2019: it names nothing, and its holder is a default
 	force  bool   // end the lease of another holder
 	isUndo bool   // the server takes back a grant that did not reach its caller
+	waiter uint64 // with force: end the waiter with this number, and no lease
 	by     string // with force: the name of the caller
-	from   string // with force: the caller's address
+	byURL  string // the link of the caller's job
+	origin        // of the caller
+
+	// Of a hand-over, see handOver.
+	to  string        // the new holder; empty if it is none
+	ttl time.Duration // of the new lease; zero: until released
+	why string        // the reason; empty: that of the ended lease. With force: that of the caller
 }
 
 // release ends the lease that the request matches; with an id, also its waiter. The
 // result has the ended lease.
 //
 // A release that repeats an earlier one of the same id or holder has no effect and no
-// error. The error is errNotHeld if the lease has expired or was ended by force, or if
-// others have the slots, and errSeveral if several leases match. A call of 2019 without
-// a lease of its holder ends the oldest lease that has neither holder nor id.
-func (e *environment) release(b *batch, q releaseRequest) result {
+// error; neither has that of a lease which was handed over. The error is errNotHeld if the
+// lease has expired, was ended by force or taken over, or if others have the slots,
+// errSeveral if several leases match, and errNotWaiting if the request names the number of
+// no waiter. A call of 2019 without a lease of its holder ends the oldest lease that has
+// neither holder nor id.
+//
+// others are further environments in which the leases of the id are ended too. Those that
+// have not ended yet are ended, whatever the error says of another.
+func (e *environment) release(b *batch, q releaseRequest, others ...string) result {
 	if q.id != "" {
-		return e.releaseID(b, q)
+		r := e.releaseID(b, q)
+		for _, name := range others {
+			other := b.environment(name).releaseID(b, q)
+			r.own = append(r.own, other.own...)
+			if r.err == nil {
+				r.err, r.ended, r.lost = other.err, other.ended, name
+			}
+		}
+		return r
+	}
+	if q.waiter != 0 {
+		return e.removeByNumber(b, q)
 	}
 	found := e.matchingLeases(q.selector)
 	if q.is2019 && (len(found) == 0 || q.holder == "") {
 		isOwned := func(l *lease) bool { return l.holder != "" || l.id != "" }
-		found = slices.DeleteFunc(e.matchingLeases(selector{}), isOwned)
+		found = slices.DeleteFunc(e.matchingLeases(selector{key: q.selector.key}), isOwned)
 		found = found[:min(1, len(found))]
 	}
 	switch {
 	case len(found) > 1:
-		return result{err: errSeveral, several: found}
+		return result{err: errSeveral, own: found}
 	case len(found) == 0:
 		return e.releaseNothing(b, q)
 	case q.force:
-		return result{lease: e.endLease(b, found[0], eventForced, q)}
+		e.endLease(b, found[0], eventForced, q)
+	default:
+		e.endLease(b, found[0], eventReleased, q)
 	}
-	return result{lease: e.endLease(b, found[0], eventReleased, q)}
+	return result{own: found}
 }
 
-// releaseID ends the request with the id: its lease, or its waiter. It closes an id that
-// is not known, so that a request which arrives after its own release cannot become a
-// lease that is never released (invariant 7). The error is errNotHeld if the lease has
-// expired or was ended by force.
+// releaseID ends the request with the id: its leases in the environment, or its waiter,
+// wherever that waits. It closes an id that is not known, so that a request which arrives
+// after its own release cannot become a lease that is never released (invariant 7). The
+// error is errNotHeld if the lease has expired, was ended by force or taken over.
 func (e *environment) releaseID(b *batch, q releaseRequest) result {
-	if l := e.leaseByID(q.id); l != nil {
-		return result{lease: e.endLease(b, l, eventReleased, q)}
+	if found := e.matchingLeases(selector{id: q.id}); len(found) > 0 {
+		for _, l := range found {
+			e.endLease(b, l, eventReleased, q)
+		}
+		return result{own: found}
 	}
 	if w := e.waitersByID[q.id]; w != nil {
-		e.removeWaiter(b, w, eventLeft)
+		e.endWaiter(b, w, eventLeft, q)
 		return result{}
 	}
-	switch end := b.history.endOf(e.name, endByID, q.id, b.now); {
+	switch end := b.history.endOfID(e.name, q.id, b.now); {
 	case end == nil:
-		b.addEvent(&event{kind: eventClosed, environment: e.name, id: q.id})
-	case end.kind == eventExpired || end.kind == eventForced:
+		b.addEvent(&event{kind: eventClosed, environment: e.name, id: q.id, origin: q.origin})
+	case end.kind == eventExpired || end.kind == eventForced || end.kind == eventTaken:
 		return result{err: errNotHeld, ended: end}
 	}
 	return result{}
@@ -221,11 +269,13 @@ func (e *environment) releaseNothing(b *batch, q releaseRequest) result {
 	switch {
 	case q.isUndo:
 		return result{}
+	case e.isOfOthers(q.selector):
+		return result{err: errOtherKey}
 	case q.force && q.fence != 0: // exactly this lease, which is over
 		return result{err: errNotHeld, ended: end}
 	case q.force:
 		return result{}
-	case !q.is2019 && end != nil && end.kind == eventReleased:
+	case !q.is2019 && end != nil && (end.kind == eventReleased || end.kind == eventHanded):
 		return result{}
 	case !q.is2019 && end != nil, len(e.leases) > 0:
 		return result{err: errNotHeld, ended: end}
@@ -233,18 +283,16 @@ func (e *environment) releaseNothing(b *batch, q releaseRequest) result {
 	return result{}
 }
 
-// removeWaiter takes a waiter out of the queue, and adds an event of the kind if the
-// waiter is stored.
+// removeWaiter takes a waiter out of the queue of each environment that it needs, and adds
+// an event of the kind to each if the waiter is stored.
 func (e *environment) removeWaiter(b *batch, w *waiter, kind eventKind) {
-	b.setWaiter(e, w, nil)
-	if w.isStored() {
-		b.addEvent(&event{kind: kind, environment: e.name, id: w.id, holder: w.holder, url: w.url,
-			reason: w.reason, waited: max(0, b.now.Sub(w.since))})
-	}
+	e.endWaiter(b, w, kind, releaseRequest{})
 }
 
 // expire ends the leases whose deadline has passed, and removes the waiters that have
-// been disconnected for maxAbsence. It reports whether it changed anything.
+// been disconnected for maxAbsence; all of them if the environment is undeclared, since no
+// slot will be free for them. It ends the pauses that are over. It reports whether it
+// changed anything.
 func (e *environment) expire(b *batch) bool {
 	before := len(b.changes)
 	for _, l := range slices.Clone(e.leases) {
@@ -252,61 +300,53 @@ func (e *environment) expire(b *batch) bool {
 			e.endLease(b, l, eventExpired, releaseRequest{})
 		}
 	}
+	for _, p := range slices.Clone(e.pauses) {
+		if p.isOver(b.now) {
+			e.endPause(b, p, pauseRequest{})
+		}
+	}
 	for i := 0; i < len(e.queue); {
-		if w := e.queue[i]; !w.connected && !b.now.Before(w.disconnectedAt.Add(maxAbsence)) {
+		w := e.queue[i]
+		switch {
+		case e.slots == nil:
+			e.removeWaiter(b, w, eventUndeclared)
+		case !w.connected.Load() && !b.now.Before(w.disconnectedAt.Add(maxAbsence)):
 			e.removeWaiter(b, w, eventAbandoned)
-		} else {
+		default:
 			i++
 		}
 	}
 	return len(b.changes) > before
 }
 
-// serveQueue grants the free slots to the waiters, in the order of the queue (invariant
-// 3). A disconnected waiter uses up a slot without a grant: the slot stays free for it
-// until it polls again or is removed.
-func (e *environment) serveQueue(b *batch) {
-	for i, free := 0, e.freeSlots(); free > 0 && i < len(e.queue); free-- {
-		if w := e.queue[i]; w.connected {
-			b.setWaiter(e, w, nil)
-			b.handovers = append(b.handovers, handover{w, e.grant(b, w.request, w.claim, b.now.Sub(w.since))})
-		} else {
-			i++
-		}
-	}
-}
-
-// grant makes a lease of a free slot, with a new fence, and adds its event. The caller
-// has checked that a slot is free: grant panics if none is. waited is how long the
+// grant makes a lease of a free slot, with a new fence, and adds its event. It panics if the
+// slot has a lease, so that no bug makes a second one (invariant 1). waited is how long the
 // request was in the queue; a negative one, of a clock that was set back, counts as zero.
-func (e *environment) grant(b *batch, q request, claim, waited time.Duration) *lease {
-	l := &lease{request: q, slot: e.firstFreeSlot(), fence: b.next(), since: b.now, waited: max(0, waited),
-		ttl: q.ttl, claim: claim}
+func (e *environment) grant(b *batch, q request, slot string, claim, waited time.Duration) *lease {
+	if len(e.matchingLeases(selector{slot: slot})) > 0 {
+		panic("granting " + slot + " of " + e.name + " though it is not free")
+	}
+	l := &lease{request: q, environment: e.name, slot: slot, fence: b.next(), since: b.now,
+		waited: max(0, waited), ttl: q.ttl, claim: claim,
+		longest: maxHoldOf(maxHoldOf(q.maxHold, q.keyHold), b.longestHold)}
+	if l.longest > 0 {
+		l.limit = b.now.Add(l.longest)
+	}
+	l.setFirst(l.fence)
 	l.start(b.now)
-	b.setLease(e, nil, l)
+	b.addLease(e, l)
 	b.add(change{event: &event{number: l.fence, kind: eventGranted, at: b.now, environment: e.name,
 		slot: l.slot, id: q.id, holder: q.holder, url: q.url,
-		reason: q.reason, fence: l.fence, waited: l.waited}})
+		reason: q.reason, fence: l.fence, waited: l.waited, origin: q.origin}})
 	return l
 }
 
-// firstFreeSlot returns the first declared slot without a lease. It panics if there is
-// none, so that no bug makes a second lease of a slot (invariant 1).
-func (e *environment) firstFreeSlot() string {
-	for _, s := range e.slots {
-		if !slices.ContainsFunc(e.leases, func(l *lease) bool { return l.slot == s }) {
-			return s
-		}
-	}
-	panic("granting a slot of " + e.name + " though none is free")
-}
-
-// endLease removes a lease, adds an event of the kind, and returns the lease. The event
-// has the by and from of q.
-func (e *environment) endLease(b *batch, l *lease, kind eventKind, q releaseRequest) *lease {
-	b.setLease(e, l, nil)
-	b.addEvent(&event{kind: kind, environment: e.name, slot: l.slot, id: l.id, holder: l.holder, url: l.url,
+// endLease removes a lease and adds an event of the kind. The event has by, to and why of q, the
+// key and the address of its caller, and the key and the verified holder of the lease.
+func (e *environment) endLease(b *batch, l *lease, kind eventKind, q releaseRequest) {
+	end := &event{kind: kind, environment: e.name, slot: l.slot, id: l.id, holder: l.holder, url: l.url,
 		reason: l.reason, fence: l.fence, waited: l.waited, held: max(0, b.now.Sub(l.since)),
-		by: q.by, from: q.from})
-	return l
+		by: q.by, to: q.to, why: q.why, origin: l.origin.endedBy(q.origin), byKey: q.origin.key}
+	b.addEvent(end)
+	b.add(change{environment: e, oldLease: l, end: end.number})
 }

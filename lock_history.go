@@ -1,28 +1,25 @@
 package main
 
-// What has happened: a ring of events, and the ended requests that the rules need
-// (invariant 7). All of it is loaded from the store at a start, except for events that
-// did not fit on a full disk. What readers may ask of it is in keeper_view.go.
+// What has happened: a ring of events for people, beside the ends of requests that the
+// rules need (lock_ends.go). All of it is loaded from the store at a start, except for ends
+// that did not fit on a full disk. What readers may ask of it is in keeper_view.go.
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
 
-// The history has at most this many events, of this age; a longer one gets shorter by
-// a few events with each batch, see surplus.
+// The ring has at most this many events, of this age, besides the limit in bytes that the
+// history is made with. A longer one gets shorter with the next batches, see surplus.
 const (
 	historyEvents = 100_000
 	historyAge    = 30 * 24 * time.Hour
 )
 
-// An ended request is remembered for rememberAge, if it is one of the last rememberEnds.
-// The ring keeps the events of these for as long, even if that makes it longer than
-// historyEvents.
-const (
-	rememberAge  = time.Hour
-	rememberEnds = 200_000
-)
+// eventSize is the memory of an event without its texts, in bytes.
+// TestTheSizeOfTheHistoryIsItsMemory measures it.
+const eventSize = 300
 
 // An eventKind is what happened. Its number is stored.
 type eventKind uint8
@@ -36,11 +33,24 @@ const (
 	eventLeft      eventKind = 5 // a waiter was removed by its own id
 	eventAbandoned eventKind = 6 // a waiter was disconnected for maxAbsence
 	eventClosed    eventKind = 7 // an unknown id was released; not in the history that people see
+
+	eventUndeclared eventKind = 8 // a waiter's environment is not declared any more
+
+	eventTaken      eventKind = 9  // another request took the lease over
+	eventHanded     eventKind = 10 // the id or the holder of the lease handed it over to a holder
+	eventSuperseded eventKind = 11 // a newer request took the place of a waiter
+	eventRemoved    eventKind = 12 // somebody removed a waiter
+
+	eventPaused  eventKind = 20 // a pause has begun, or was changed
+	eventResumed eventKind = 21 // a pause has ended; by itself if there is no from
 )
 
 var eventNames = map[eventKind]string{eventGranted: "granted", eventReleased: "released",
 	eventExpired: "expired", eventForced: "forced", eventLeft: "left",
-	eventAbandoned: "abandoned", eventClosed: "closed"}
+	eventAbandoned: "abandoned", eventClosed: "closed",
+	eventUndeclared: "undeclared", eventTaken: "taken", eventHanded: "handed",
+	eventPaused: "paused", eventResumed: "resumed",
+	eventSuperseded: "superseded", eventRemoved: "removed"}
 
 // String returns the kind's name as the API and the log have it; empty for an unknown kind.
 func (k eventKind) String() string { return eventNames[k] }
@@ -50,48 +60,49 @@ type event struct {
 	number      uint64 // its key in the store; for a grant, the fence of the lease
 	kind        eventKind
 	at          time.Time // by the wall clock
-	environment string
+	environment string    // everywhere: of the pause of all
 	slot        string
-	id          string // to remember that the request has ended; never shown to callers
+	id          string // of the request; never shown to callers
 	holder      string
 	url         string
 	reason      string
 	fence       uint64        // of the lease; zero if the event is not about one
 	waited      time.Duration // in the queue
-	held        time.Duration // from the grant to the end of the lease
-	by          string        // if forced: the name of the caller
-	from        string        // if forced: the caller's address
+	held        time.Duration // from the grant to the end of the lease; or of a pause
+	by          string        // if somebody else did it: the name of the caller, or the newer holder
+	byKey       string        // the name of the key with which the request was ended; empty if time did it
+	to          string        // if handed: the new holder
+	why         string        // the reason of who did it, if reason is that of the request
+	byURL       string        // if superseded: the link of the newer request
+
+	// The key and the verified holder are those of the request, or of who paused or resumed;
+	// from is the address of the call that was granted, or that did it, and empty if time did.
+	origin
 }
 
 // isEnd reports whether the event is the end of a request.
-func (e *event) isEnd() bool { return e.kind != eventGranted }
-
-// An endKey is the kind of name by which an end is remembered.
-type endKey int
-
-const (
-	endByID endKey = iota
-	endByHolder
-)
-
-// An endRef is a name of an end: the latest end that has it is remembered under it.
-type endRef struct {
-	environment string
-	by          endKey
-	name        string // the id or the holder
-	slot        string // with endByHolder: the end of a lease of this slot; empty: of any slot
+func (e *event) isEnd() bool {
+	return e.kind != eventGranted && e.kind != eventPaused && e.kind != eventResumed
 }
 
-// A history is the ring of events, and the index of the ends. The rules see appended
-// events at once. Readers see only published ones (invariant 2); until then an event can
-// be undone.
+// size returns the memory that the event takes, in bytes. Texts count even if a lease has
+// them too: after a start each has its own.
+func (e *event) size() int {
+	texts := len(e.environment) + len(e.slot) + len(e.id) + len(e.holder) + len(e.url) + len(e.reason)
+	texts += len(e.key) + len(e.verified) + len(e.byKey)
+	return eventSize + texts + len(e.by) + len(e.from) + len(e.to) + len(e.why) + len(e.byURL)
+}
+
+// A history is the ring of events, and the remembered ends with their index. The rules
+// see appended events and their ends at once. Readers see only published events
+// (invariant 2); until then an event can be undone.
 type history struct {
-	events       []*event // published, oldest first
-	appended     []*event // of the current batch
-	endCount     int      // how many of both lists are ends
-	remembered   []*event // ends that are not in the ring any more, but still remembered, oldest first
-	lastEnds     map[endRef]*event
-	byFence      map[uint64]*event          // the ends of leases, by the fence
+	limit        int                        // of size, in bytes
+	size         int                        // of events, appended and ends, in bytes
+	events       []*event                   // published, oldest first; readers have it: replace nothing in it
+	appended     []*event                   // of the current batch
+	ends         []*requestEnd              // in the order of their numbers
+	index        map[digest]*requestEnd     // the latest end of each name
 	environments map[string]*environmentUse // of the published events, by the name
 }
 
@@ -101,102 +112,47 @@ type environmentUse struct {
 	events int    // how many events the ring has of it; never zero
 }
 
-// newHistory returns a history without events.
-func newHistory() *history {
-	return &history{lastEnds: map[endRef]*event{}, byFence: map[uint64]*event{},
+// newHistory returns a history without events. The ring gets shorter if events and ends
+// take more than limit bytes of memory. The ends do not, so that they may take up to
+// rememberEnds times endSize even if the limit is lower.
+func newHistory(limit int) *history {
+	return &history{limit: limit, index: map[digest]*requestEnd{},
 		environments: map[string]*environmentUse{}}
 }
 
-// endRefs returns the names under which an end is remembered, besides its fence: its id,
-// and the holder of its lease with and without the slot. It returns nil for a grant.
-func (e *event) endRefs() []endRef {
-	if !e.isEnd() {
-		return nil
-	}
-	var refs []endRef
-	if e.id != "" {
-		refs = append(refs, endRef{e.environment, endByID, e.id, ""})
-	}
-	if e.fence != 0 && e.holder != "" {
-		refs = append(refs, endRef{e.environment, endByHolder, e.holder, ""},
-			endRef{e.environment, endByHolder, e.holder, e.slot})
-	}
-	return refs
-}
-
-// append adds an event of the current batch. The rules see it at once, readers when it
-// is published.
+// append adds an event of the current batch. The rules see its end at once, readers the
+// event when it is published.
 func (h *history) append(e *event) {
 	h.appended = append(h.appended, e)
-	h.remember(e)
+	h.size += e.size()
+	if e.isEnd() {
+		h.remember(newRequestEnd(e))
+	}
 }
 
 // undo removes e, which must be the event that was appended last. An older end of the same
-// holder, which e had replaced, is remembered again.
+// holder, which e had replaced, is found again.
 func (h *history) undo(e *event) {
 	h.appended = h.appended[:len(h.appended)-1]
-	h.forget(e)
-	for _, ref := range e.endRefs() {
-		if ref.by == endByHolder {
-			h.restoreLastEnd(ref)
-		}
+	h.size -= e.size()
+	if !e.isEnd() {
+		return
+	}
+	end := h.ends[len(h.ends)-1]
+	h.ends = h.ends[:len(h.ends)-1]
+	h.forget(end)
+	if end.fence != 0 {
+		h.restore(end.holder, func(x *requestEnd) digest { return x.holder })
+		h.restore(end.holderAndSlot, func(x *requestEnd) digest { return x.holderAndSlot })
 	}
 }
 
-// restoreLastEnd remembers the latest end of a holder that the history still has; none if
-// it has none. It searches all events, and is called only after a failed commit.
-func (h *history) restoreLastEnd(ref endRef) {
-	var last *event
-	for _, list := range [][]*event{h.appended, h.events, h.remembered} {
-		for _, e := range slices.Backward(list) {
-			if e.isEnd() && e.fence != 0 && e.environment == ref.environment && e.holder == ref.name &&
-				(ref.slot == "" || e.slot == ref.slot) {
-				if last == nil || e.number > last.number {
-					last = e
-				}
-				break
-			}
-		}
-	}
-	if last != nil {
-		h.lastEnds[ref] = last
-	}
-}
+// A trim is how many of the oldest events and of the oldest ends are dropped.
+type trim struct{ events, ends int }
 
-// remember makes an end known under its fence and its names. It ignores a grant.
-func (h *history) remember(e *event) {
-	if e.isEnd() {
-		h.endCount++
-		if e.fence != 0 {
-			h.byFence[e.fence] = e
-		}
-	}
-	for _, ref := range e.endRefs() {
-		h.lastEnds[ref] = e
-	}
-}
-
-// forget is the reverse of remember, for an event that is still counted.
-func (h *history) forget(e *event) {
-	if e.isEnd() {
-		h.endCount--
-	}
-	h.unlink(e)
-}
-
-// unlink removes an end from the index. Names that a later end has taken stay.
-func (h *history) unlink(e *event) {
-	delete(h.byFence, e.fence)
-	for _, ref := range e.endRefs() {
-		if h.lastEnds[ref] == e {
-			delete(h.lastEnds, ref)
-		}
-	}
-}
-
-// publish makes the appended events visible to readers. It drops as many of the oldest
-// events as the same commit has deleted from the store.
-func (h *history) publish(drop int, now time.Time) {
+// publish makes the appended events visible to readers, and drops what the same commit
+// has deleted from the store.
+func (h *history) publish(t trim) {
 	for _, e := range h.appended {
 		if h.environments[e.environment] == nil {
 			h.environments[e.environment] = &environmentUse{first: e.number}
@@ -205,11 +161,12 @@ func (h *history) publish(drop int, now time.Time) {
 	}
 	h.events = append(h.events, h.appended...)
 	h.appended = nil
-	h.drop(drop, now)
+	h.drop(t)
 }
 
 // setAside removes the appended events without publishing them: there was no space to
-// store them. Their ends are still remembered (invariant 7), see moveOut.
+// store them. Their ends are still remembered (invariant 7), but only until the server
+// stops.
 func (h *history) setAside() {
 	for _, e := range h.appended {
 		h.leaveRing(e)
@@ -217,86 +174,87 @@ func (h *history) setAside() {
 	h.appended = nil
 }
 
-// drop removes the n oldest events from the ring, and forgets the ends outside of it that
-// are older than rememberAge or more than rememberEnds.
-func (h *history) drop(n int, now time.Time) {
-	for i, e := range h.events[:n] {
+// drop removes the oldest events from the ring, and forgets the oldest ends.
+func (h *history) drop(t trim) {
+	for _, e := range h.events[:t.events] {
 		h.leaveRing(e)
 		use := h.environments[e.environment]
 		use.events--
 		if use.events == 0 {
 			delete(h.environments, e.environment)
 		}
-		h.events[i] = nil
 	}
-	h.events = h.events[n:]
-	for len(h.remembered) > 0 &&
-		(now.Sub(h.remembered[0].at) >= rememberAge || len(h.remembered) > rememberEnds) {
-		h.unlink(h.remembered[0])
-		h.remembered = h.remembered[1:]
+	h.events = h.events[t.events:]
+	for i, end := range h.ends[:t.ends] {
+		h.forget(end)
+		h.ends[i] = nil
 	}
+	h.ends = h.ends[t.ends:]
 }
 
-// leaveRing notes that an event is not in the ring. An end is remembered for as long as any
-// other, but only until the server stops: it is not stored.
+// leaveRing notes that the ring does not have an event. Its end loses its texts.
 func (h *history) leaveRing(e *event) {
-	if e.isEnd() {
-		h.endCount--
-		h.remembered = append(h.remembered, e)
+	h.size -= e.size()
+	if end := h.endWithNumber(e.number); end != nil {
+		end.event = nil
 	}
 }
 
-// surplus returns how many of the oldest events the current batch should delete: those
-// that are too old or too many, unless they are ends that must be remembered (invariant
-// 7). It is at most twice the number of events that the batch adds, so that a commit
-// stays small.
-func (h *history) surplus(now time.Time) int {
-	most := min(2*len(h.appended), len(h.events))
+// surplus returns what the current batch should drop: events that are too old, too many,
+// or take too many bytes, and ends that need not be remembered any more. Of each it is at
+// most twice the number of events that the batch adds, and more events only if they take
+// no more bytes than what the batch adds. So a commit stays small.
+func (h *history) surplus(now time.Time) trim {
+	var t trim
+	most := 2 * len(h.appended)
+	for t.ends < min(most, len(h.ends)) &&
+		(!isRecent(h.ends[t.ends], now) || len(h.ends)-t.ends > rememberEnds) {
+		t.ends++
+	}
+	size := h.size - t.ends*endSize
 	total := len(h.events) + len(h.appended)
-	ends, n := h.endCount, 0
-	for ; n < most; n++ {
-		e := h.events[n]
-		old := now.Sub(e.at) > historyAge || total-n > historyEvents
-		needed := e.isEnd() && now.Sub(e.at) < rememberAge && ends <= rememberEnds
-		if !old || needed {
+	for ; t.events < len(h.events); t.events++ {
+		e := h.events[t.events]
+		isSurplus := now.Sub(e.at) > historyAge || total-t.events > historyEvents
+		if size <= h.limit && (!isSurplus || t.events >= most) {
 			break
 		}
-		if e.isEnd() {
-			ends--
+		size -= e.size()
+	}
+	return t
+}
+
+// loadEvent adds an event of the store. Events are loaded in the order of their numbers,
+// and before any end.
+func (h *history) loadEvent(e *event, now time.Time) {
+	h.appended = append(h.appended, e)
+	h.size += e.size()
+	if e.isEnd() && now.Sub(e.at) < rememberAge {
+		h.remember(newRequestEnd(e))
+	}
+	h.publish(trim{})
+}
+
+// loadEnd adds an end of the store. finishLoading is called after the last one.
+func (h *history) loadEnd(end *requestEnd) { h.remember(end) }
+
+// loadWithin drops the oldest events until the history takes at most limit bytes, or has
+// none, and returns their numbers. It is called while events are loaded, and after
+// finishLoading.
+func (h *history) loadWithin(limit int) (dropped []uint64) {
+	for h.size > limit && len(h.events) > 0 {
+		dropped = append(dropped, h.events[0].number)
+		h.drop(trim{events: 1})
+	}
+	return dropped
+}
+
+// finishLoading puts the loaded ends into their order.
+func (h *history) finishLoading() {
+	slices.SortFunc(h.ends, func(x, y *requestEnd) int { return cmp.Compare(x.number, y.number) })
+	for _, end := range h.ends {
+		for _, name := range end.names() {
+			h.index[name] = end
 		}
 	}
-	return n
-}
-
-// endOf returns the latest end that is remembered under an id or a holder; nil if none is.
-func (h *history) endOf(environment string, by endKey, name string, now time.Time) *event {
-	return h.ifRecent(h.lastEnds[endRef{environment, by, name, ""}], now)
-}
-
-// ifRecent returns e if it is younger than rememberAge, else nil; e may be nil.
-func (h *history) ifRecent(e *event, now time.Time) *event {
-	if e == nil || now.Sub(e.at) >= rememberAge {
-		return nil
-	}
-	return e
-}
-
-// endOfLease returns the end that the selector matches; nil if that is not remembered, or
-// if no end matches all of its fields. It searches by the id, else by the fence, else by
-// the holder with the slot.
-func (h *history) endOfLease(environment string, s selector, now time.Time) *event {
-	var e *event
-	switch {
-	case s.id != "":
-		e = h.endOf(environment, endByID, s.id, now)
-	case s.fence != 0:
-		e = h.ifRecent(h.byFence[s.fence], now)
-	case s.holder != "":
-		e = h.ifRecent(h.lastEnds[endRef{environment, endByHolder, s.holder, s.slot}], now)
-	}
-	if e == nil || e.environment != environment ||
-		s.holder != "" && e.holder != s.holder || s.slot != "" && e.slot != s.slot {
-		return nil
-	}
-	return e
 }

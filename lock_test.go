@@ -18,20 +18,57 @@ type bench struct {
 	past *history
 	last uint64
 	all  []change // of all steps
+
+	others map[string]*environment // besides e
+	entry  int64                   // see batch.newWaiter
+
+	longest time.Duration // see batch.longestHold
+	places  placeCounts
 }
+
+// testHistory is the limit of a history in tests, in bytes.
+const testHistory = 64_000_000
 
 func newBench(t *testing.T, slots ...string) *bench {
 	if len(slots) == 0 {
 		slots = []string{"uat"}
 	}
-	return &bench{t: t, e: newEnvironment("uat", slots), now: time.Now(), past: newHistory(), last: 100}
+	return &bench{t: t, e: newEnvironment("uat", slots), now: time.Now(), past: newHistory(testHistory),
+		last: 100, others: map[string]*environment{}, places: placeCounts{}}
+}
+
+// batch returns an empty batch.
+func (b *bench) batch() *batch {
+	return &batch{now: b.now, history: b.past, environment: b.find, latestEntry: &b.entry,
+		longestHold: b.longest, places: b.places, queues: b.queues, next: func() uint64 { b.last++; return b.last }}
+}
+
+// queues returns the environments that have a queue.
+func (b *bench) queues() (all []*environment) {
+	for _, e := range append(slices.Collect(maps.Values(b.others)), b.e) {
+		if len(e.queue) > 0 {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// find returns the environment of the name; one without slots if there is none.
+func (b *bench) find(name string) *environment {
+	if name == b.e.name {
+		return b.e
+	}
+	if b.others[name] == nil {
+		b.others[name] = newEnvironment(name, nil)
+	}
+	return b.others[name]
 }
 
 // step applies rules in one batch and publishes it.
 func (b *bench) step(f func(r *batch)) *batch {
-	r := &batch{now: b.now, history: b.past, next: func() uint64 { b.last++; return b.last }}
+	r := b.batch()
 	f(r)
-	b.past.publish(0, b.now)
+	b.past.publish(trim{})
 	b.all = append(b.all, r.changes...)
 	return r
 }
@@ -47,16 +84,16 @@ func (b *bench) ask(id string) result { return b.post(request{id: id, holder: "h
 func (b *bench) must(id string) *lease {
 	b.t.Helper()
 	o := b.ask(id)
-	if o.err != nil || o.lease == nil {
+	if o.err != nil || only(o.own) == nil {
 		b.t.Fatalf("request %s: %+v, want a lease", id, o)
 	}
-	return o.lease
+	return only(o.own)
 }
 
 func (b *bench) queue(id string) *waiter {
 	b.t.Helper()
 	o := b.ask(id)
-	if o.err != nil || o.lease != nil || o.waiter == nil {
+	if o.err != nil || only(o.own) != nil || o.waiter == nil {
 		b.t.Fatalf("request %s: %+v, want a place in the queue", id, o)
 	}
 	return o.waiter
@@ -86,7 +123,10 @@ func (b *bench) pass(d time.Duration) {
 	})
 }
 
-func (b *bench) goAway(p *waiter) { p.connected, p.disconnectedAt = false, b.now }
+func (b *bench) goAway(p *waiter) {
+	p.connected.Store(false)
+	p.disconnectedAt = b.now
+}
 
 func (b *bench) wantErr(o result, err error) {
 	b.t.Helper()
@@ -126,16 +166,11 @@ func (b *bench) events() string {
 // picture returns the whole state of the environment and its history as text. The text has
 // the addresses of the values, so that a copy of a value differs from it.
 func (b *bench) picture() string {
-	s := fmt.Sprint(b.past.endCount, len(b.past.events), len(b.past.appended))
+	s := fmt.Sprint(b.past.size, len(b.past.ends), len(b.past.events), len(b.past.appended))
 	var ends []string
-	for ref, e := range b.past.lastEnds {
-		if b.past.ifRecent(e, b.now) != nil { // older ends have no effect
-			ends = append(ends, fmt.Sprintf(" %v=%p", ref, e))
-		}
-	}
-	for fence, e := range b.past.byFence {
-		if b.past.ifRecent(e, b.now) != nil {
-			ends = append(ends, fmt.Sprintf(" %d=%p", fence, e))
+	for name, end := range b.past.index {
+		if isRecent(end, b.now) { // older ends have no effect
+			ends = append(ends, fmt.Sprintf(" %x=%p", name, end))
 		}
 	}
 	s += strings.Join(slices.Sorted(slices.Values(ends)), "")
@@ -143,6 +178,9 @@ func (b *bench) picture() string {
 		s += fmt.Sprintf(" %p%v", l, *l)
 	}
 	for _, p := range b.e.queue {
+		s += fmt.Sprintf(" %p%v", p, p)
+	}
+	for _, p := range slices.Concat(b.find(everywhere).pauses, b.e.pauses) {
 		s += fmt.Sprintf(" %p%v", p, *p)
 	}
 	for _, id := range slices.Sorted(maps.Keys(b.e.waitersByID)) {
@@ -185,13 +223,13 @@ func TestACallerWithoutWaitIsGrantedOnlyWhenNobodyIsInTheQueue(t *testing.T) {
 	b.endID("a")
 	b.want("", "b")
 	b.wantErr(b.post(request{}, false), errNoSlot)
-	if b.e.isOpen() {
+	if b.e.isOpen("", b.find) {
 		t.Error("a GET would say that a slot is free")
 	}
 	b.wantErr(b.post(request{id: "c-no-wait"}, false), errNoSlot)
 	b.want("", "b") // the request did not enter the queue
 	b.endID("b")
-	if o := b.post(request{}, false); o.lease == nil {
+	if o := b.post(request{}, false); only(o.own) == nil {
 		t.Errorf("with nobody in the queue: %+v", o)
 	}
 }
@@ -205,7 +243,7 @@ func TestAnAbsentWaiterKeepsItsOfferUntilItPollsAgain(t *testing.T) {
 	b.want("", "b c")
 	b.pass(maxAbsence - time.Second)
 	b.want("", "b c")
-	if o := b.ask("b"); o.lease == nil {
+	if o := b.ask("b"); only(o.own) == nil {
 		t.Fatalf("the absent waiter polled again and got %+v", o)
 	}
 	b.want("uat:b", "c")
@@ -236,7 +274,7 @@ func TestTheNextFreeSlotGoesToTheNextInTheQueue(t *testing.T) {
 	b.endID("a") // the slot is kept free for c, which is disconnected
 	b.want("green:b", "c d")
 	b.endID("b")
-	b.want("blue:d", "c")
+	b.want("green:d", "c")
 }
 
 func TestANewWaiterDoesNotGetASlotKeptForADisconnectedOne(t *testing.T) {
@@ -254,13 +292,13 @@ func TestAnIDIsOneRequest(t *testing.T) {
 	first := b.must("a")
 	fence, deadline := first.fence, first.deadline
 	b.now = b.now.Add(time.Minute)
-	if o := b.ask("a"); o.lease != first || o.lease.fence != fence || o.lease.deadline != deadline {
+	if o := b.ask("a"); only(o.own) != first || only(o.own).fence != fence || only(o.own).deadline != deadline {
 		t.Errorf("the same id got %+v", o)
 	}
 	p := b.queue("b")
 	b.queue("c")
 	b.goAway(p)
-	if o := b.ask("b"); o.waiter != p || !p.connected {
+	if o := b.ask("b"); o.waiter != p || !p.connected.Load() {
 		t.Errorf("polling again gave %+v", o)
 	}
 	b.want("uat:a", "b c")
@@ -295,7 +333,7 @@ func TestARenewedTTLDoesNotMakeARepeatedRequestDifferent(t *testing.T) {
 	q := request{id: "a", ttl: time.Minute}
 	b.post(q, false)
 	b.extend(renewal{selector: selector{id: "a"}, ttl: time.Hour, hasTTL: true})
-	if o := b.post(q, false); o.err != nil || o.lease.ttl != time.Hour {
+	if o := b.post(q, false); o.err != nil || only(o.own).ttl != time.Hour {
 		t.Errorf("the repeated request got %+v", o)
 	}
 }
@@ -451,14 +489,14 @@ func TestTheCallOf2019ByAUserFreesTheUsersLease(t *testing.T) {
 func TestSeveralLeasesOfOneHolderMustBeNamed(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.post(request{id: "a", holder: "h"}, false)
-	second := b.post(request{id: "b", holder: "h"}, false).lease
+	second := only(b.post(request{id: "b", holder: "h"}, false).own)
 	for name, o := range map[string]result{
 		"release": b.end(releaseRequest{selector: selector{holder: "h"}}),
 		"renewal": b.extend(renewal{selector: selector{holder: "h"}}),
 		"force":   b.end(releaseRequest{force: true}),
 	} {
-		if b.wantErr(o, errSeveral); len(o.several) != 2 {
-			t.Errorf("%s lists %v", name, o.several)
+		if b.wantErr(o, errSeveral); len(o.own) != 2 {
+			t.Errorf("%s lists %v", name, o.own)
 		}
 	}
 	b.wantErr(b.end(releaseRequest{selector: selector{holder: "h", slot: "blue"}}), nil)
@@ -471,7 +509,7 @@ func TestForceEndsTheLeaseOfAnyHolderAndIsRemembered(t *testing.T) {
 	b := newBench(t)
 	a := b.must("a")
 	b.queue("b")
-	b.wantErr(b.end(releaseRequest{selector: selector{fence: a.fence}, force: true, by: "ann", from: "10.0.0.1:5"}), nil)
+	b.wantErr(b.end(releaseRequest{selector: selector{fence: a.fence}, force: true, by: "ann", origin: origin{from: "10.0.0.1:5"}}), nil)
 	b.want("uat:b", "")
 	last := b.past.events[len(b.past.events)-2]
 	if last.kind != eventForced || last.by != "ann" || last.from != "10.0.0.1:5" || last.fence != a.fence {
@@ -516,13 +554,59 @@ func TestALeaseWithoutATTLLastsUntilItIsReleased(t *testing.T) {
 
 func TestARenewalNeverTakesTimeAway(t *testing.T) {
 	b := newBench(t)
-	l := b.post(request{id: "a", ttl: time.Minute}, false).lease
+	l := only(b.post(request{id: "a", ttl: time.Minute}, false).own)
 	b.now = b.now.Add(30 * time.Second)
 	b.extend(renewal{selector: selector{id: "a"}})
 	deadline := l.deadline
-	l.renew(b.now.Add(-20 * time.Second)) // arrived before the last renewal, is applied after it
+	l.renew(b.now.Add(-20*time.Second), true) // arrived before the last renewal, is applied after it
 	if l.deadline != deadline {
 		t.Errorf("the deadline moved by %v", l.deadline.Sub(deadline))
+	}
+	l.claim = time.Second // it had one, and is confirmed
+	l.renew(b.now.Add(-20*time.Second), true)
+	if l.deadline != deadline {
+		t.Errorf("after a claim the deadline moved by %v", l.deadline.Sub(deadline))
+	}
+}
+
+// A renewal with the ttl that the lease has is in memory only.
+func TestARenewalWithTheSameTTLIsNotStored(t *testing.T) {
+	b := newBench(t)
+	b.post(request{id: "a", ttl: time.Minute}, false)
+	for ttl, want := range map[time.Duration]int{time.Minute: 0, time.Hour: 1} {
+		r := b.batch()
+		b.e.renew(r, renewal{selector: selector{id: "a"}, ttl: ttl, hasTTL: true, at: b.now})
+		if len(r.changes) != want {
+			t.Errorf("with a ttl of %v there are %d changes, want %d", ttl, len(r.changes), want)
+		}
+		r.undo()
+	}
+}
+
+// A lease is kept when its id renews it again after the confirmation. Its holder may renew it
+// by hand at any time.
+func TestALeaseIsKeptByItsID(t *testing.T) {
+	b := newBench(t, "uat")
+	l := b.must("a")
+	byID, byHolder := renewal{selector: selector{id: "a"}}, renewal{selector: selector{holder: "h-a"}}
+	for i, step := range []struct {
+		q    renewal
+		want bool
+	}{{byHolder, false}, {byHolder, false}, {byID, true}, {byHolder, true}} {
+		b.extend(step.q)
+		if l.kept != step.want {
+			t.Errorf("after renewal %d it is kept: %v", i, l.kept)
+		}
+	}
+	b.endID("a")
+	l = b.must("b")
+	b.extend(renewal{selector: selector{id: "b"}})
+	if l.kept {
+		t.Error("a confirmation keeps the lease")
+	}
+	b.extend(renewal{selector: selector{id: "b"}})
+	if !l.kept {
+		t.Error("a second renewal does not keep it")
 	}
 }
 
@@ -574,8 +658,8 @@ func TestFreeIsDeclaredSlotsLessLiveLeases(t *testing.T) {
 	b := newBench(t, "uat")
 	b.must("a")
 	b.e.slots = []string{"blue", "green"} // the declaration changed while the lease is live
-	if b.e.freeSlots() != 1 {
-		t.Errorf("%d free, want 1", b.e.freeSlots())
+	if free := b.e.freeSlots(b.e.slots); len(free) != 1 {
+		t.Errorf("%d free, want 1", len(free))
 	}
 	b.must("b")
 	b.want("blue:b uat:a", "")
@@ -653,7 +737,7 @@ func TestUndoPutsBackWhatWasThere(t *testing.T) {
 	b.post(request{id: "z", holder: "h"}, false)
 	b.end(releaseRequest{selector: selector{id: "z"}})
 	before := b.picture()
-	r := &batch{now: b.now, history: b.past, next: func() uint64 { b.last++; return b.last }}
+	r := b.batch()
 	b.e.renew(r, renewal{selector: selector{id: "a"}, ttl: time.Hour, hasTTL: true, at: b.now})
 	b.e.release(r, releaseRequest{selector: selector{id: "a"}})
 	b.e.release(r, releaseRequest{selector: selector{id: "d"}})
@@ -670,48 +754,39 @@ func TestUndoPutsBackWhatWasThere(t *testing.T) {
 		t.Errorf("before\n%s\nafter\n%s\n%d changes", before, after, len(r.changes))
 	}
 	b.want("blue:a green:b", "c  d")
-	if b.past.endOf("uat", endByID, "a", b.now) != nil || b.past.endOf("uat", endByID, "unknown", b.now) != nil {
+	if b.past.endOfID("uat", "a", b.now) != nil || b.past.endOfID("uat", "unknown", b.now) != nil {
 		t.Error("an end that was taken back is remembered")
 	}
-	if end := b.past.endOf("uat", endByID, "z", b.now); end == nil {
+	if end := b.past.endOfID("uat", "z", b.now); end == nil {
 		t.Error("an older end was forgotten")
 	}
 }
 
 func TestTheHistoryIsARing(t *testing.T) {
-	h := newHistory()
+	h := newHistory(testHistory)
 	now := time.Now()
 	for i := range historyEvents {
 		h.append(&event{number: uint64(i), kind: eventGranted, at: now})
 	}
-	h.publish(0, now)
+	h.publish(trim{})
 	h.append(&event{number: historyEvents, kind: eventGranted, at: now})
-	if n := h.surplus(now); n != 1 {
-		t.Errorf("one event too many, %d to delete", n)
+	if n := h.surplus(now); n != (trim{events: 1}) {
+		t.Errorf("one event too many, %+v to delete", n)
 	}
-	h.publish(1, now)
+	h.publish(trim{events: 1})
 	h.append(&event{number: historyEvents + 1, kind: eventGranted, at: now})
-	if n := h.surplus(now.Add(historyAge + 1)); n != 2 {
-		t.Errorf("all are too old, %d to delete with one that is added", n)
+	if n := h.surplus(now.Add(historyAge + 1)); n != (trim{events: 2}) {
+		t.Errorf("all are too old, %+v to delete with one that is added", n)
 	}
 }
 
-func TestTheRingKeepsTheEndsThatMustBeRemembered(t *testing.T) {
-	h := newHistory()
-	now := time.Now()
-	for i := range historyEvents + 10 {
-		h.append(&event{number: uint64(i), kind: eventClosed, environment: "uat", id: fmt.Sprint(i), at: now})
+// only returns the lease of a list of one, nil if there is none. It panics on several.
+func only(leases []*lease) *lease {
+	switch len(leases) {
+	case 0:
+		return nil
+	case 1:
+		return leases[0]
 	}
-	h.publish(0, now)
-	h.append(&event{number: 1 << 40, kind: eventGranted, at: now})
-	if n := h.surplus(now.Add(rememberAge - 1)); n != 0 {
-		t.Errorf("%d ends of the last hour would be deleted", n)
-	}
-	if n := h.surplus(now.Add(rememberAge)); n != 2 {
-		t.Errorf("after an hour %d would be deleted, want 2", n)
-	}
-	h.drop(1, now.Add(rememberAge))
-	if h.endOf("uat", endByID, "0", now) != nil || h.endOf("uat", endByID, "1", now) == nil {
-		t.Error("what was dropped is remembered, or more was forgotten")
-	}
+	panic("there are several leases")
 }

@@ -9,12 +9,13 @@
 //     statuses and exit codes that server and client share.
 //   - limits.go and text.go: sizes and checks of what is sent, and how text of others
 //     is made harmless before it is printed.
-//   - lock.go: the rules and the invariants, without I/O, clock and goroutine.
+//   - lock.go: the rules and the invariants, without I/O, clock and goroutine; lock_queue.go: the order.
 //   - record.go: how leases, waiters and events are encoded for the store.
 //   - keeper.go: the one goroutine that applies the rules and saves what they change.
 //   - store.go: the file, a bbolt database.
 //   - server.go: the HTTP API, the status page, the metrics and the log.
 //   - client.go: the calls to the server, and how they are repeated.
+//   - notes.go: what this job or script has requested, for its release.
 //   - run.go: a command that runs while its lease is renewed.
 //   - terminal.go: what is printed for people.
 //   - cli.go: the commands, their flags and the completion of shells.
@@ -49,11 +50,14 @@ func main() {
 // name of the program. An error is printed on t, except an exitError. A command that
 // fails after signal n has arrived returns 128+n, and its error is not printed.
 func execute(args []string, t *terminal) int {
-	if len(args) > 3 && args[1] == gateCommand {
-		return gate(args[2], args[3:])
+	if len(args) > 5 && args[1] == gateCommand {
+		return gate(args[2:])
 	}
 	if completesForeignCommand(args) {
 		return 0
+	}
+	if survivesClosedPipe(args) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // not Ignore: run's command would inherit it
 	}
 	ctx, endedBy := signalContext(commandSignals(args)...)
 	app := newApp(t)
@@ -78,6 +82,13 @@ func execute(args []string, t *terminal) int {
 func completesForeignCommand(args []string) bool {
 	last := len(args) - 1
 	return last > 0 && args[last] == completionFlag && slices.Contains(args[:last-1], "--")
+}
+
+// survivesClosedPipe reports whether a command goes on when a pipe at its stdout or
+// stderr is closed: it does more than print. The others are ended by SIGPIPE, as is usual
+// in a pipeline such as "call-me history | head".
+func survivesClosedPipe(args []string) bool {
+	return len(args) > 1 && slices.Contains([]string{"serve", "request", "release", "renew", "run"}, args[1])
 }
 
 // commandSignals returns the signals that end the context of the command in args. A

@@ -1,6 +1,6 @@
 package main
 
-// What is stored of leases, waiters and events: their keys, their values, and the
+// What is stored of leases, waiters, pauses and events: their keys, their values, and the
 // checksum that each value begins with. The fields of a record are listed once, for
 // encoding and decoding. A new field goes to the end of its list; a record that ends
 // before the field decodes with the field's zero value.
@@ -22,11 +22,13 @@ const (
 	leaseBucket   = "leases"  // environment \0 slot -> lease
 	queueBucket   = "queue"   // environment \0 number -> waiter
 	historyBucket = "history" // number -> event
+	endBucket     = "ends"    // number -> end whose event is not in the history, but which is remembered
+	pauseBucket   = "pauses"  // environment \0 slot -> pause; both are empty for that of all environments
 	reserveBucket = "reserve" // number (2 bytes) -> bytes without a meaning, see store_reserve.go
 )
 
 // recordBuckets are the buckets whose values the header's sum covers.
-var recordBuckets = []string{leaseBucket, queueBucket, historyBucket}
+var recordBuckets = []string{leaseBucket, queueBucket, historyBucket, endBucket, pauseBucket}
 
 // A write puts a value under a key of a bucket; a nil value deletes the key.
 type write struct {
@@ -70,73 +72,6 @@ var crcTable = crc64.MakeTable(crc64.ECMA)
 // checksumSize is the size of the checksum at the start of a value, in bytes.
 const checksumSize = 8
 
-// A codec encodes the fields of one record, or decodes them: the same calls in the same
-// order do either. Its methods append the field to bytes, or take it from the start of
-// bytes and set it.
-type codec struct {
-	bytes    []byte
-	decoding bool
-	err      error // errDamaged once a field could not be decoded; the fields after it are zero
-}
-
-// number is a field of 1 to 10 bytes, a varint.
-func (c *codec) number(n *uint64) {
-	if !c.decoding {
-		c.bytes = binary.AppendUvarint(c.bytes, *n)
-		return
-	}
-	if len(c.bytes) == 0 { // the record was encoded before this field existed
-		*n = 0
-		return
-	}
-	v, size := binary.Uvarint(c.bytes)
-	if size <= 0 {
-		c.fail()
-		return
-	}
-	*n, c.bytes = v, c.bytes[size:]
-}
-
-// fail sets the error. Nothing is left to decode.
-func (c *codec) fail() { c.err, c.bytes = errDamaged, nil }
-
-// text is a field of its length in bytes, a varint, and the bytes.
-func (c *codec) text(s *string) {
-	n := uint64(len(*s))
-	c.number(&n)
-	if !c.decoding {
-		c.bytes = append(c.bytes, *s...)
-		return
-	}
-	if n > uint64(len(c.bytes)) {
-		c.fail()
-		return
-	}
-	*s, c.bytes = string(c.bytes[:n]), c.bytes[n:]
-}
-
-// duration is a field of nanoseconds, a varint.
-func (c *codec) duration(d *time.Duration) {
-	n := uint64(*d)
-	c.number(&n)
-	if c.decoding { // not while encoding: readers may read *d at the same time
-		*d = time.Duration(n)
-	}
-}
-
-// instant is a field of nanoseconds since 1970, a varint. The time's monotonic reading is
-// not stored: it has no meaning in another process.
-func (c *codec) instant(t *time.Time) {
-	var n uint64
-	if !c.decoding {
-		n = uint64(t.UnixNano())
-	}
-	c.number(&n)
-	if c.decoding {
-		*t = time.Unix(0, int64(n))
-	}
-}
-
 // The methods that follow list the fields of the records. The order and the types are those
 // of the files that exist: only add fields, at the end.
 
@@ -154,11 +89,79 @@ func (c *codec) lease(l *lease) {
 	c.instant(&l.since)
 	c.duration(&l.waited)
 	c.duration(&l.ttl)
+	c.needs(&l.request)
+	c.supersede(&l.request)
+	c.duration(&l.longest)
+	c.maker(&l.request)
 }
 
 func (c *codec) waiter(w *waiter) {
 	c.request(&w.request)
 	c.instant(&w.since)
+	c.needs(&w.request)
+	c.signed(&w.rank)
+	c.supersede(&w.request)
+	c.number(&w.place)
+	c.maker(&w.request)
+}
+
+// maker are the fields of a request that say who made it, and how long its key allows it to
+// have a slot.
+func (c *codec) maker(q *request) {
+	c.origin(&q.origin)
+	c.duration(&q.keyHold)
+}
+
+func (c *codec) origin(o *origin) {
+	c.text(&o.key)
+	c.text(&o.verified)
+	c.text(&o.from)
+}
+
+// supersede are the fields of a request that newer requests compare.
+func (c *codec) supersede(q *request) {
+	c.text(&q.supersede)
+	c.number(&q.first)
+}
+
+func (c *codec) pause(p *pause) {
+	c.text(&p.by)
+	c.text(&p.reason)
+	c.instant(&p.since)
+	c.duration(&p.length)
+	if p.length > 0 {
+		c.instant(&p.until)
+	}
+	c.text(&p.key)
+}
+
+// needs are the fields of a request that say what it needs, and how soon.
+func (c *codec) needs(q *request) {
+	priority := int64(q.priority)
+	c.signed(&priority)
+	if c.decoding { // not while encoding: readers may read it at the same time
+		q.priority = int(priority)
+	}
+	c.duration(&q.maxHold)
+	c.text(&q.slot)
+	count := uint64(len(q.needs))
+	c.number(&count)
+	if !c.decoding {
+		for _, n := range q.needs {
+			c.text(&n.environment)
+			c.text(&n.slot)
+		}
+		return
+	}
+	for ; count > 0 && len(c.bytes) > 0; count-- {
+		var n need
+		c.text(&n.environment)
+		c.text(&n.slot)
+		q.needs = append(q.needs, n)
+	}
+	if count > 0 {
+		c.fail()
+	}
 }
 
 func (c *codec) event(e *event) {
@@ -179,11 +182,29 @@ func (c *codec) event(e *event) {
 	c.number(&e.fence)
 	c.duration(&e.waited)
 	c.duration(&e.held)
+	c.text(&e.to)
+	c.text(&e.why)
+	c.text(&e.byURL)
+	c.text(&e.key)
+	c.text(&e.verified)
+	c.text(&e.byKey)
+}
+
+func (c *codec) end(e *requestEnd) {
+	kind := uint64(e.kind)
+	c.number(&kind)
+	if c.decoding {
+		e.kind = eventKind(kind)
+	}
+	c.instant(&e.at)
+	for _, d := range []*digest{&e.id, &e.holder, &e.fence, &e.slot, &e.holderAndSlot} {
+		c.number((*uint64)(d))
+	}
 }
 
 func (c *codec) header(h *header) {
 	c.number(&h.format)
-	c.number(&h.counter)
+	c.wideNumber(&h.counter) // so that a copy may have another one, see store.openCopy
 	c.number(&h.sum)
 }
 
@@ -227,7 +248,8 @@ func recordChecksum(bucket string, key, fields []byte) uint64 {
 	return crc64.Update(sum, crcTable, fields)
 }
 
-// leaseKey returns the key of a lease in leaseBucket. Neither name has a zero byte.
+// leaseKey returns the key of a lease in leaseBucket, and of a pause in pauseBucket. Neither
+// name has a zero byte.
 func leaseKey(environment, slot string) []byte { return []byte(environment + "\x00" + slot) }
 
 // waiterKey returns the key of a waiter in queueBucket. The waiters of an environment are
@@ -236,8 +258,8 @@ func waiterKey(environment string, number uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(environment+"\x00"), number)
 }
 
-// eventKey returns the key of an event in historyBucket. Events are in the order of their
-// numbers.
+// eventKey returns the key of an event in historyBucket, and of its end in endBucket. Both
+// are in the order of their numbers.
 func eventKey(number uint64) []byte { return binary.BigEndian.AppendUint64(nil, number) }
 
 // encodeLease returns the write that stores a lease.
@@ -249,7 +271,8 @@ func encodeLease(environment string, l *lease) write {
 // encode2019Lock returns the record of a lock that the call-me of 2019 stored: a lease
 // without holder and ttl.
 func encode2019Lock(environment string, fence uint64, since time.Time) write {
-	return encodeLease(environment, &lease{slot: environment, fence: fence, since: since})
+	l := &lease{environment: environment, slot: environment, fence: fence, since: since}
+	return encodeLease(environment, l)
 }
 
 // encodeWaiter returns the write that stores a waiter.
@@ -258,10 +281,22 @@ func encodeWaiter(environment string, w *waiter) write {
 	return write{queueBucket, key, encode(queueBucket, key, func(c *codec) { c.waiter(w) })}
 }
 
+// encodePause returns the write that stores a pause.
+func encodePause(p *pause) write {
+	key := leaseKey(p.environment, p.slot)
+	return write{pauseBucket, key, encode(pauseBucket, key, func(c *codec) { c.pause(p) })}
+}
+
 // encodeEvent returns the write that stores an event.
 func encodeEvent(e *event) write {
 	key := eventKey(e.number)
 	return write{historyBucket, key, encode(historyBucket, key, func(c *codec) { c.event(e) })}
+}
+
+// encodeEnd returns the write that stores an end.
+func encodeEnd(e *requestEnd) write {
+	key := eventKey(e.number)
+	return write{endBucket, key, encode(endBucket, key, func(c *codec) { c.end(e) })}
 }
 
 // encodeHeader returns the write that stores the header.
@@ -284,11 +319,20 @@ func encodeChange(c change) (w write, isStored bool) {
 	case c.oldWaiter != nil && c.oldWaiter.isStored():
 		return write{queueBucket, waiterKey(c.environment.name, c.oldWaiter.number), nil}, true
 	}
+	switch {
+	case c.newPause != nil:
+		return encodePause(c.newPause), true
+	case c.oldPause != nil:
+		return write{pauseBucket, leaseKey(c.oldPause.environment, c.oldPause.slot), nil}, true
+	}
 	return write{}, false
 }
 
-// deleteEvent returns the write that deletes an event from the store.
-func deleteEvent(e *event) write { return write{historyBucket, eventKey(e.number), nil} }
+// deleteEvent returns the write that deletes the event with the number.
+func deleteEvent(number uint64) write { return write{historyBucket, eventKey(number), nil} }
+
+// deleteEnd returns the write that deletes the end with the number.
+func deleteEnd(number uint64) write { return write{endBucket, eventKey(number), nil} }
 
 // decodeLease reverses encodeLease. Its error is errDamaged. The lease has no deadline yet.
 func decodeLease(key, value []byte) (environment string, l *lease, err error) {
@@ -296,7 +340,7 @@ func decodeLease(key, value []byte) (environment string, l *lease, err error) {
 	if !found {
 		return "", nil, damagedRecord(leaseBucket, key)
 	}
-	l = &lease{slot: slot}
+	l = &lease{environment: environment, slot: slot}
 	return environment, l, decode(leaseBucket, key, value, func(c *codec) { c.lease(l) })
 }
 
@@ -310,6 +354,16 @@ func decodeWaiter(key, value []byte) (environment string, w *waiter, err error) 
 	return string(key[:end]), w, decode(queueBucket, key, value, func(c *codec) { c.waiter(w) })
 }
 
+// decodePause reverses encodePause. Its error is errDamaged.
+func decodePause(key, value []byte) (*pause, error) {
+	environment, slot, found := strings.Cut(string(key), "\x00")
+	if !found {
+		return nil, damagedRecord(pauseBucket, key)
+	}
+	p := &pause{environment: environment, slot: slot}
+	return p, decode(pauseBucket, key, value, func(c *codec) { c.pause(p) })
+}
+
 // decodeEvent reverses encodeEvent. Its error is errDamaged.
 func decodeEvent(key, value []byte) (*event, error) {
 	if len(key) != 8 {
@@ -317,6 +371,15 @@ func decodeEvent(key, value []byte) (*event, error) {
 	}
 	e := &event{number: binary.BigEndian.Uint64(key)}
 	return e, decode(historyBucket, key, value, func(c *codec) { c.event(e) })
+}
+
+// decodeEnd reverses encodeEnd. Its error is errDamaged. The end has no event.
+func decodeEnd(key, value []byte) (*requestEnd, error) {
+	if len(key) != 8 {
+		return nil, damagedRecord(endBucket, key)
+	}
+	e := &requestEnd{number: binary.BigEndian.Uint64(key)}
+	return e, decode(endBucket, key, value, func(c *codec) { c.end(e) })
 }
 
 // decodeHeader reverses encodeHeader. Its error is errDamaged.

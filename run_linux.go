@@ -5,9 +5,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +25,10 @@ const (
 	waitContinued = unix.WCONTINUED
 	waitNoReap    = unix.WNOWAIT
 )
+
+// siStatus is where siginfo_t has si_status: after si_signo, si_errno, si_code, padding to
+// the size of a pointer, si_pid and si_uid.
+const siStatus = 8 + unsafe.Sizeof(uintptr(0)) + 8
 
 // adoptOrphans makes call-me the parent of its descendants that lose their parent. It
 // starts a goroutine that reaps those that end, until call-me ends.
@@ -54,25 +60,19 @@ func (p *process) reapOrphan() bool {
 	return waitErr == nil
 }
 
-// A processInfo describes a living process, as in /proc/PID/stat.
-type processInfo struct {
-	pid, parent, group int
-	name               string
-}
-
-// leftoverProcesses returns the living processes of the command's group and the descendants of
+// leftovers returns the living processes of the command's group and the descendants of
 // call-me that have left the group, in the order of their process ids. It omits the
 // command itself, watchdogs, and descendants that call-me had before the command.
-func (p *process) leftoverProcesses() []processInfo {
+func (p *process) leftovers() []processInfo {
 	all := processTable()
 	var found []processInfo
 	for _, info := range all {
 		ours := info.group == p.pid() || p.isDescendant(all, info)
-		if info.pid != p.pid() && ours && !isWatchdog(info.pid) {
+		if info.PID != p.pid() && ours && !isWatchdog(info.PID) {
 			found = append(found, info)
 		}
 	}
-	slices.SortFunc(found, func(a, b processInfo) int { return a.pid - b.pid })
+	slices.SortFunc(found, func(a, b processInfo) int { return a.PID - b.PID })
 	return found
 }
 
@@ -104,7 +104,7 @@ func allPIDs() (pids []int) {
 // table.
 func (p *process) isDescendant(all map[int]processInfo, info processInfo) bool {
 	for range len(all) {
-		if info.pid == watchdogPID() || p.earlierDescendants[info.pid] {
+		if info.PID == watchdogPID() || p.earlierDescendants[info.PID] {
 			return false
 		}
 		if info.parent == os.Getpid() {
@@ -133,43 +133,87 @@ func descendants() map[int]bool {
 	all, pids := processTable(), map[int]bool{}
 	for _, info := range all {
 		if new(process).isDescendant(all, info) {
-			pids[info.pid] = true
+			pids[info.PID] = true
 		}
 	}
 	return pids
 }
 
-// taggedProcesses returns the process ids of the living processes that have the tag in
-// runTagsVariable, without watchdogs. It also finds processes that have left the group
-// and lost their parent. It returns nil for an empty tag.
-func taggedProcesses(tag string) (pids []int) {
-	if tag == "" {
-		return nil
+// processes returns the living processes of the command, without watchdogs: those of its
+// group, and with a tag also those that have the tag in runTagsVariable, those that were
+// seen before, and the descendants of all these.
+func (t commandTrace) processes() (found []processInfo) {
+	all, ours := processTable(), map[int]bool{}
+	for pid, info := range all {
+		ours[pid] = info.group == t.group && t.group != 0 ||
+			t.tag != "" && (t.seen[pid] == info.Started || hasTag(pid, t.tag))
 	}
-	for _, pid := range allPIDs() {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		for variable := range bytes.SplitSeq(text, []byte{0}) {
-			tags, found := bytes.CutPrefix(variable, []byte(runTagsVariable+"="))
-			if found && bytes.Contains(tags, []byte(tag)) && !isWatchdog(pid) {
+	for grown := t.tag != ""; grown; {
+		grown = false
+		for pid, info := range all {
+			if !ours[pid] && ours[info.parent] {
+				ours[pid], grown = true, true
+			}
+		}
+	}
+	for pid, info := range all {
+		if ours[pid] && !isWatchdog(pid) {
+			found = append(found, info)
+		}
+	}
+	return found
+}
+
+// hasTag reports whether a process has the tag in runTagsVariable. It is false if call-me
+// may not read the variables of the process, as of another user.
+func hasTag(pid int, tag string) bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	for variable := range bytes.SplitSeq(text, []byte{0}) {
+		tags, found := bytes.CutPrefix(variable, []byte(runTagsVariable+"="))
+		if found && bytes.Contains(tags, []byte(tag)) {
+			return true
+		}
+	}
+	return false
+}
+
+// look records the descendants of call-me, the parent of the watchdog that calls it, but
+// not the watchdog and the processes in earlier. It reads only them, which is fast enough
+// to be done all the time. It does nothing once call-me has ended: its descendants have
+// other parents then.
+func (t *commandTrace) look(parent int, earlier []int) {
+	seen := map[int]uint64{}
+	for pids := []int{parent}; len(pids) > 0; pids = pids[1:] {
+		for _, pid := range childrenOf(pids[0]) {
+			info, alive := readProcess(pid)
+			if alive && seen[pid] == 0 && pid != os.Getpid() && !slices.Contains(earlier, pid) {
+				seen[pid] = info.Started
 				pids = append(pids, pid)
 			}
 		}
 	}
-	return pids
-}
-
-// markGroupAsked records that the processes of the group have got SIGTERM, so that
-// signalLeftovers does not send it to them again.
-func (p *process) markGroupAsked() {
-	p.gotSIGTERM = map[int]bool{}
-	for _, info := range p.leftoverProcesses() {
-		p.gotSIGTERM[info.pid] = info.group == p.pid()
+	if os.Getppid() == parent {
+		t.seen = seen
 	}
 }
 
-// readProcess reads /proc/PID/stat, which is "PID (NAME) STATE PARENT GROUP ...". NAME may
-// contain any characters. The second result is false if the process has ended, also if it
-// is not reaped yet.
+// childrenOf returns the process ids of the children of a process, those of all its
+// threads. It returns nil if the kernel does not show them.
+func childrenOf(pid int) (children []int) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for word := range strings.FieldsSeq(string(text)) {
+			child, _ := strconv.Atoi(word)
+			children = append(children, child)
+		}
+	}
+	return children
+}
+
+// readProcess reads /proc/PID/stat, which is "PID (NAME) STATE PARENT GROUP ...", with the
+// time of the start as the 20th word after NAME. NAME may contain any characters. The
+// second result is false if the process has ended, also if it is not reaped yet.
 func readProcess(pid int) (processInfo, bool) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
@@ -177,34 +221,25 @@ func readProcess(pid int) (processInfo, bool) {
 		return processInfo{}, false
 	}
 	fields := strings.Fields(string(stat[end+1:]))
-	if len(fields) < 3 || fields[0] == "Z" || fields[0] == "X" {
+	if len(fields) < 20 || fields[0] == "Z" || fields[0] == "X" {
 		return processInfo{}, false
 	}
 	parent, _ := strconv.Atoi(fields[1])
 	group, _ := strconv.Atoi(fields[2])
-	return processInfo{pid, parent, group, string(stat[open+1 : end])}, true
+	started, _ := strconv.ParseUint(fields[19], 10, 64)
+	return processInfo{pid, started, parent, group, string(stat[open+1 : end])}, true
 }
 
-// leftoverNames returns the names of the remaining processes for people, such as
-// "sleep (123)".
-func (p *process) leftoverNames() []string {
-	var names []string
-	for _, info := range p.leftoverProcesses() {
-		names = append(names, fmt.Sprintf("%s (%d)", info.name, info.pid))
+// ownBinary returns a path of the running program, which is also valid if its file has
+// been replaced meanwhile. It returns an error if /proc does not show this process.
+func ownBinary() (string, error) {
+	self, err := os.Readlink("/proc/self")
+	switch {
+	case err != nil:
+		return "", withHint(errors.New("run needs /proc, which is not mounted"), "mount -t proc proc /proc")
+	case self != strconv.Itoa(os.Getpid()):
+		return "", withHint(errors.New("/proc shows the processes of another PID namespace"),
+			"mount -t proc proc /proc")
 	}
-	return names
-}
-
-// signalLeftovers sends s to the remaining processes. It sends SIGKILL each time, and
-// another signal only to a process that has not got one before.
-func (p *process) signalLeftovers(s syscall.Signal) {
-	for _, info := range p.leftoverProcesses() {
-		if s == syscall.SIGKILL || !p.gotSIGTERM[info.pid] {
-			syscall.Kill(info.pid, s)
-		}
-		if p.gotSIGTERM == nil {
-			p.gotSIGTERM = map[int]bool{}
-		}
-		p.gotSIGTERM[info.pid] = true
-	}
+	return "/proc/self/exe", nil
 }

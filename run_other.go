@@ -1,10 +1,9 @@
-//go:build !linux && !darwin
+//go:build !linux && !darwin && !windows
 
 package main
 
-// The process of a command on other systems, such as Windows. They have no process groups
-// as Unix has: only the command itself is ended, not the processes that it started. There
-// is no watchdog. The README says what does not hold here.
+// The process of a command on other systems, such as FreeBSD: only the command itself is
+// ended, not the processes that it started, and there is no watchdog.
 
 import (
 	"io"
@@ -48,7 +47,7 @@ func startProcess(path string, argv, env []string, known func(int)) (*process, e
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // signal sends s to the command, and kills the command if the system cannot send s. It
-// ignores SIGINT, because the console sends Ctrl-C to the command itself.
+// ignores SIGINT, because the terminal sends Ctrl-C to the command itself.
 func (p *process) signal(s syscall.Signal) {
 	if s == syscall.SIGINT {
 		return
@@ -60,6 +59,12 @@ func (p *process) signal(s syscall.Signal) {
 
 // leftoverNames returns nil, because this system does not show them.
 func (p *process) leftoverNames() []string { return nil }
+
+// foreignNames returns nil, because this system does not show them.
+func (p *process) foreignNames() []string { return nil }
+
+// isForeign returns false, because call-me may end what it has started.
+func (p *process) isForeign() bool { return false }
 
 // endLeftovers does nothing; see leftovers.
 func (p *process) endLeftovers(time.Duration, bool, func() bool) {}
@@ -80,7 +85,7 @@ const (
 )
 
 // gate returns exitOwnFailure. startProcess does not use it here.
-func gate(string, []string) int { return exitOwnFailure }
+func gate([]string) int { return exitOwnFailure }
 
 // A watchdogConfig is empty, because there is no watchdog here.
 type watchdogConfig struct{}
@@ -97,11 +102,15 @@ func startWatchdog(watchdogConfig) (*watchdog, error) { return &watchdog{}, nil 
 // The methods of a watchdog do nothing.
 func (*watchdog) setDeadline(time.Time) {}
 
+func (*watchdog) setToken(string) {}
+
 func (*watchdog) setGroup(int) {}
 
 func (*watchdog) clearGroup() {}
 
 func (*watchdog) dismiss() {}
+
+func (*watchdog) takeOver(*process) {}
 
 // runWatchdog returns at once.
 func runWatchdog(io.Reader) {}

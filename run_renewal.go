@@ -13,10 +13,17 @@ import (
 	"time"
 )
 
-// maxMargin is the largest difference between the deadline and the end of the lease,
-// besides the grace. It allows for the clocks and the network. The margin is a tenth of
-// the ttl, but not more than maxMargin.
-const maxMargin = 2 * time.Second
+// minMargin and maxMargin limit the difference between the deadline and the end of the
+// lease, besides the grace. It allows for a machine that is busy, on which a signal and
+// the end of a process take time. The margin is a fifth of the ttl within these limits.
+const (
+	minMargin = 800 * time.Millisecond
+	maxMargin = 4 * time.Second
+)
+
+// errLongestHold is the error of a lease that has been held for as long as is allowed.
+var errLongestHold = errors.New(
+	"it was held for as long as it may be (--max-hold, or what the server allows)")
 
 // errDeadline is the error of a lease that could not be renewed before its deadline.
 var errDeadline = errors.New("the server could not be asked to renew the lease in time")
@@ -27,11 +34,12 @@ type renewer struct {
 	grace      time.Duration                   // of the command, between SIGTERM and SIGKILL
 	renew      func(ctx context.Context) error // makes one attempt; errNotHeld if the lease is lost
 	onDeadline func(deadline time.Time)        // called with each new deadline
+	limit      time.Time                       // the end of the longest hold; zero if there is none
 }
 
 // shortGrace returns the grace of the command when the lease is lost: the configured
-// one, but at most a quarter of the ttl.
-func (r *renewer) shortGrace() time.Duration { return min(r.grace, r.ttl/4) }
+// one, but at most a sixth of the ttl.
+func (r *renewer) shortGrace() time.Duration { return min(r.grace, r.ttl/6) }
 
 // attemptTime returns how long an attempt to renew may take, if left is the time until
 // the deadline. It is half of left, so that there is time for another attempt, but at
@@ -41,36 +49,45 @@ func (r *renewer) attemptTime(left time.Duration) time.Duration {
 }
 
 // deadline returns when the command must be asked to end, if sent is the time at which
-// the last successful renewal was sent. After the deadline there is time for shortGrace
-// and the margin before the lease ends.
+// the last successful renewal was sent. After the deadline there is time for shortGrace and
+// the margin before the lease ends, or the longest hold.
 func (r *renewer) deadline(sent time.Time) time.Time {
-	return sent.Add(r.ttl - r.shortGrace() - min(maxMargin, r.ttl/10))
+	end := sent.Add(r.ttl)
+	if r.isLimited(sent) {
+		end = r.limit
+	}
+	return end.Add(-r.shortGrace() - max(minMargin, min(maxMargin, r.ttl/5)))
 }
 
-// isPast reports whether t is not after now, by the monotonic clock or by the wall
-// clock. While a machine is suspended, only the wall clock advances.
-func isPast(t, now time.Time) bool {
-	return !now.Before(t) || !now.Round(0).Before(t.Round(0))
+// isLimited reports whether the longest hold is over before the ttl.
+func (r *renewer) isLimited(sent time.Time) bool {
+	return !r.limit.IsZero() && r.limit.Before(sent.Add(r.ttl))
 }
 
-// deadlineFrom returns the earlier one of two times: wall, by the wall clock, and left
-// from now, by the monotonic clock. The result has a reading of both clocks.
-func deadlineFrom(wall time.Time, left time.Duration) time.Time {
-	now := time.Now()
-	return now.Add(min(left, wall.Sub(now.Round(0))))
+// nextAttempt returns when to make another attempt after a number of failures in a row. If
+// none would follow before the deadline, the last one is a second before it, or a twentieth
+// of the ttl if that is shorter: a server that is back by then is reached.
+func (r *renewer) nextAttempt(now, deadline time.Time, failures int) time.Time {
+	next := now.Add(min(backOff(failures), r.ttl/10))
+	last := deadline.Add(-min(time.Second, r.ttl/20))
+	if next.After(last) && now.Before(last) {
+		return last
+	}
+	return next
 }
+
+// isPast reports whether t is not after now. Both are of clockNow.
+func isPast(t, now time.Time) bool { return !now.Before(t) }
 
 // run renews the lease after each third of the ttl, until ctx ends. It then returns nil.
 // sent is the time at which the renewal that confirmed the lease was sent. After a
 // failed attempt run makes another one, with an increasing delay of at most a tenth of
 // the ttl. It returns an error that wraps errNotHeld if the server says that the lease
-// has ended. When the deadline has passed, it returns errDeadline, together with the
-// error of the last attempt if that failed.
+// has ended, and errLongestHold when that is over. When the deadline has passed, it returns
+// errDeadline, together with the error of the last attempt if that failed.
 func (r *renewer) run(ctx context.Context, sent time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ticker := time.NewTicker(min(time.Second, r.ttl/20))
-	defer ticker.Stop()
 	var (
 		next     = sent.Add(r.ttl / 3) // when the next attempt is due
 		attempt  chan error            // receives the result of the attempt in progress; nil if none
@@ -80,10 +97,15 @@ func (r *renewer) run(ctx context.Context, sent time.Time) error {
 	)
 	r.onDeadline(r.deadline(sent))
 	for {
+		// A timer does not advance while the machine is suspended, so it is a short one.
+		wake, now := r.deadline(sent), clockNow()
+		if attempt == nil && next.Before(wake) {
+			wake = next
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(min(time.Second, r.ttl/20, max(0, wake.Sub(now)))):
 		case err := <-attempt:
 			attempt, last = nil, err
 			switch {
@@ -95,11 +117,13 @@ func (r *renewer) run(ctx context.Context, sent time.Time) error {
 				return err
 			default:
 				failures++
-				next = time.Now().Add(min(backOff(failures), r.ttl/10))
+				next = r.nextAttempt(clockNow(), r.deadline(sent), failures)
 			}
 		}
-		now := time.Now()
+		now = clockNow()
 		switch {
+		case isPast(r.deadline(sent), now) && r.isLimited(sent):
+			return errLongestHold
 		case isPast(r.deadline(sent), now):
 			if last != nil {
 				return fmt.Errorf("%w: %w", errDeadline, last)
@@ -115,4 +139,31 @@ func (r *renewer) run(ctx context.Context, sent time.Time) error {
 			}(attempt)
 		}
 	}
+}
+
+// renew makes one attempt to renew the lease. If the server rejects the key, renew reads
+// the key again for the next attempt, since the operator may have changed it, or gets another
+// token. Of several
+// leases it renews those that were not handed over to another holder. The error
+// is errNotCallMe for a response with another fence, one of checkMissing, or one of do.
+func (h *heldRun) renew(ctx context.Context) error {
+	var renewed grantedJSON
+	names := h.handed.left(h.options.names())
+	values := requestSelector(names[0], h.grant.id, names[1:]...)
+	values.Set("ttl", h.options.ttl.String()) // undoes a change of the ttl by call-me renew
+	err := h.client.do(ctx, h.client.callLimit(), "PUT", "/maybe", values, &renewed)
+	if h.handed.add(err, names) {
+		return h.renew(ctx)
+	}
+	if refusesKey(err) {
+		h.client.hasNewKey(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	missing, areOwn := h.handed.missing(h.grant.grantedJSON, names, renewed)
+	if !areOwn {
+		return fmt.Errorf("the server %w: it has another fence", errNotCallMe)
+	}
+	return h.checkMissing(ctx, missing)
 }

@@ -10,14 +10,21 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
+	"os"
 	"os/exec"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // watchdogCommand is the name of the hidden command that the watchdog process runs.
@@ -26,35 +33,46 @@ const watchdogCommand = "watchdog"
 // killTime is the time between SIGTERM and SIGKILL if call-me was killed.
 const killTime = 500 * time.Millisecond
 
-// A watchdogConfig is the first message to a watchdog process. Base, Keys and CAFile are
+// watchdogStderr is the number of call-me's stderr in the watchdog process.
+const watchdogStderr = 3
+
+// A watchdogConfig is the first message to a watchdog process. URLs, Keys and CAFile are
 // those of the client.
 type watchdogConfig struct {
-	Base        string
+	URLs        serverURLs
 	Keys        KeyConfig
+	Token       string // in place of a key; the watchdog gets no other one by itself
 	CAFile      string
 	Environment string
-	ID          string        // of the request that owns the lease
+	Others      []string      // further environments of the request
+	ID          string        // of the request that owns the leases
 	Grace       time.Duration // between SIGTERM and SIGKILL at the deadline
 	Tag         string        // of the command; empty if only its group is to be ended
+	Earlier     []int         // process ids of call-me's descendants from before the command
+	Slot        string        // the slots, for messages
+	TTL         time.Duration // of the leases
 }
 
 // A watchdogMessage is a line of JSON from call-me to the watchdog process. Fields that
 // are absent do not change.
 type watchdogMessage struct {
-	Config   *watchdogConfig `json:",omitempty"`
-	Deadline time.Time       `json:",omitzero"`  // of the command, by the wall clock
-	Left     time.Duration   `json:",omitempty"` // until the deadline, by the monotonic clock
-	Group    *int            `json:",omitempty"` // the process group to end; zero if none
-	Done     bool            `json:",omitempty"` // the watchdog is not needed any more
+	Config    *watchdogConfig `json:",omitempty"`
+	Token     string          `json:",omitempty"` // a new one
+	Deadline  time.Duration   `json:",omitempty"` // of the command, by bootClock
+	Group     *int            `json:",omitempty"` // the process group to end; zero if none
+	Remaining []processInfo   `json:",omitempty"` // what call-me cannot end, once there is no group
+	Done      bool            `json:",omitempty"` // the watchdog is not needed any more
 }
 
 // watchdogConfig returns the configuration of the watchdog for this run.
 func (h *heldRun) watchdogConfig(grace time.Duration) watchdogConfig {
-	c := watchdogConfig{Base: h.client.base, Keys: h.client.keys, CAFile: h.client.caFile,
-		Environment: h.options.environment, ID: h.grant.id, Grace: grace}
+	c := watchdogConfig{URLs: h.client.urls(), Keys: h.client.keys, CAFile: h.client.caFile,
+		Environment: h.options.environment, Others: h.options.names()[1:], ID: h.grant.id, Grace: grace,
+		Earlier: slices.Collect(maps.Keys(descendants())), Slot: h.grant.label(), TTL: h.options.ttl}
 	if !h.leaveRunning {
 		c.Tag = h.tag
 	}
+	c.Token = h.client.lastToken()
 	return c
 }
 
@@ -65,8 +83,8 @@ type watchdog struct {
 	config    watchdogConfig
 	cmd       *exec.Cmd
 	pipe      io.WriteCloser
-	deadline  time.Time // the deadline
-	group     int       // the process group of the command; zero if none
+	deadline  time.Duration // of the command, by bootClock
+	group     int           // the process group of the command; zero if none
 	dismissed bool
 }
 
@@ -99,6 +117,8 @@ func (w *watchdog) start() error {
 	}
 	cmd := exec.Command(self, watchdogCommand) // #nosec G204 -- it is this very program
 	cmd.Args[0] = "call-me"
+	cmd.Env = watchdogEnvironment()
+	cmd.ExtraFiles = []*os.File{os.Stderr} // watchdogStderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
@@ -127,7 +147,7 @@ func (w *watchdog) restart(cmd *exec.Cmd) {
 	}
 	time.Sleep(50 * time.Millisecond) // limits the rate, if each process ends at once
 	if w.start() == nil {
-		w.send(watchdogMessage{Deadline: w.deadline.Round(0), Left: time.Until(w.deadline), Group: &w.group})
+		w.send(watchdogMessage{Deadline: w.deadline, Group: &w.group})
 	}
 }
 
@@ -140,12 +160,20 @@ func (w *watchdog) send(m watchdogMessage) {
 	}
 }
 
-// setDeadline sends the deadline of the command to the process.
+// setDeadline sends the deadline of the command, by clockNow, to the process.
 func (w *watchdog) setDeadline(t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.deadline = t
-	w.send(watchdogMessage{Deadline: t.Round(0), Left: time.Until(t)})
+	w.deadline = bootClock() + t.Sub(clockNow())
+	w.send(watchdogMessage{Deadline: w.deadline})
+}
+
+// setToken sends a new token to the process.
+func (w *watchdog) setToken(token string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.config.Token = token
+	w.send(watchdogMessage{Token: token})
 }
 
 // setGroup sends the process group of the command to the process.
@@ -168,10 +196,59 @@ func (w *watchdog) dismiss() {
 	w.pipe.Close()
 }
 
+// takeOver leaves the slot to the process, because the leftovers of a command cannot be
+// ended. The process releases the slot when they have ended, if the lease has not ended
+// before. call-me must exit then.
+func (w *watchdog) takeOver(p *process) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dismissed, w.group = true, 0
+	remaining := p.leftovers()
+	if command, alive := readProcess(p.pid()); alive {
+		remaining = append(remaining, command)
+	}
+	w.send(watchdogMessage{Group: &w.group, Remaining: remaining})
+}
+
+// closeInherited closes the files that the process has from whoever started call-me, but
+// not its own streams. The command may have them, and somebody may wait for their end.
+func closeInherited() {
+	files, _ := os.ReadDir("/dev/fd")
+	for _, file := range files {
+		number, err := strconv.Atoi(file.Name())
+		if err != nil || number <= watchdogStderr {
+			continue
+		}
+		// What this program has opened itself is closed by an exec.
+		flags, err := unix.FcntlInt(uintptr(number), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 {
+			syscall.Close(number)
+		}
+	}
+}
+
+// watchdogVariables are the variables that the watchdog process gets. It gets no others,
+// because CI systems find by variables what they kill after a job: GitHub by
+// RUNNER_TRACKING_ID, Azure Pipelines by VSTS_PROCESS_LOOKUP_ID, Jenkins by
+// JENKINS_NODE_COOKIE, JENKINS_SERVER_COOKIE, HUDSON_COOKIE, HUDSON_SERVER_COOKIE,
+// BUILD_ID and JOB_NAME.
+var watchdogVariables = []string{"GODEBUG", "GORACE", "HOME", "LANG", "LC_ALL", "LOCALDOMAIN", "PATH",
+	"RES_OPTIONS", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ",
+	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"}
+
+// watchdogEnvironment returns the environment of the watchdog process.
+func watchdogEnvironment() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return !slices.Contains(watchdogVariables, name)
+	})
+}
+
 // runWatchdog is the main function of the watchdog process. It reads messages from in. It
-// returns after a Done message, or after it has ended the group and released the slot. It
-// ignores lines that are not valid JSON.
+// returns after a Done message, or after it has ended the command and released the slot.
+// It ignores lines that are not valid JSON.
 func runWatchdog(in io.Reader) {
+	closeInherited()
 	messages := make(chan watchdogMessage)
 	go func() {
 		defer close(messages)
@@ -184,95 +261,87 @@ func runWatchdog(in io.Reader) {
 		}
 	}()
 	var config watchdogConfig
-	var until time.Time
-	group := 0
+	var until time.Duration
+	var trace commandTrace
+	parent, ticks := os.Getppid(), 0
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
+	timer := time.NewTimer(time.Hour)
 	for {
 		select {
 		case m, open := <-messages:
 			switch {
 			case !open:
-				endGroup(group, config.Tag, killTime)
-				config.release()
+				config.watchCommand(trace, killTime)
 				return
 			case m.Done:
 				return
-			case m.Config != nil:
-				config = *m.Config
-			}
-			if m.Group != nil {
-				group = *m.Group
-			}
-			if !m.Deadline.IsZero() {
-				until = deadlineFrom(m.Deadline, m.Left)
-			}
-		case now := <-ticker.C:
-			if !until.IsZero() && isPast(until, now) {
-				endGroup(group, config.Tag, config.Grace)
+			case len(m.Remaining) > 0:
+				syscall.Close(watchdogStderr) // whoever reads it waits for its end
+				config.awaitEnd(m.Remaining)
 				config.release()
 				return
+			case m.Config != nil:
+				config = *m.Config
+				trace.tag = config.Tag
+			}
+			if m.Group != nil {
+				trace.group = *m.Group
+			}
+			config.Token = cmp.Or(m.Token, config.Token)
+			if m.Deadline != 0 {
+				until = m.Deadline
+				timer.Reset(until - bootClock())
+			}
+		case <-timer.C: // as the ticker, but without delay
+		case <-ticker.C:
+			ticks++
+			if ticks%10 == 0 && trace.group != 0 {
+				trace.look(parent, config.Earlier)
 			}
 		}
-	}
-}
-
-// endGroup sends SIGTERM to a process group and to the processes with the tag outside of
-// it, and SIGKILL after grace to those that have not ended. It does nothing if group is
-// zero. It returns when none is left, or about half a second after the first SIGKILL.
-//
-// A process that is just executing another program shows no environment variables for a
-// moment. So endGroup takes the processes as ended only after it has found none twice.
-func endGroup(group int, tag string, grace time.Duration) {
-	if group == 0 {
-		return
-	}
-	signal := func(s syscall.Signal, pids []int) {
-		syscall.Kill(-group, s)
-		for _, pid := range pids {
-			syscall.Kill(pid, s)
-		}
-	}
-	others := taggedProcesses(tag)
-	others = slices.DeleteFunc(others, func(pid int) bool {
-		itsGroup, err := syscall.Getpgid(pid)
-		return err == nil && itsGroup == group // it gets the signal with its group
-	})
-	signal(syscall.SIGTERM, others)
-	signal(syscall.SIGCONT, others)
-	end := time.Now().Add(grace)
-	absent := 0 // how often in a row no process was found
-	for absent < 2 && time.Now().Before(end) {
-		if syscall.Kill(-group, 0) == nil || len(taggedProcesses(tag)) > 0 {
-			absent = 0
-		} else {
-			absent++
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	for range 50 { // a killed process may leave children, which are found only now
-		if absent >= 2 {
+		if until != 0 && bootClock() >= until {
+			config.watchCommand(trace, config.Grace)
 			return
 		}
-		others = taggedProcesses(tag)
-		if len(others) > 0 {
-			absent = 0
-		} else {
-			absent++
-		}
-		signal(syscall.SIGKILL, others)
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
-// release ends the request that owns the lease, if the server can be reached within
+// watchCommand ends the command of a call-me that does not do it any more. If all of its
+// processes have ended, it releases the slot. Those that it may not signal are printed
+// on stderr; it waits until they have ended, but at most until the lease has, and
+// releases the slot then. The lease is not renewed meanwhile.
+func (c watchdogConfig) watchCommand(t commandTrace, grace time.Duration) {
+	remaining := t.end(grace)
+	if len(remaining) > 0 {
+		go func() { // stderr may be a pipe that nobody reads
+			stderr := os.NewFile(watchdogStderr, "stderr")
+			sayCannotEnd(newTerminalOn(io.Discard, stderr), processNames(remaining), c.Slot, c.TTL)
+			stderr.Close() // whoever reads it waits for its end
+		}()
+	}
+	c.awaitEnd(remaining)
+	time.Sleep(settleTime)
+	c.release()
+}
+
+// awaitEnd waits until the processes have ended, but at most for the ttl of the lease.
+func (c watchdogConfig) awaitEnd(processes []processInfo) {
+	end := time.Now().Add(c.TTL)
+	for slices.ContainsFunc(processes, processInfo.isAlive) && time.Now().Before(end) {
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// release ends the request that owns the leases, if the server can be reached within
 // maxFirstResponse. Otherwise the lease ends after its ttl.
 func (c watchdogConfig) release() {
-	slotClient, err := newClient(clientConfig{KeyConfig: c.Keys, CAFile: c.CAFile, Host: serverURL(c.Base)})
+	slotClient, err := newClient(clientConfig{KeyConfig: c.Keys, TokenConfig: TokenConfig{IDToken: c.Token},
+		CAFile: c.CAFile, Host: c.URLs})
 	if err != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxFirstResponse)
 	defer cancel()
-	slotClient.endRequest(ctx, c.Environment, c.ID)
+	slotClient.endRequest(ctx, c.Environment, c.ID, c.Others...)
 }

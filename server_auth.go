@@ -1,12 +1,13 @@
 package main
 
 // Authentication: the accepted keys, the calls that wait while their key is removed, the
-// limit on calls with a wrong key, and the address of a client. config.go reads the keys.
+// limit on calls with a wrong key, and the address of a client. config_keys.go reads them.
 
 import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -20,7 +21,6 @@ import (
 )
 
 const (
-	shortKey      = 16 // characters; the server logs a warning about keys with fewer
 	wrongKeyBurst = 50 // wrong keys that are allowed at once: many jobs may have the old key
 	wrongRate     = 1  // wrong keys a second that are allowed after that
 )
@@ -28,17 +28,13 @@ const (
 // A keySum is the SHA-256 sum of a key.
 type keySum [sha256.Size]byte
 
-// keySumOf returns the sum of the key that the call sends, and the sum of the empty
-// string if it sends none.
-func keySumOf(r *http.Request) keySum {
-	sent, _ := sentKey(r)
-	return sha256.Sum256([]byte(sent))
-}
+// keySumOf returns the sum of a key.
+func keySumOf(key string) keySum { return sha256.Sum256([]byte(key)) }
 
-// A keyring holds the sums of the accepted keys. It is safe for concurrent use once set
-// has been called. No key itself is kept.
+// A keyring holds the accepted keys. It is safe for concurrent use once set has been called.
+// No key itself is kept, but its sum.
 type keyring struct {
-	sums atomic.Pointer[[]keySum]
+	keys atomic.Pointer[[]acceptedKey]
 
 	mu   sync.Mutex
 	uses map[*keyUse]bool // the calls that watch their key
@@ -51,50 +47,58 @@ type keyUse struct {
 }
 
 // set replaces the keys. Contexts of watch end with errKey if their key is removed.
-func (k *keyring) set(keys []string) {
-	sums := make([]keySum, len(keys))
-	for i, key := range keys {
-		sums[i] = sha256.Sum256([]byte(key))
-	}
-	k.sums.Store(&sums)
+func (k *keyring) set(keys []acceptedKey) {
+	k.keys.Store(&keys)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for u := range k.uses {
-		if !k.has(u.sum) {
+		if _, found := k.find(u.sum); !found {
 			u.cancel(errKey)
 		}
 	}
 }
 
-// has reports whether a key with this sum is accepted. It compares sums in constant time,
-// so that its duration depends neither on the text nor on the length of a key.
-func (k *keyring) has(sum keySum) bool {
-	found := 0
-	for _, key := range *k.sums.Load() {
-		found |= subtle.ConstantTimeCompare(sum[:], key[:])
+// find returns the accepted key with this sum, and whether there is one. It compares sums in
+// constant time, so that its duration depends neither on the text nor on the length of a key.
+func (k *keyring) find(sum keySum) (found acceptedKey, isAccepted bool) {
+	keys, at := *k.keys.Load(), -1
+	for i := range keys {
+		isEqual := subtle.ConstantTimeCompare(sum[:], keys[i].sum[:])
+		at = subtle.ConstantTimeSelect(isEqual, i, at)
 	}
-	return found == 1
+	if at < 0 {
+		return acceptedKey{}, false
+	}
+	return keys[at], true
 }
 
-// accepts reports whether the call sends exactly one key, and that key is accepted.
-func (k *keyring) accepts(r *http.Request) bool {
-	sent, err := sentKey(r)
-	return k.has(sha256.Sum256([]byte(sent))) && err == nil
+// now returns the caller as its key is now: with other rights if the keys were read again
+// meanwhile, and without any, so that it sees nothing, if the key is not accepted any more. A
+// caller without a key is returned as it is.
+func (k *keyring) now(c caller) caller {
+	if c.key == (keySum{}) {
+		return c
+	}
+	key, _ := k.find(c.key)
+	return newCaller(key, c.address)
 }
 
 // watch returns a context that ends with parent, and with the cause errKey when set
-// removes the key. A key that is already removed ends it at once. The caller calls end
-// when the context is no longer used.
-func (k *keyring) watch(parent context.Context, key keySum) (ctx context.Context, end func()) {
+// removes the key of the caller. A key that is already removed ends it at once. That of a
+// caller without a key ends with parent only. end is called when the context is no longer used.
+func (k *keyring) watch(parent context.Context, c caller) (ctx context.Context, end func()) {
 	ctx, refuse := context.WithCancelCause(parent)
-	u := &keyUse{key, refuse}
+	if c.key == (keySum{}) {
+		return ctx, func() { refuse(nil) }
+	}
+	u := &keyUse{c.key, refuse}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.uses == nil {
 		k.uses = map[*keyUse]bool{}
 	}
 	k.uses[u] = true
-	if !k.has(u.sum) { // removed since withKey accepted it
+	if _, found := k.find(u.sum); !found { // removed since withKey accepted it
 		refuse(errKey)
 	}
 	return ctx, func() {
@@ -129,39 +133,95 @@ func sentKey(r *http.Request) (string, error) {
 	return "", errKey
 }
 
+// becomesHolder reports whether the user name of HTTP Basic may be stored, as a holder.
+func becomesHolder(r *http.Request) bool {
+	return r.Method == http.MethodPost || r.Method == http.MethodDelete || r.URL.Path == "/pause"
+}
+
+// hasSecretOf reports whether a parameter, or the name that becomes a holder, contains the key or
+// the token of the call.
+func (q query) hasSecretOf(r *http.Request) bool {
+	key, _ := sentKey(r)
+	return q.contains(key) || q.contains(sentToken(r)) ||
+		becomesHolder(r) && (query{{"", basicUser(r)}}).contains(key)
+}
+
 // sendsNoKey reports whether the call has no header that may hold a key, as the first
 // call of a browser. Such a call does not count as a wrong key.
 func sendsNoKey(r *http.Request) bool {
 	return r.Header[keyHeader] == nil && r.Header["Authorization"] == nil
 }
 
-// withKey returns a handler that calls h if the call has an accepted key. Other calls get
-// errKey, and errTooMany once there are too many wrong keys; their connection is closed.
-// An accepted key is never limited. A URL of more than maxURL bytes is errLongURL.
-func (s *server) withKey(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if s.keys.accepts(r) {
-			if len(r.RequestURI) > maxURL {
-				return errLongURL
-			}
-			connectionFor(r).showedKey()
-			return h(w, r)
+// errTwoKeys is the error of a call that sends an accepted key in more than one header. A
+// caller without a key never gets it.
+var errTwoKeys = fmt.Errorf("%w: the key is sent twice; use X-API-KEY or HTTP Basic, not both", errMalformed)
+
+// acceptsEach reports whether the call sends several keys, and each of them is accepted.
+func (k *keyring) acceptsEach(r *http.Request) bool {
+	sent := slices.Clone(r.Header[keyHeader])
+	for _, value := range r.Header["Authorization"] {
+		other := http.Request{Header: http.Header{"Authorization": {value}}}
+		if _, password, basic := other.BasicAuth(); basic {
+			sent = append(sent, password)
 		}
-		s.metrics.badKeys.Inc()
-		w.Header().Set("Connection", "close")
-		if sendsNoKey(r) {
-			return errKey
-		}
-		allowed, first := s.wrongKeys.allow(time.Now())
-		if allowed {
-			return errKey
-		}
-		if first {
-			s.log.Warn("too many wrong keys", "from", callerAddress(r, s.trustedProxies).String())
-		}
-		w.Header().Set("Retry-After", "1") // in seconds, as wrongRate
-		return errTooMany
 	}
+	isWrong := func(key string) bool {
+		_, found := k.find(keySumOf(key))
+		return !found
+	}
+	return len(sent) > 1 && !slices.ContainsFunc(sent, isWrong)
+}
+
+// withKey returns a handler for calls whose role is enough for an action. It calls h, with the
+// caller in the context of the request, if the call has an accepted key; see may for one whose
+// role is not enough. A URL of more than maxURL bytes is errLongURL.
+//
+// A call that sends accepted keys in several headers gets errTwoKeys. Other calls get errKey,
+// and errTooMany once there are too many wrong keys; their connection is closed. An accepted
+// key is never limited.
+func (s *server) withKey(a action, h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		c, err := s.authenticate(r)
+		switch {
+		case errors.Is(err, errUnavailable):
+			return err
+		case err != nil:
+			return s.rejectKey(w, r, err)
+		case c.hasEnded && !slices.Contains(actionsByID, a):
+			return s.rejectKey(w, r, refusedToken(errTokenEnded))
+		}
+		s.metrics.called(c.label)
+		if len(r.RequestURI) > maxURL {
+			return errLongURL
+		}
+		connectionFor(r).showedKey()
+		if err := c.may(a); err != nil {
+			return err
+		}
+		return h(w, withCaller(r, c))
+	}
+}
+
+// rejectKey returns the error of a call without an accepted key, and counts the call. It is
+// reason, which is errKey, unless the call gets another one.
+func (s *server) rejectKey(w http.ResponseWriter, r *http.Request, reason error) error {
+	s.metrics.badKeys.Inc()
+	w.Header().Set("Connection", "close")
+	if s.keys.acceptsEach(r) {
+		return errTwoKeys
+	}
+	if sendsNoKey(r) {
+		return reason
+	}
+	allowed, first := s.wrongKeys.allow(time.Now())
+	if allowed {
+		return reason
+	}
+	if first {
+		s.log.Warn("too many wrong keys", "from", callerAddress(r, s.trustedProxies).String())
+	}
+	w.Header().Set("Retry-After", "1") // in seconds, as wrongRate
+	return errTooMany
 }
 
 // A wrongKeyLimit limits the calls with a wrong key, from all addresses together:

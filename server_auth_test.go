@@ -89,7 +89,7 @@ func TestAClientReadsItsKeyAgainWhenTooManyWereWrong(t *testing.T) {
 		}
 	}
 	write("the-old-key-of-this-test")
-	c, err := newClient(clientConfig{Host: serverURL(s.url), KeyConfig: KeyConfig{APIKeyFile: file}})
+	c, err := newClient(clientConfig{Host: serverURLs{s.url}, KeyConfig: KeyConfig{APIKeyFile: file}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ const heartbeat = 15 * time.Second
 
 // events answers GET /events: it sends the events of one environment, or of all, until the
 // client leaves, its key is removed, or the server stops. When only a queue or another
-// environment has changed, it sends a "change" without data. A client that connects again
+// environment has changed, it sends a "change" without data; none if that is an environment
+// which the key does not see. A client that connects again
 // with Last-Event-ID also gets the later events that are still in the history.
 func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(w, r)
@@ -33,11 +34,20 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	ctx, end := s.keys.watch(r.Context(), keySumOf(r))
+	who := callerOf(r)
+	if err := s.checkSeen(who, []string{environment}); err != nil {
+		return err
+	}
+	ctx, end := s.keys.watch(r.Context(), who)
 	defer end()
+	if until := callerOf(r).until; !until.IsZero() {
+		limited, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
+		ctx = limited
+	}
 	changed, stop := s.keeper.listen()
 	defer stop()
-	_, last := s.keeper.eventsAfter(0)
+	last := s.keeper.lastEvent()
 	if id, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {
 		last = min(last, id) // after a larger number no event would be new
 	}
@@ -49,16 +59,29 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 	if r.Method == http.MethodHead { // the body of a GET does not end by itself
 		return nil
 	}
-	s.stream(ctx, w, changed, last, environment)
+	state := s.keeper.published.Load()
+	s.stream(ctx, w, changed, func() string {
+		var found []*event
+		found, last = s.keeper.eventsAfter(last)
+		before, now := state, s.keys.now(who)
+		state = s.keeper.published.Load()
+		isWanted := func(e *event) bool {
+			return isAbout(e, environment) && sees(now, e.environment)
+		}
+		isUnseen := now.isLimited() && !state.differsFor(before, now.seen)
+		if text := eventText(found, isWanted); text != "" || isUnseen {
+			return text
+		}
+		return "event: change\ndata: {}\n\n"
+	})
 	return nil
 }
 
-// stream writes the new events, those after number last, whenever changed has a value, and
-// a beat every heartbeat. It writes the events of one environment, of all if it is empty.
-// It returns when ctx ends, when the keeper has stopped, or when a write fails or takes
-// longer than writeTime.
+// stream writes what next returns whenever changed has a value, unless it is empty, and a beat
+// every heartbeat. It returns when ctx ends, when the keeper has stopped, or when a write fails or
+// takes longer than writeTime.
 func (s *server) stream(
-	ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, last uint64, environment string,
+	ctx context.Context, w http.ResponseWriter, changed <-chan struct{}, next func() string,
 ) {
 	control := http.NewResponseController(w)
 	beat := time.NewTicker(heartbeat)
@@ -80,23 +103,15 @@ func (s *server) stream(
 		case <-beat.C:
 			text = "event: beat\ndata: {}\n\n"
 		case <-changed:
-			var found []*event
-			found, last = s.keeper.eventsAfter(last)
-			text = eventText(found, environment)
+			text = next()
 		}
 	}
 }
 
-// eventText returns the events of one environment, of all if it is empty, in the format of
-// server-sent events. Without such an event it returns one "change", without data. It
+// eventText returns the events for which isWanted is true in the format of server-sent events. It
 // overwrites the slice.
-func eventText(events []*event, environment string) string {
-	if environment != "" {
-		events = slices.DeleteFunc(events, func(e *event) bool { return e.environment != environment })
-	}
-	if len(events) == 0 {
-		return "event: change\ndata: {}\n\n"
-	}
+func eventText(events []*event, isWanted func(*event) bool) string {
+	events = slices.DeleteFunc(events, func(e *event) bool { return !isWanted(e) })
 	var b bytes.Buffer
 	for _, e := range events {
 		data, _ := json.Marshal(eventToJSON(e))

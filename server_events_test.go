@@ -3,10 +3,12 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -158,13 +160,12 @@ func TestEventsComeAsTheyHappen(t *testing.T) {
 func TestAQuietStreamOfEventsHasABeat(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
 		s := &server{keeper: g.keeper}
-		s.keys.set([]string{testKey})
+		s.keys.set([]acceptedKey{plainKey(testKey)})
 		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 		defer cancel()
 		r := httptest.NewRequestWithContext(ctx, "GET", "/events", nil)
-		r.Header.Set("X-API-KEY", testKey)
 		w := httptest.NewRecorder()
-		if err := s.events(w, r); err != nil {
+		if err := s.events(w, withCaller(r, newCaller(plainKey(testKey), ""))); err != nil {
 			t.Fatal(err)
 		}
 		beat := "event: beat\ndata: {}\n\n"
@@ -172,4 +173,31 @@ func TestAQuietStreamOfEventsHasABeat(t *testing.T) {
 			t.Errorf("50 quiet seconds: %q", got)
 		}
 	})
+}
+
+func TestTheHistoryAsATable(t *testing.T) {
+	s := newSite(t, "")
+	s.call("POST /maybe?environment=uat&id=12345678&holder=ann&reason=" + url.QueryEscape("=1+1, \"so\"\nand so") + "&url=https://x/1")
+	s.call("DELETE /maybe?environment=uat&force=1&holder=boss&reason=late")
+	for i := range 150 { // more than a page of JSON
+		s.call(fmt.Sprint("DELETE /maybe?environment=perf&id=12345678-", i))
+		s.call(fmt.Sprint("POST /maybe?environment=perf&holder=bob&id=12345679-", i))
+		s.call(fmt.Sprint("DELETE /maybe?environment=perf&id=12345679-", i))
+	}
+	for _, r := range []httpReply{s.call("GET /history?format=csv"), s.with(http.Header{"Accept": {"text/csv"}, "X-Api-Key": {testKey}}, "GET /history")} {
+		if kind := r.Header.Get("Content-Type"); r.StatusCode != 200 || kind != "text/csv; charset=utf-8" {
+			t.Fatalf("%d %s", r.StatusCode, kind)
+		}
+		rows, err := csv.NewReader(strings.NewReader(r.body)).ReadAll()
+		if err != nil || len(rows) != 1+2+300 {
+			t.Fatalf("%d rows, %v", len(rows), err)
+		}
+		forced := rows[len(rows)-2]
+		if rows[0][0] != "number" || forced[2] != "forced" || forced[5] != "ann" || forced[7] != `'=1+1, "so" and so` || forced[11] != "boss" || forced[14] != "late" {
+			t.Errorf("%q", forced)
+		}
+	}
+	if r := s.call("GET /history?format=csv&environment=uat&limit=1"); strings.Count(r.body, "\n") != 2 {
+		t.Errorf("with a limit: %s", r.body)
+	}
 }

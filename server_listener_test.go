@@ -148,8 +148,8 @@ func TestAConnectionHasItsTimes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newRig(t, "")
-				s := &server{keeper: g.keeper, declared: g.declared, metrics: g.metrics, log: quietLog()}
-				s.keys.set([]string{testKey})
+				s := &server{keeper: g.keeper, metrics: g.metrics, log: quietLog()}
+				s.keys.set([]acceptedKey{plainKey(testKey)})
 				callers := make(pipeListener)
 				h := s.http()
 				go h.Serve(newLimitedListener(callers, 10))

@@ -169,7 +169,8 @@ func (l keeperLog) replied(at time.Time, changes []change, refused []refusedRene
 		}
 	}
 	for _, r := range refused {
-		e := &event{environment: r.environment, id: r.renewal.id, holder: r.renewal.holder}
+		e := &event{environment: r.environment, id: r.renewal.id, holder: r.renewal.holder,
+			origin: r.renewal.by}
 		l.event(at, "renewal refused", e, slog.Any("error", r.err))
 	}
 }
@@ -183,12 +184,15 @@ func (l keeperLog) change(at time.Time, c change) {
 		l.event(at, c.event.kind.String(), c.event)
 	case c.newWaiter != nil && c.oldWaiter == nil:
 		w := c.newWaiter
-		l.event(at, "in the queue", &event{environment: c.environment.name, id: w.id, holder: w.holder})
+		l.event(at, "in the queue",
+			&event{environment: c.environment.name, id: w.id, holder: w.holder, origin: w.origin})
 	case c.oldWaiter != nil && c.newWaiter == nil && !c.oldWaiter.isStored(): // it makes no event
-		l.event(at, "left the queue", &event{environment: c.environment.name, holder: c.oldWaiter.holder})
+		l.event(at, "left the queue",
+			&event{environment: c.environment.name, holder: c.oldWaiter.holder, origin: c.oldWaiter.origin})
 	case c.newLease != nil && c.oldLease != nil:
 		n := c.newLease
-		e := &event{environment: c.environment.name, slot: n.slot, id: n.id, holder: n.holder, fence: n.fence}
+		e := &event{environment: c.environment.name, slot: n.slot, id: n.id, holder: n.holder, fence: n.fence,
+			origin: n.origin.endedBy(c.by), byKey: c.by.key}
 		l.event(at, "renewed", e, slog.Duration("ttl", n.ttl))
 	}
 }
@@ -200,20 +204,37 @@ func (l keeperLog) event(at time.Time, what string, e *event, more ...slog.Attr)
 	if !h.Enabled(context.Background(), slog.LevelInfo) {
 		return
 	}
-	r := slog.NewRecord(at, slog.LevelInfo, what, 0)
+	attrs := make([]slog.Attr, 0, 16)
 	for _, a := range []struct{ name, text string }{
-		{"environment", e.environment}, {"slot", e.slot}, {"holder", e.holder},
-		{"request", requestTag(e.id)}, {"by", e.by}, {"from", e.from},
+		{"environment", e.environment}, {"slot", e.slot}, {"holder", e.holder}, {"verified", e.verified},
+		{"key", e.key}, {"request", requestTag(e.id)}, {"by", e.by}, {"by_key", e.byKey}, {"from", e.from},
+		{"to", e.to}, {"why", e.why},
 	} {
 		if a.text != "" {
-			r.AddAttrs(slog.String(a.name, a.text))
+			attrs = append(attrs, slog.String(a.name, a.text))
 		}
 	}
-	if e.fence != 0 {
-		r.AddAttrs(slog.Uint64("fence", e.fence))
+	if e.kind == eventPaused || e.kind == eventResumed {
+		attrs = append(attrs, pauseAttrs(e)...)
 	}
-	r.AddAttrs(more...)
+	if e.fence != 0 {
+		attrs = append(attrs, slog.Uint64("fence", e.fence))
+	}
+	r := slog.NewRecord(at, slog.LevelInfo, what, 0)
+	r.AddAttrs(append(attrs, more...)...)
 	h.Handle(context.Background(), r)
+}
+
+// pauseAttrs returns what a line has of a pause besides the fields of other events.
+func pauseAttrs(e *event) []slog.Attr {
+	var attrs []slog.Attr
+	if e.environment == everywhere {
+		attrs = append(attrs, slog.Bool("all", true))
+	}
+	if e.reason != "" {
+		attrs = append(attrs, slog.String("reason", e.reason))
+	}
+	return attrs
 }
 
 // requestTag returns 8 hexadecimal digits that distinguish requests in the log without

@@ -174,14 +174,14 @@ func TestEveryChangeOfStateIsOneLine(t *testing.T) {
 	s.call("DELETE /maybe?environment=uat&id=abcdefgi")
 	s.call("DELETE /maybe?environment=uat&force=1&holder=boss")
 	s.call("GET /maybe?environment=uat")
-	want := `msg=granted environment=uat slot=uat holder=ann request=` + requestTag("12345678") + `
-msg="in the queue" environment=uat holder=bob request=` + requestTag("abcdefgh") + `
-msg="in the queue" environment=uat holder=eve request=` + requestTag("abcdefgi") + `
-msg="in the queue" environment=uat holder=without
-msg="left the queue" environment=uat holder=without
-msg=renewed environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` ttl=1h0m0s
-msg=left environment=uat holder=bob request=` + requestTag("abcdefgh") + `
-msg=left environment=uat holder=eve request=` + requestTag("abcdefgi") + `
+	want := `msg=granted environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` from=127.0.0.1
+msg="in the queue" environment=uat holder=bob request=` + requestTag("abcdefgh") + ` from=127.0.0.1
+msg="in the queue" environment=uat holder=eve request=` + requestTag("abcdefgi") + ` from=127.0.0.1
+msg="in the queue" environment=uat holder=without from=127.0.0.1
+msg="left the queue" environment=uat holder=without from=127.0.0.1
+msg=renewed environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` from=127.0.0.1 ttl=1h0m0s
+msg=left environment=uat holder=bob request=` + requestTag("abcdefgh") + ` from=127.0.0.1
+msg=left environment=uat holder=eve request=` + requestTag("abcdefgi") + ` from=127.0.0.1
 msg=forced environment=uat slot=uat holder=ann request=` + requestTag("12345678") + ` by=boss from=127.0.0.1
 `
 	// The keeper logs after it has replied.
@@ -203,10 +203,11 @@ func TestAGrantToAWaiterWithoutAnIDIsOneLine(t *testing.T) {
 	e := newEnvironment("uat", []string{"uat"})
 	number := uint64(0)
 	next := func() uint64 { number++; return number }
-	held := &batch{now: now, next: next, history: newHistory()}
+	find := func(string) *environment { return e }
+	held := &batch{now: now, next: next, environment: find, latestEntry: new(int64), history: newHistory(testHistory)}
 	e.request(held, request{id: "12345678"}, false, 0)
 	e.request(held, request{holder: "without"}, true, 0)
-	ended := &batch{now: now, next: next, history: held.history}
+	ended := &batch{now: now, next: next, environment: find, history: held.history}
 	e.release(ended, releaseRequest{selector: selector{id: "12345678"}})
 	e.serveQueue(ended)
 	l.replied(now, ended.changes, nil)

@@ -5,7 +5,7 @@ package main
 // is limited: no label is a holder, and at most labelledEnvironments are environments.
 
 import (
-	"log"
+	"bytes"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,7 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
 )
 
 // labelledEnvironments is how many environments have a label of their own. All others
@@ -22,6 +22,7 @@ import (
 const (
 	labelledEnvironments = 500
 	otherEnvironments    = "(others)"
+	allEnvironments      = "(all)" // of the pauses of all
 )
 
 // The upper bounds of the histograms' buckets, in seconds: durationBuckets for waiting and
@@ -31,7 +32,7 @@ var (
 	commitBuckets   = prometheus.ExponentialBuckets(0.0001, 2.5, 12)
 )
 
-// metrics are the counters and histograms of the server. badKeys and responded are used by
+// metrics are the counters and histograms of the server. badKeys, called and responded are used by
 // the handlers and are safe for concurrent use. saved and published are called by the
 // keeper, from one goroutine.
 type metrics struct {
@@ -39,6 +40,8 @@ type metrics struct {
 	failed, badKeys                             prometheus.Counter
 	waited, held                                *prometheus.HistogramVec
 	granted, leasesEnded, waitsEnded, responses *prometheus.CounterVec
+	keptTime, pauses, calls, notices            *prometheus.CounterVec
+	queuedNotices                               *prometheus.GaugeVec
 
 	labels labelSet // used by the keeper's goroutine only
 }
@@ -63,11 +66,27 @@ func newMetrics() *metrics {
 		held:    histogram("callme_hold_seconds", "Time from the grant until the end of the lease."),
 		granted: counter("callme_grants_total", "Slots granted.", "environment"),
 		leasesEnded: counter("callme_leases_ended_total",
-			"Leases ended, by how: released, expired or forced.", "environment", "how"),
+			"Leases ended, by how: released, expired, forced, taken or handed.", "environment", "how"),
 		waitsEnded: counter("callme_waits_ended_total",
-			"Requests that ended without a slot, by how: left or abandoned.", "environment", "how"),
+			"Requests that ended without a slot, by how: left, abandoned, superseded, removed "+
+				"or undeclared.",
+			"environment", "how"),
+		keptTime: counter("callme_kept_slot_seconds_total",
+			"Seconds for which free slots were kept for requests that need several, summed over the slots.",
+			"environment"),
+		pauses: counter("callme_pauses_total",
+			"Pauses begun or changed (paused), and ended (resumed); those of all environments are (all).",
+			"environment", "event"),
+		calls: counter("callme_calls_total",
+			"Calls with an accepted key, by the name of the key; (none) without one.", "key"),
 		responses: counter("callme_http_requests_total",
 			"HTTP requests answered.", "code", "method", "route"),
+		notices: counter("callme_webhook_events_total",
+			"Events for webhooks, by result: sent, failed, or dropped as too many waited.",
+			"host", "result"),
+		queuedNotices: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "callme_webhook_queued", Help: "Events that wait to be sent to webhooks."},
+			[]string{"host"}),
 		labels: labelSet{},
 	}
 }
@@ -75,7 +94,8 @@ func newMetrics() *metrics {
 // collectors returns all metrics, to be registered.
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.commit, m.failed, m.badKeys, m.waited, m.held,
-		m.granted, m.leasesEnded, m.waitsEnded, m.responses}
+		m.granted, m.leasesEnded, m.waitsEnded, m.keptTime, m.pauses, m.calls, m.responses,
+		m.notices, m.queuedNotices}
 }
 
 // A labelSet is the set of environments that have a label of their own. It is not safe for
@@ -108,11 +128,16 @@ func (m *metrics) label(environment string) string {
 	m.waited.WithLabelValues(label)
 	m.held.WithLabelValues(label)
 	m.granted.WithLabelValues(label)
-	for _, kind := range []eventKind{eventReleased, eventExpired, eventForced} {
+	m.keptTime.WithLabelValues(label)
+	for _, kind := range []eventKind{eventReleased, eventExpired, eventForced, eventTaken, eventHanded} {
 		m.leasesEnded.WithLabelValues(label, kind.String())
 	}
-	for _, kind := range []eventKind{eventLeft, eventAbandoned} {
+	for _, kind := range []eventKind{eventLeft, eventAbandoned, eventUndeclared, eventSuperseded,
+		eventRemoved} {
 		m.waitsEnded.WithLabelValues(label, kind.String())
+	}
+	for _, kind := range []eventKind{eventPaused, eventResumed} {
+		m.pauses.WithLabelValues(label, kind.String())
 	}
 	return label
 }
@@ -126,17 +151,28 @@ func (m *metrics) published(events []*event) {
 
 // count counts one event. eventClosed is not counted.
 func (m *metrics) count(e *event) {
+	if e.environment == everywhere {
+		m.pauses.WithLabelValues(allEnvironments, e.kind.String()).Inc()
+		return
+	}
 	label := m.label(e.environment)
 	switch e.kind {
+	case eventPaused, eventResumed:
+		m.pauses.WithLabelValues(label, e.kind.String()).Inc()
 	case eventGranted:
 		m.granted.WithLabelValues(label).Inc()
 		m.waited.WithLabelValues(label).Observe(e.waited.Seconds())
-	case eventReleased, eventExpired, eventForced:
+	case eventReleased, eventExpired, eventForced, eventTaken, eventHanded:
 		m.leasesEnded.WithLabelValues(label, e.kind.String()).Inc()
 		m.held.WithLabelValues(label).Observe(e.held.Seconds())
-	case eventLeft, eventAbandoned:
+	case eventLeft, eventAbandoned, eventUndeclared, eventSuperseded, eventRemoved:
 		m.waitsEnded.WithLabelValues(label, e.kind.String()).Inc()
 	}
+}
+
+// kept counts the time for which slots of an environment were kept.
+func (m *metrics) kept(environment string, slotTime time.Duration) {
+	m.keptTime.WithLabelValues(m.label(environment)).Add(max(0, slotTime.Seconds()))
 }
 
 // saved counts a commit, its duration and its error. Failed commits are in the histogram of
@@ -147,6 +183,9 @@ func (m *metrics) saved(took time.Duration, err error) {
 		m.failed.Inc()
 	}
 }
+
+// called counts a call with an accepted key, by the label of its caller.
+func (m *metrics) called(label string) { m.calls.WithLabelValues(label).Inc() }
 
 // responded counts a response. A method that is not used by the API is counted as "other",
 // because the client chooses its name.
@@ -163,14 +202,15 @@ func (m *metrics) responded(route, method string, code int) {
 // the published state of the keeper at each scrape. It is safe for concurrent use.
 type environmentCollector struct {
 	keeper   *keeper
-	declared declaredEnvironments
+	declared func() declaredEnvironments
 
 	mu     sync.Mutex
 	labels labelSet
 }
 
 var (
-	slotsDesc   = environmentDesc("callme_slots", "Slots, by state: free or held.", "state")
+	slotsDesc = environmentDesc("callme_slots",
+		"Slots, by state: free, held, or paused and not held.", "state")
 	waitingDesc = environmentDesc("callme_waiting", "Requests in the queue.")
 	longestDesc = environmentDesc("callme_longest_wait_seconds",
 		"Time that the first in the queue has waited so far; 0: nobody waits.")
@@ -196,27 +236,29 @@ func (c *environmentCollector) Collect(to chan<- prometheus.Metric) {
 	for label, g := range c.states() {
 		gauge(slotsDesc, g.free, label, "free")
 		gauge(slotsDesc, g.held, label, "held")
+		gauge(slotsDesc, g.paused, label, "paused")
 		gauge(waitingDesc, g.waiting, label)
 		gauge(longestDesc, g.oldest, label)
 	}
 }
 
 // gaugeValues are the gauges of one label, the sums of its environments: free slots, held
-// slots, waiters, and the longest wait in seconds.
-type gaugeValues struct{ free, held, waiting, oldest float64 }
+// slots, paused slots that are not held, waiters, and the longest wait in seconds.
+type gaugeValues struct{ free, held, paused, waiting, oldest float64 }
 
-// add adds an environment with this many slots and leases, and with this queue.
-func (g *gaugeValues) add(slots, leases int, queue []*waiter, now time.Time) {
-	g.free += float64(max(0, slots-leases))
-	g.held += float64(leases)
-	g.waiting += float64(len(queue))
-	if len(queue) > 0 {
-		g.oldest = max(g.oldest, now.Sub(queue[0].since).Seconds())
+// add adds an environment.
+func (g *gaugeValues) add(v *view, now time.Time) {
+	free := freeSlots(v)
+	g.free += float64(free)
+	g.held += float64(len(v.leases))
+	g.paused += float64(max(0, len(v.slots)-len(v.leases)) - free)
+	g.waiting += float64(len(v.queue))
+	if len(v.queue) > 0 {
+		g.oldest = max(g.oldest, now.Sub(v.queue[0].since).Seconds())
 	}
 }
 
-// states returns the gauges of each label. It copies no environment: with very many of
-// them, that would delay the keeper.
+// states returns the gauges of each label.
 func (c *environmentCollector) states() map[string]*gaugeValues {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,20 +270,17 @@ func (c *environmentCollector) states() map[string]*gaugeValues {
 		}
 		return values[label]
 	}
-	// Declared environments are added as free: the keeper knows only those with a lease
-	// or a waiter.
-	for _, name := range c.declared.names {
-		valuesOf(name).add(len(c.declared.slotsOf(name)), 0, nil, now)
-	}
-	c.keeper.eachPublished(func(e *environment) {
-		declared := 0
-		if len(c.declared.names) > 0 { // its slots were added above
-			declared = len(e.slots)
+	// The published state has no idle environments, also if they are declared.
+	published := c.keeper.published.Load()
+	for _, name := range c.declared().names {
+		g := valuesOf(name)
+		if published.find(name) == nil {
+			g.add(published.idleView(name, c.keeper.slots(name)), now)
 		}
-		g := valuesOf(e.name)
-		g.add(len(e.slots), len(e.leases), e.queue, now)
-		g.free -= float64(declared)
-	})
+	}
+	for v := range published.all() {
+		valuesOf(v.name).add(v, now)
+	}
 	return values
 }
 
@@ -271,15 +310,33 @@ func (s *server) healthGauge() float64 {
 // metricsHandler returns the handler of GET /metrics. It is called once, because it makes
 // the registry. A metric that cannot be collected is logged and left out.
 func (s *server) metricsHandler() handler {
-	scrape := promhttp.HandlerFor(s.registry(), promhttp.HandlerOpts{
-		ErrorLog:           log.New(newSlogWriter(s.log), "", 0),
-		ErrorHandling:      promhttp.ContinueOnError,
-		DisableCompression: true,
-	})
+	registry, format := s.registry(), expfmt.NewFormat(expfmt.TypeTextPlain)
+	render := func() ([]byte, error) {
+		families, err := registry.Gather()
+		if err != nil {
+			s.log.Error("collecting metrics failed", "error", err)
+		}
+		var b bytes.Buffer
+		encoder := expfmt.NewEncoder(&b, format)
+		for _, family := range families {
+			if err := encoder.Encode(family); err != nil {
+				return nil, err
+			}
+		}
+		return b.Bytes(), nil
+	}
 	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := callerOf(r).mayAll(actionMetrics); err != nil {
+			return err
+		}
+		text, err := sharedAnswer(&s.renderer, "metrics", render)
+		if err != nil {
+			return err
+		}
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
+		w.Header().Set("Content-Type", string(format))
 		w.Header().Set("Cache-Control", "no-store")
-		scrape.ServeHTTP(w, r)
+		w.Write(text)
 		return nil
 	}
 }

@@ -18,8 +18,9 @@ import (
 )
 
 // metricNames has the name of every metric of call-me's own.
-var metricNames = []string{"callme_commit_failures_total", "callme_commit_seconds", "callme_grants_total", "callme_healthy",
-	"callme_hold_seconds", "callme_http_requests_total", "callme_leases_ended_total", "callme_longest_wait_seconds",
+var metricNames = []string{"callme_calls_total", "callme_commit_failures_total", "callme_commit_seconds", "callme_grants_total", "callme_healthy",
+	"callme_hold_seconds", "callme_http_requests_total", "callme_kept_slot_seconds_total", "callme_leases_ended_total", "callme_longest_wait_seconds",
+	"callme_pauses_total",
 	"callme_refused_keys_total", "callme_slots", "callme_wait_seconds", "callme_waiting", "callme_waits_ended_total"}
 
 func TestMetricsHaveTheStateAndTheCounts(t *testing.T) {
@@ -150,7 +151,8 @@ func TestLabelsAreQuoted(t *testing.T) {
 func TestAnEnvironmentWhoseNameIsNotUTF8IsCounted(t *testing.T) {
 	s := newSite(t, "")
 	s.keeper.mu.Lock()
-	s.keeper.addLoaded("\xff", change{newLease: &lease{slot: "\xff", fence: 1, since: time.Now()}})
+	s.keeper.environment("\xff").apply(change{newLease: &lease{slot: "\xff", fence: 1, since: time.Now()}})
+	s.keeper.published.Store(newPublishedState(s.keeper.current, nil, s.keeper.find))
 	s.keeper.mu.Unlock()
 	s.call("DELETE /maybe?environment=uat&force=1")
 	s.server.metrics.count(&event{kind: eventGranted, environment: "\xff"})

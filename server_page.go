@@ -1,8 +1,9 @@
 package main
 
-// GET /: the status page, with the current state and a drawing of the last day or week,
-// and the files that it loads. server_page_lanes.go computes the drawing and the figures.
-// Its files are in web/.
+// GET / and GET /rows: the status page, with the state of all environments or of one, and what
+// has changed of it. server_page_rows.go says what a row shows, server_page_board.go keeps the
+// rows, server_page_environment.go is the page of one environment, server_act.go takes what
+// people do on the page. The files that it loads are in web/.
 
 import (
 	"bytes"
@@ -12,6 +13,8 @@ import (
 	"html/template"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -21,197 +24,235 @@ import (
 //go:embed web openapi.yaml
 var assets embed.FS
 
-// pageTemplate returns the template of page.html. It is parsed at the first call, because
-// the commands of the client never use it.
+// pageTemplate returns the templates of the page. They are parsed at the first call, because
+// the commands of the client never use them.
 var pageTemplate = sync.OnceValue(func() *template.Template {
-	return template.Must(template.New("page.html").ParseFS(assets, "web/page.html"))
+	return template.Must(template.New("page.html").Funcs(pageFunctions).ParseFS(assets, "web/*.html"))
 })
 
-// The limits of what the page shows, so that a browser can draw it.
+// pageWeek is the longer of the two times that the page draws.
 const (
-	pageEnvironments = 200
-	pageWaiters      = 20 // of one environment
+	pageDay  = 24 * time.Hour
+	pageWeek = 7 * 24 * time.Hour
 )
 
-// contentPolicy is the Content-Security-Policy of the page: it may load its own style,
-// scripts and worker and data: images, and connect to its own server, and nothing else.
-const contentPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; worker-src 'self'; " +
-	"connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+// A viewer is who looks at the page: the user name of HTTP Basic, and the caller. What a viewer
+// may do on the page is decided here.
+type viewer struct {
+	Name   string
+	caller caller
+}
 
-// pageData is the data of the template.
+// viewerOf returns who sends the call.
+func viewerOf(r *http.Request) viewer { return viewer{basicUser(r), callerOf(r)} }
+
+// is reports whether the viewer has the name of a holder.
+func (v viewer) is(holder string) bool { return v.Name != "" && holder == v.Name }
+
+// MayAct reports whether the viewer may do more than look. The history names who did something.
+func (v viewer) MayAct() bool { return v.Name != "" && v.caller.may(actionRequest) == nil }
+
+// MayForce reports whether the viewer may do something to what others have.
+func (v viewer) MayForce() bool { return v.caller.may(actionForce) == nil }
+
+// pageData is the data of the templates.
 type pageData struct {
-	User         string // the user name of HTTP Basic, empty if there is none
-	Now          time.Time
-	Week         bool // the drawing shows seven days instead of one
-	Environments []pageEnvironment
-	More         int      // environments that are not shown
-	Hours        []string // the labels of the time axis, in UTC
+	Viewer  viewer
+	Now     time.Time
+	Window  time.Duration
+	TV      bool
+	Show, Q string
+	Find    string // Q in lower case, without white space around it
+	Serial  uint64
+	Pause   *pauseJSON // of all environments; nil if there is none
+	Counts  []pageCount
+	Needs   []pageNeed
+	Yours   []pageRow
+	Index   []pageRow // all rows, unless there are too many
+	Rows    []pageTableRow
+	More    int         // environments that are not shown
+	Changed bool        // only rows that have changed are in Rows
+	Order   string      // with Changed: the ids of all rows, if that has changed
+	Past    []pagePast  // with Changed: the charts, if they are asked for
+	One     *pageOne    // the page of one environment
+	Act     *pageAction // what the viewer is about to do
+	Problem string      // why that was refused
+
+	status int // of the answer, zero if it is 200
 }
 
-// A pageEnvironment is one environment on the page.
-type pageEnvironment struct {
-	Name  string
-	Free  int // slots without a lease
-	Slots []pageSlot
-	Queue []waiterJSON
-	More  int // waiters that are not shown
-	Stats pageStats
-	Lanes []lane // one for each of Slots
+// A pageTableRow is a row as it is rendered.
+type pageTableRow struct {
+	pageRow
+	Before, After, Chart template.HTML
+	IsHidden             bool
 }
 
-// A pageSlot is a slot with its lease.
-type pageSlot struct {
-	slotJSON
-	Mine bool // the holder of the lease is the user of the page
+// A pagePast is the chart of an environment.
+type pagePast struct {
+	ID    string
+	Chart template.HTML
 }
 
-// page answers GET / with the status page as HTML. The parameter since selects the time
-// that is drawn: 24h, which is the default, or 7d. Any other value is errParameter.
+// A pageCount is a link that selects rows, with their number.
+type pageCount struct {
+	Show, Text string
+	Count      int
+}
+
+// Week reports whether the page draws seven days.
+func (d pageData) Week() bool { return d.Window == pageWeek }
+
+// From returns the begin of the time that is drawn.
+func (d pageData) From() time.Time { return d.Now.Add(-d.Window) }
+
+// Ticks returns where the timelines have lines: at midnights of UTC, and for a day at each sixth
+// hour. The script of the page moves them to those of the reader's zone.
+func (d pageData) Ticks() (places []float64) {
+	step := 6 * time.Hour
+	if d.Week() {
+		step = pageDay
+	}
+	for t := d.From().Truncate(step).Add(step); t.Before(d.Now); t = t.Add(step) {
+		places = append(places, timelinePlace(t, d.From(), d.Now))
+	}
+	return places
+}
+
+// Waits reports whether the viewer waits in a queue.
+func (d pageData) Waits() bool {
+	return slices.ContainsFunc(d.Yours, func(r pageRow) bool { return r.Yours != nil })
+}
+
+// Title returns the title of the page.
+func (d pageData) Title() string {
+	if d.One != nil {
+		return fmt.Sprintf("%s: %s – call-me", d.One.Row.Name, d.One.Row.State().Word)
+	}
+	return fmt.Sprintf("%d of %d free – call-me", d.Counts[1].Count, d.Counts[0].Count)
+}
+
+// Link returns the address of the page with another value of show.
+func (d pageData) Link(show string) string { return d.address(show, d.Window, d.TV) }
+
+// WindowLink returns the address of the page with another time.
+func (d pageData) WindowLink(since string) string {
+	return d.address(d.Show, map[string]time.Duration{"7d": pageWeek}[since], d.TV)
+}
+
+// address returns an address of the page that names what is not the default.
+func (d pageData) address(show string, window time.Duration, tv bool) string {
+	var q []string
+	add := func(name, value string) {
+		if value != "" {
+			q = append(q, name+"="+template.URLQueryEscaper(value))
+		}
+	}
+	if d.One != nil {
+		add("environment", d.One.Row.Name)
+	}
+	add("show", show)
+	add("q", d.Q)
+	if window == pageWeek {
+		add("since", "7d")
+	}
+	if tv {
+		add("view", "tv")
+	}
+	if len(q) == 0 {
+		return "/"
+	}
+	return "/?" + strings.Join(q, "&")
+}
+
+// page answers GET /: the status page as HTML. The parameter since selects the time that is
+// drawn, 24h or 7d; show and q select rows; view=tv is for a screen that nobody operates. With
+// environment it is the page of one, and act opens what the viewer is about to do.
 func (s *server) page(w http.ResponseWriter, r *http.Request) error {
 	q, err := readQuery(w, r)
 	if err != nil {
 		return err
 	}
-	if since := q.get("since"); !slices.Contains([]string{"", "24h", "7d"}, since) {
-		return fmt.Errorf("%w: since is 24h or 7d on this page", errParameter)
-	}
-	now := time.Now()
-	d := pageData{User: basicUser(r), Now: now, Week: q.get("since") == "7d"}
-	span, step, layout := 24*time.Hour, 6*time.Hour, "15:04"
-	if d.Week {
-		span, step, layout = 7*24*time.Hour, 24*time.Hour, "Mon"
-	}
-	for t := now.Add(-span); !t.After(now); t = t.Add(step) {
-		d.Hours = append(d.Hours, t.UTC().Format(layout))
-	}
-	events := byEnvironment(s.keeper.eventsSince(now.Add(-span)))
-	views := s.keeper.views(s.pageNames(events))
-	d.More = max(0, len(views)-pageEnvironments)
-	for _, v := range views[:len(views)-d.More] {
-		e := newPageEnvironment(v, events[v.name], now.Add(-span), now, d.User)
-		d.Environments = append(d.Environments, e)
-	}
-	thinBars(d.Environments)
-	var b bytes.Buffer
-	if err := pageTemplate().Execute(&b, d); err != nil {
+	d, err := newPageData(r, q)
+	if err != nil {
 		return err
 	}
-	return writePage(w, "text/html; charset=utf-8", b.Bytes())
-}
-
-// pageNames returns the declared environments, and those with an event in the time that is
-// drawn, sorted by name. While environments are declared, others are left out. The keeper
-// adds those that have a lease or a waiter now.
-func (s *server) pageNames(events map[string][]*event) []string {
-	names := slices.Clone(s.declared.names)
-	for name := range events {
-		if s.keeper.slots(name) != nil {
-			names = append(names, name)
-		}
+	if name, found := q.find("environment"); found {
+		return s.environmentPage(w, r, q, d, name)
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return s.sendPage(w, r, "page.html", &d, func() error { return s.fillTable(&d, nil) })
 }
 
-// serveAsset returns a handler that sends an embedded file with the content type kind.
-func serveAsset(name, kind string) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		content, err := assets.ReadFile(name)
-		if err != nil {
+// newPageData returns the data of a page, as its parameters say. The error is errParameter.
+func newPageData(r *http.Request, q query) (pageData, error) {
+	d := pageData{Viewer: viewerOf(r), Now: time.Now(), Window: pageDay}
+	d.Show, d.Q = q.get("show"), q.get("q")
+	d.Find = strings.ToLower(strings.TrimSpace(d.Q))
+	since, view := q.get("since"), q.get("view")
+	switch {
+	case !slices.Contains([]string{"", "24h", "7d"}, since):
+		return d, fmt.Errorf("%w: since is 24h or 7d on this page", errParameter)
+	case d.Show != "" && !slices.Contains(pageShows, d.Show):
+		return d, fmt.Errorf("%w: show is one of %s", errParameter, strings.Join(pageShows, ", "))
+	case view != "" && view != "tv":
+		return d, fmt.Errorf("%w: view is tv, or missing", errParameter)
+	}
+	if since == "7d" {
+		d.Window = pageWeek
+	}
+	d.TV = view == "tv"
+	return d, nil
+}
+
+// rows answers GET /rows: what of the table has changed after a serial number, as HTML for the
+// script of the page. With past=1 it has the charts too.
+func (s *server) rows(w http.ResponseWriter, r *http.Request) error {
+	q, err := readQuery(w, r)
+	if err != nil {
+		return err
+	}
+	d, err := newPageData(r, q)
+	if err != nil {
+		return err
+	}
+	after, errAfter := strconv.ParseUint(cmp.Or(q.get("after"), "0"), 10, 64)
+	if errAfter != nil {
+		return fmt.Errorf("%w: after must be the number that the page had", errParameter)
+	}
+	past, err := q.flag("past")
+	if err != nil {
+		return err
+	}
+	d.Changed = true
+	return s.sendPage(w, r, "rows", &d, func() error {
+		if err := s.fillTable(&d, &after); err != nil || !past {
 			return err
 		}
-		return writePage(w, kind, content)
-	}
-}
-
-// writePage sends a page or a file of it, with the headers that protect the page in a
-// browser. Its error is always nil.
-func writePage(w http.ResponseWriter, kind string, content []byte) error {
-	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTime))
-	h := w.Header()
-	h.Set("Content-Type", kind)
-	h.Set("Content-Security-Policy", contentPolicy)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store")
-	w.Write(content)
-	return nil
-}
-
-// byEnvironment groups events by environment, in their order. It leaves out eventClosed.
-func byEnvironment(events []*event) map[string][]*event {
-	all := map[string][]*event{}
-	for _, e := range events {
-		if e.kind != eventClosed {
-			all[e.environment] = append(all[e.environment], e)
+		b := s.boards.of(d.Viewer.caller)
+		p, err := b.past(d.Window, d.Now)
+		for _, row := range b.order {
+			d.Past = append(d.Past, pagePast{row.ChartID(), p.charts[row.Name]})
 		}
-	}
-	return all
+		return err
+	})
 }
 
-// newPageEnvironment returns an environment as the page shows it to user. events are its
-// events from the time from until now, oldest first. A slot that has no lease now and is
-// not declared has no lane.
-func newPageEnvironment(v view, events []*event, from, now time.Time, user string) pageEnvironment {
-	j := viewToJSON(v, now)
-	e := pageEnvironment{Name: v.name, Free: j.Free, Queue: j.Queue, More: max(0, len(j.Queue)-pageWaiters)}
-	e.Queue = e.Queue[:len(e.Queue)-e.More]
-	var names []string
-	for _, s := range j.Slots {
-		mine := s.Lease != nil && user != "" && string(s.Lease.Holder) == user
-		e.Slots = append(e.Slots, pageSlot{s, mine})
-		names = append(names, string(s.Slot))
+// sendPage fills the data of a template and sends what it gives. Both are done in the turn of
+// the renderer. A page with a form has the id of a request, and is not compressed: the length
+// of a compressed answer says something of a secret beside a text of the caller's choice.
+func (s *server) sendPage(
+	w http.ResponseWriter, r *http.Request, name string, d *pageData, fill func() error,
+) error {
+	var b bytes.Buffer
+	var err error
+	s.renderer.render(func() {
+		err = fill()
+		if err == nil {
+			err = pageTemplate().ExecuteTemplate(&b, name, d)
+		}
+	})
+	if err != nil {
+		return err
 	}
-	bars := barsOf(events, v.leases, now)
-	for _, name := range names {
-		e.Lanes = append(e.Lanes, lane{name, placeBars(bars[name], from, now)})
-	}
-	e.Stats = newStats(events, bars, len(names), from, now)
-	return e
-}
-
-// Spell returns a duration as text, such as 1h30m. The template calls it, and the methods
-// after it.
-func (pageData) Spell(d time.Duration) string { return durationText(d) }
-
-// Seconds returns a number of seconds as Spell does.
-func (pageData) Seconds(s float64) string { return secondsText(s) }
-
-// Ordinal returns a position in the queue: next, 2nd, 3rd.
-func (pageData) Ordinal(n int) string {
-	if n == 1 {
-		return "next"
-	}
-	return ordinal(n)
-}
-
-// Name returns a holder, or what stands for an empty one.
-func (pageData) Name(holder untrusted) string {
-	return cmp.Or(holder.String(), "somebody who gave no name")
-}
-
-// Clock returns a time of day in UTC. The script of the page replaces it by the time in
-// the zone of the browser.
-func (pageData) Clock(t time.Time) string { return t.UTC().Format("15:04 UTC") }
-
-// ISO returns a time as RFC 3339 in UTC.
-func (pageData) ISO(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-
-// Left returns how much of a lease is left, in per cent of its ttl, and 100 for a lease
-// without a ttl.
-func (d pageData) Left(l *leaseJSON) int {
-	if l.Until == nil || l.TTLSeconds == 0 {
-		return 100
-	}
-	return max(0, min(100, int(100*l.Until.Sub(d.Now).Seconds()/l.TTLSeconds)))
-}
-
-// LeftTime returns how much of a lease is left, as Spell does. More than five minutes are
-// cut to whole minutes. The lease must have an Until.
-func (d pageData) LeftTime(l *leaseJSON) string {
-	left := max(0, l.Until.Sub(d.Now))
-	if left > 5*time.Minute {
-		left = left.Truncate(time.Minute)
-	}
-	return durationText(left)
+	return writePage(w, r, cmp.Or(d.status, http.StatusOK), b.Bytes(), d.Act == nil)
 }

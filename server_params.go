@@ -25,11 +25,27 @@ import (
 // the others; any other name is errParameter.
 var parameters = []string{
 	"environment", "id", "holder", "url", "reason", "ttl", "wait", "claim", "fence", "slot", "force",
-	"since", "limit", "before",
+	"since", "limit", "before", "priority", "max_hold", "take", "to", "supersede",
+	"first", "waiter", "all", "for", "format",
+}
+
+// maxNeeds is the largest number of slots that one request may ask for.
+const maxNeeds = 8
+
+// repeatable are the parameters that a POST, PUT or DELETE of /maybe may repeat: a request
+// for several slots names each environment, and may name each slot.
+var repeatable = []string{"environment", "slot"}
+
+// otherNames are words that people and other lock servers have for parameters, and the
+// parameters.
+var otherNames = map[string]string{
+	"env": "environment", "name": "environment", "resource": "environment", "lock": "environment",
+	"timeout": "wait", "owner": "holder", "user": "holder", "expires": "ttl", "lease": "ttl",
+	"duration": "ttl", "request": "id", "request_id": "id", "token": "fence", "message": "reason",
 }
 
 // A query is the parameters of one call, from the URL and the body. After check they are
-// sorted by name, and no name is repeated.
+// sorted by name, and no name is repeated except for those that may be.
 type query []parameter
 
 type parameter struct{ name, value string }
@@ -50,6 +66,17 @@ func (q query) find(name string) (value string, found bool) {
 	return "", false
 }
 
+// all returns the values of a parameter that may be repeated, in the order in which they
+// were sent.
+func (q query) all(name string) (values []string) {
+	for _, p := range q {
+		if p.name == name {
+			values = append(values, p.value)
+		}
+	}
+	return values
+}
+
 // is2019 reports whether environment is the only parameter, as in the 2019 API. Such a
 // call gets the 2019 response: a status without a body.
 func (q query) is2019() bool { return len(q) == 1 && q[0].name == "environment" }
@@ -60,7 +87,7 @@ func (q query) is2019() bool { return len(q) == 1 && q[0].name == "environment" 
 // errMalformed for what cannot be parsed, for a repeated name and for a parameter that
 // contains the key, errTooLarge for more than maxBody bytes, and errParameter for an
 // unknown name.
-func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
+func readQuery(w http.ResponseWriter, r *http.Request, repeatable ...string) (query, error) {
 	if len(r.Header["Content-Type"]) > 1 {
 		return nil, fmt.Errorf("%w: Content-Type is repeated", errMalformed)
 	}
@@ -79,11 +106,16 @@ func readQuery(w http.ResponseWriter, r *http.Request) (query, error) {
 		}
 		q = append(q, form...)
 	}
-	key, _ := sentKey(r)
-	if q.contains(key) || becomesHolder(r) && (query{{"", basicUser(r)}}).contains(key) {
+	if q.hasSecretOf(r) {
 		return nil, fmt.Errorf("%w: the key is sent in its header, and nowhere else", errMalformed)
 	}
-	return q, q.check()
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		q.setVerified(callerOf(r).verified)
+	}
+	if slices.Contains(pagePaths, r.URL.Path) {
+		return q, q.withoutPage().check(repeatable)
+	}
+	return q, q.check(repeatable)
 }
 
 // contains reports whether a name or a value contains the key. Parameters are shown to
@@ -98,13 +130,8 @@ func (q query) contains(key string) bool {
 	})
 }
 
-// minSecret is the length in bytes of the shortest key that tells looks for.
+// minSecret is the length in bytes of the shortest key that contains looks for.
 const minSecret = 8
-
-// becomesHolder reports whether the user name of HTTP Basic may be stored as a holder.
-func becomesHolder(r *http.Request) bool {
-	return r.Method == http.MethodPost || r.Method == http.MethodDelete
-}
 
 // readBody returns the body of a request, nil if there is none. It returns errTooLarge for
 // more than maxBody bytes, and errMalformed for a body that has not arrived within
@@ -131,7 +158,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// parseQuery parses URL-encoded parameters, and returns them in no order. Its error is
+// parseQuery parses URL-encoded parameters, and returns them in no order. The values are
+// copies: one that is stored does not keep the whole text in memory. Its error is
 // errMalformed.
 func parseQuery(encoded string) (query, error) {
 	values, err := url.ParseQuery(encoded)
@@ -141,7 +169,7 @@ func parseQuery(encoded string) (query, error) {
 	q := make(query, 0, len(values))
 	for name, all := range values {
 		for _, value := range all {
-			q = append(q, parameter{name, value})
+			q = append(q, parameter{name, strings.Clone(value)})
 		}
 	}
 	return q, nil
@@ -185,32 +213,93 @@ func parseMultipart(body []byte, boundary string) (query, error) {
 	}
 }
 
-// check sorts the parameters by name. It returns errMalformed for a repeated name, and
-// errParameter for an unknown one.
-func (q query) check() error {
-	slices.SortFunc(q, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
+// check sorts the parameters by name. It returns errMalformed for a repeated name that is not
+// repeatable, and errParameter for an unknown one.
+func (q query) check(repeatable []string) error {
+	slices.SortStableFunc(q, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(q); i++ {
-		if name := q[i].name; name == q[i-1].name {
+		if name := q[i].name; name == q[i-1].name && !slices.Contains(repeatable, name) {
 			return fmt.Errorf("%w: parameter %q is repeated", errMalformed, shorten(name, maxEnvironment))
 		}
 	}
 	for _, p := range q {
 		if !slices.Contains(parameters, p.name) {
 			name := shorten(p.name, maxEnvironment)
-			return fmt.Errorf("%w: %q is unknown%s", errParameter, name, didYouMean(p.name, parameters))
+			proposal := didYouMean(p.name, parameters)
+			if meant := otherNames[strings.ToLower(p.name)]; meant != "" {
+				proposal = fmt.Sprintf("; did you mean %q?", meant)
+			}
+			return fmt.Errorf("%w: %q is unknown%s", errParameter, name, proposal)
 		}
 	}
 	return nil
 }
 
-// environment returns the name of the environment. It returns errParameter if it is
-// missing or not allowed as a name. It does not check whether it is declared.
-func (q query) environment() (string, error) {
-	name := q.get("environment")
-	if name == "" {
-		return "", fmt.Errorf("%w: environment is required", errParameter)
+// environments returns the names of the environments, at least one, each of them once and in
+// their order. It returns errParameter if there is none, or one that is not allowed as a
+// name. It does not check whether they are declared.
+func (q query) environments() ([]string, error) {
+	names := q.all("environment")
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w: environment is required", errParameter)
 	}
-	return name, checkEnvironment(name)
+	for _, name := range names {
+		if name == "" {
+			return nil, fmt.Errorf("%w: environment is required", errParameter)
+		}
+		if err := checkEnvironment(name); err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// setNeeds sets the slots that a request asks for: the one of its only environment, or one for
+// each environment that is sent. Its error is errParameter.
+func (q query) setNeeds(req *request) error {
+	names, slots := q.all("environment"), q.all("slot")
+	switch {
+	case len(slots) > 0 && len(slots) != len(names):
+		return fmt.Errorf("%w: send a slot for each environment, an empty one for any, or none", errParameter)
+	case len(names) > maxNeeds:
+		return fmt.Errorf("%w: a request is for %d slots at most", errParameter, maxNeeds)
+	case len(names) > 1 && req.id == "":
+		return fmt.Errorf("%w: a request for several slots needs an id", errParameter)
+	}
+	for i, name := range names {
+		n := need{environment: name}
+		if len(slots) > 0 {
+			n.slot = slots[i]
+		}
+		if err := checkText("slot", n.slot, maxEnvironment+maxEnvironment); err != nil {
+			return err
+		}
+		req.needs = append(req.needs, n)
+	}
+	if len(req.needs) == 1 {
+		req.slot, req.needs = req.needs[0].slot, nil
+		return nil
+	}
+	slices.SortFunc(req.needs, func(a, b need) int {
+		return cmp.Or(strings.Compare(a.environment, b.environment), strings.Compare(a.slot, b.slot))
+	})
+	return nil
+}
+
+// priority returns the priority of a request, zero if it is missing or empty. Its error is
+// errParameter.
+func (q query) priority() (int, error) {
+	text := q.get("priority")
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < -maxPriority || n > maxPriority {
+		return 0, fmt.Errorf("%w: priority must be a whole number from -%d to %d",
+			errParameter, maxPriority, maxPriority)
+	}
+	return n, nil
 }
 
 // request returns the request that a POST makes. A missing or empty holder or ttl gets
@@ -224,10 +313,13 @@ func (q query) request(defaultHolder string, defaultTTL time.Duration) (request,
 		reason: tidyReason(q.get("reason")),
 		ttl:    defaultTTL,
 	}
-	ttl, found, err := q.ttl("ttl")
-	if err != nil {
+	ttl, found, errTTL := q.ttl("ttl")
+	priority, errPriority := q.priority()
+	maxHold, _, errMaxHold := q.ttl("max_hold")
+	if err := cmp.Or(errTTL, errPriority, errMaxHold, q.setNeeds(&req)); err != nil {
 		return request{}, err
 	}
+	req.priority, req.maxHold = priority, maxHold
 	if found {
 		req.ttl = ttl
 	}
@@ -245,9 +337,12 @@ func (q query) selector(defaultHolder string) (selector, error) {
 	if text, found := q.find("fence"); found {
 		fence, err := strconv.ParseUint(text, 10, 64)
 		if err != nil || fence == 0 {
-			return s, fmt.Errorf("%w: fence must be a number that a grant told", errParameter)
+			return s, fmt.Errorf("%w: fence must be the number that a grant returned", errParameter)
 		}
 		s.fence = fence
+	}
+	if len(q.all("slot")) > 1 {
+		return s, fmt.Errorf("%w: parameter %q is repeated", errMalformed, "slot")
 	}
 	if _, found := q.find("slot"); found && s.slot == "" {
 		return s, fmt.Errorf("%w: slot is empty, and would mean any", errParameter)
@@ -280,23 +375,23 @@ func (q query) wait() (d time.Duration, found bool, err error) {
 	if text == "" {
 		return 0, false, nil
 	}
-	d, err = time.ParseDuration(text)
-	if err != nil || d < 0 {
+	d, err = parseDuration(text)
+	if err != nil {
 		return 0, true, fmt.Errorf("%w: wait must be a duration such as 25s", errParameter)
 	}
 	return min(d, maxWait), true, nil
 }
 
-// force reports whether a release may end the lease of any holder. Text that is no bool of
-// strconv.ParseBool is errParameter.
-func (q query) force() (bool, error) {
-	text, found := q.find("force")
+// flag returns the value of a parameter that is 1 or 0, false if it is missing. Text that is no
+// bool of strconv.ParseBool is errParameter.
+func (q query) flag(name string) (bool, error) {
+	text, found := q.find(name)
 	if !found {
 		return false, nil
 	}
-	force, err := strconv.ParseBool(text)
+	value, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, fmt.Errorf("%w: force must be 1 or 0", errParameter)
+		return false, fmt.Errorf("%w: %s must be 1 or 0", errParameter, name)
 	}
-	return force, nil
+	return value, nil
 }

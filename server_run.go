@@ -19,7 +19,6 @@ import (
 	"slices"
 	"syscall"
 	"time"
-	"unicode/utf8"
 )
 
 const (
@@ -32,7 +31,15 @@ const (
 // if the keys, the certificate, the port or the file cannot be used, and the error of the
 // listener if accepting connections fails.
 func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
-	keys, err := c.keys()
+	keys, err := c.acceptedKeys()
+	if err != nil {
+		return err
+	}
+	declared, err := c.environments()
+	if err != nil {
+		return err
+	}
+	webhooks, err := c.webhooks()
 	if err != nil {
 		return err
 	}
@@ -51,24 +58,29 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	}
 	defer store.close()
 	m := newMetrics()
-	k, err := newKeeper(store, c.Environments.slotsOf, maxWaiters(), keeperLog{m, log})
+	memory := limitMemory()
+	k, err := newKeeper(store, declared.slotsOf, newKeeperLimits(c, memory), keeperLog{m, log})
 	if err != nil {
 		return storeError(err)
 	}
+	logHistory(log, c, k, memory)
+	defer startWebhooks(newReceivers(webhooks, c.WebhookSecret, m, log), c.WebhookEvents, k, log)()
 	s := &server{
 		keeper:         k,
-		declared:       c.Environments,
 		defaultTTL:     time.Duration(c.TTL),
 		log:            log,
 		metrics:        m,
 		trustedProxies: c.TrustedProxies,
-		database:       store.path,
 	}
+	s.declaration.Store(&declared)
 	s.useKeys(keys)
+	if err := s.useTokens(c); err != nil {
+		return err
+	}
 	stopReloading := s.reload(c, pair)
 	defer stopReloading()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB,
-		"environments", c.Environments.String())
+		"environments", declared.String())
 	var limited net.Listener = newLimitedListener(listener, maxConnections())
 	if pair != nil {
 		limited = tls.NewListener(limited, pair.config())
@@ -131,33 +143,73 @@ func (s *server) http() *http.Server {
 
 // useKeys replaces the accepted keys, and logs a warning if one has fewer than shortKey
 // characters. Calls that wait with a removed key end with errKey.
-func (s *server) useKeys(keys []string) {
+func (s *server) useKeys(keys []acceptedKey) {
 	s.keys.set(keys)
-	isShort := func(key string) bool { return utf8.RuneCountInString(key) < shortKey }
-	if slices.ContainsFunc(keys, isShort) {
+	if slices.ContainsFunc(keys, func(k acceptedKey) bool { return k.isShort }) {
 		s.log.Warn("a key is short enough to be guessed", "hint", "openssl rand -hex 16 makes a good one")
 	}
 }
 
-// reload starts a goroutine that reads the keys and the certificate again at each SIGHUP,
-// until stop is called. If one of them cannot be read, the error is logged, and the
-// previous one stays in use. A nil pair is plain HTTP. stop is called once.
+// useTokens reads the file of CALL_ME_OIDC_FILE. Without one no token is accepted. After an error
+// the tokens are accepted that were before.
+func (s *server) useTokens(c serverConfig) error {
+	entries, err := c.oidcEntries()
+	if err != nil || len(entries) == 0 {
+		return err
+	}
+	s.tokens.Store(newTokenVerifier(entries, s.tokens.Load()))
+	s.log.Info("tokens of jobs are accepted", "entries", len(entries))
+	return nil
+}
+
+// declared returns the declared environments.
+func (s *server) declared() declaredEnvironments {
+	if d := s.declaration.Load(); d != nil {
+		return *d
+	}
+	return declaredEnvironments{}
+}
+
+// useEnvironments reads the file of the environments again, if there is one, and declares
+// them. If it cannot be read, the error is logged, and the declaration stays as it was. It
+// waits until the keeper has them, which is not saving then.
+func (s *server) useEnvironments(c serverConfig) {
+	if c.EnvironmentsFile == "" {
+		return
+	}
+	declared, err := c.environments()
+	if err != nil {
+		s.log.Error("the environments stay as they were", "error", err)
+		return
+	}
+	s.declaration.Store(&declared)
+	s.keeper.declare(declared.slotsOf)
+	s.log.Info("environments were read again", "environments", declared.String())
+}
+
+// reload starts a goroutine that reads the keys, the certificate and the environments again
+// at each SIGHUP, until stop is called. If one of them cannot be read, the error is logged,
+// and the previous one stays in use. A nil pair is plain HTTP. stop is called once.
 func (s *server) reload(c serverConfig, pair *certificate) (stop func()) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	go func() {
 		for range hangup {
-			if keys, err := c.keys(); err != nil {
+			if keys, err := c.acceptedKeys(); err != nil {
 				s.log.Error("the keys stay as they were", "error", err)
 			} else {
 				s.useKeys(keys)
 				s.log.Info("keys were read again", "keys", len(keys))
+			}
+			if err := s.useTokens(c); err != nil {
+				s.log.Error("the issuers of tokens stay as they were", "error", err)
 			}
 			if err := pair.read(c); err != nil {
 				s.log.Error("the certificate stays as it was", "error", err)
 			} else if pair != nil {
 				s.log.Info("the certificate was read again")
 			}
+			s.useEnvironments(c)
 		}
 	}()
 	return func() {
@@ -185,14 +237,19 @@ func storeError(err error) error {
 	switch {
 	case errors.Is(err, errInUse):
 		return withHint(err, "stop the other call-me, or set CALL_ME_DB to another file")
+	case errors.Is(err, notDatabase{}):
+		return withHint(err,
+			"the file was left as it is; set CALL_ME_DB to a file of call-me, or to a new one")
 	case errors.Is(err, errDamaged):
 		return withHint(err, "the file was left as it is; "+
 			"restore a copy, or move it away to begin without leases")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return withHint(err, "call-me must be able to write the file and its folder; "+
 			"set CALL_ME_DB to one that it can")
-	case errors.Is(err, fs.ErrNotExist):
-		return withHint(err, "make its folder first, or set CALL_ME_DB")
+	}
+	var missing missingFolderError
+	if errors.As(err, &missing) {
+		return withHint(err, "mkdir -p "+quote(string(missing))+", or set CALL_ME_DB")
 	}
 	return err
 }

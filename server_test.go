@@ -70,8 +70,9 @@ type site struct {
 func newSite(t *testing.T, declared string) *site { return siteOf(t, newRig(t, declared)) }
 
 func siteOf(t *testing.T, g *rig) *site {
-	s := &server{keeper: g.keeper, declared: g.declared, metrics: g.metrics, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	s.keys.set([]string{testKey})
+	s := &server{keeper: g.keeper, metrics: g.metrics, log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	s.declaration.Store(&g.declared)
+	s.keys.set([]acceptedKey{plainKey(testKey)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -229,9 +230,8 @@ func TestEveryCallNeedsTheKey(t *testing.T) {
 		{"X-Api-Key": {"wrong"}},
 		{"X-Api-Key": {testKey + "x"}},
 		{"X-Api-Key": {testKey[:5]}},
-		{"X-Api-Key": {testKey, testKey}},
 		{"X-Api-Key": {testKey, "wrong"}},
-		{"X-Api-Key": {testKey}, "Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("ann:"+testKey))}},
+		{"X-Api-Key": {testKey}, "Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte("ann:wrong"))}},
 		{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(testKey+":"))}},
 		{"X-Api-Key": {strings.Repeat("x", 10000)}},
 		{"Authorization": {"Bearer " + testKey}},
@@ -259,6 +259,17 @@ func TestEveryCallNeedsTheKey(t *testing.T) {
 	}
 	s := newSite(t, "")
 	r, _ := http.NewRequest("POST", s.url+"/maybe?environment=uat", nil)
+	r.Header.Set(keyHeader, testKey)
+	r.SetBasicAuth("ann", testKey) // both are right: that is said, and is no wrong key
+	twice, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice.Body.Close()
+	if twice.StatusCode != 400 {
+		t.Errorf("the key in two headers: %d", twice.StatusCode)
+	}
+	r.Header.Del(keyHeader)
 	r.SetBasicAuth("ann", testKey)
 	s.send(r).want(t, 201, "")
 	s.call("GET /environments").want(t, 200, `"holder":"ann"`)
@@ -380,10 +391,10 @@ func TestInvalidRequestsGetTheirError(t *testing.T) {
 		{"GET /maybe?environment=" + long(129), 422, "128"},
 		{"GET /maybe?environment=" + long(9000), 414, "too long"},
 		{"GET /maybe?environment=uta", 404, `did you mean \"uat\"`},
-		{"POST /maybe?environment=prod", 404, "not declared"},
-		{"DELETE /maybe?environment=prod", 404, "not declared"},
-		{"PUT /maybe?environment=prod&id=12345678", 404, "not declared"},
-		{"GET /environments?environment=prod", 404, "not declared"},
+		{"POST /maybe?environment=prod", 404, "this server has uat, staging"},
+		{"DELETE /maybe?environment=prod", 404, "this server has uat, staging"},
+		{"PUT /maybe?environment=prod&id=12345678", 404, "this server has uat, staging"},
+		{"GET /environments?environment=prod", 404, "this server has uat, staging"},
 		{"GET /environments?environment=uat&x=1", 422, "unknown"},
 		{"POST /maybe?environment=uat&hodler=x", 422, `did you mean \"holder\"`},
 		{"POST /maybe?environment=uat&id=1234567", 422, "8 to 128"},

@@ -27,12 +27,14 @@ const bucket2019 = "environments"
 type store struct {
 	path       string // with symbolic links resolved
 	db         *bbolt.DB
-	file       *os.File // the database file; db closes it
-	mark       fileMark // what the file showed after the last commit
-	header     header   // as of the last successful commit
-	reserved   bool     // the reserve is in the file
-	saveFailed bool     // a save failed: the page cache may show data that is not on the disk
-	panicked   bool     // bbolt panicked: it may still hold its locks, so it is never called again
+	file       *os.File  // the database file; db closes it
+	mark       fileMark  // what the file showed after the last commit
+	header     header    // as of the last successful commit
+	reserved   bool      // the reserve is in the file
+	saveFailed bool      // a save failed: the page cache may show data that is not on the disk
+	panicked   bool      // bbolt panicked: it may still hold its locks, so it is never called again
+	isMapped   bool      // mapSize counts for db
+	copied     *boltCopy // the last copy; it may be closed; nil if it has ended for sure
 }
 
 // load calls each for every record, bucket by bucket, in the order of the keys. The
@@ -123,12 +125,16 @@ func (s *store) update(f func(tx *bbolt.Tx) error) error {
 		s.saveFailed = true
 		return fmt.Errorf("saving: %w", err)
 	}
+	s.limitGrowth()
 	s.panicked = true // remains true if bbolt panics
 	err := guardBolt(func() error {
 		err := s.db.Update(f)
 		s.panicked = false
 		return err
 	})
+	if s.panicked {
+		s.endCopy()
+	}
 	switch {
 	case err == nil:
 		err = cmp.Or(s.remember(), s.checkName())
@@ -161,7 +167,7 @@ func guardBolt(f func() error) (err error) {
 func putRecords(tx *bbolt.Tx, h *header, writes []write) error {
 	for _, w := range writes {
 		b := tx.Bucket([]byte(w.bucket))
-		if w.bucket == historyBucket {
+		if w.bucket == historyBucket || w.bucket == endBucket {
 			b.FillPercent = 0.9 // each new key is larger than all others, so pages can be filled
 		}
 		before := b.Get(w.key)
@@ -184,9 +190,11 @@ func putRecords(tx *bbolt.Tx, h *header, writes []write) error {
 	return tx.Bucket([]byte(w.bucket)).Put(w.key, w.value)
 }
 
-// close closes the file and releases the lock on it. After a panic of bbolt it does
-// nothing, since bbolt may hold its locks; the lock then lasts until the process ends.
+// close closes the file and releases the lock on it. A copy that is read ends. After a
+// panic of bbolt it closes nothing, since bbolt may hold its locks; the lock then lasts
+// until the process ends.
 func (s *store) close() error {
+	s.endCopy()
 	if s.panicked {
 		return nil
 	}

@@ -25,6 +25,7 @@ type fileMark struct {
 // hold makes an open file the store's, and notes what it shows.
 func (s *store) hold(db *bbolt.DB, file *os.File) error {
 	s.db, s.file, s.mark = db, file, fileMark{}
+	s.isMapped = db.AllocSize == growBy // see openMapped
 	return s.remember()
 }
 

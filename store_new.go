@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -115,10 +116,10 @@ func (s *store) rewrite(counter uint64, records []write) error {
 }
 
 // replace makes a new file under a temporary name, calls publish to give it the
-// store's path, and uses it instead of the file that was open. The store holds a lock
-// on the new file before it has its name. If publish or a step before it fails,
-// replace removes the new file and leaves the store unchanged. After an error of the
-// folder's sync the store uses the new file already.
+// store's path, and uses it instead of the file that was open. If publish or a step
+// before it fails, replace removes the new file and leaves the store unchanged, but on
+// Windows the store has no open file then. After an error of the folder's sync the store
+// uses the new file already.
 func (s *store) replace(h header, records []write, publish func(from, to string) error) error {
 	temporary, err := createTemporary(s.path)
 	if err != nil {
@@ -129,26 +130,53 @@ func (s *store) replace(h header, records []write, publish func(from, to string)
 	if err := fillFile(temporary.Name(), &h, records); err != nil {
 		return err
 	}
-	db, file, err := openBolt(temporary.Name(), 0)
-	if err != nil {
-		return err
-	}
 	release, err := s.claimPath()
 	if err != nil {
-		db.Close()
 		return err
 	}
 	defer release()
-	if err := publish(temporary.Name(), s.path); err != nil {
-		db.Close()
+	db, file, err := s.publish(temporary.Name(), publish)
+	if err != nil {
 		return err
 	}
-	if s.db != nil && !s.panicked {
-		s.db.Close()
-	}
+	s.closeFile()
 	s.header = h
 	s.reserved, s.saveFailed, s.panicked = true, false, false
 	return errors.Join(s.hold(db, file), syncFolder(s.path))
+}
+
+// publish gives a new file the store's path and opens it. The store holds a lock on the
+// file before it has its name. On Windows neither a file that is open nor the one whose
+// name it gets can be renamed: the store closes its file first and opens the new one
+// afterwards. A server that opens the file meanwhile keeps it, and publish fails.
+func (s *store) publish(temporary string, publish func(from, to string) error) (*bbolt.DB, *os.File, error) {
+	if runtime.GOOS == "windows" {
+		s.closeFile()
+		err := publish(temporary, s.path)
+		os.Remove(temporary) // after a link: not possible once the file is open
+		if err != nil {
+			return nil, nil, err
+		}
+		return openBolt(s.path, 0)
+	}
+	db, file, err := openBolt(temporary, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := publish(temporary, s.path); err != nil {
+		db.Close()
+		return nil, nil, err
+	}
+	return db, file, nil
+}
+
+// closeFile closes the file that was open, if there is one that can be closed, and ends a
+// copy that is read.
+func (s *store) closeFile() {
+	s.endCopy()
+	if s.db != nil && !s.panicked {
+		s.db.Close()
+	}
 }
 
 // writeCopy makes the empty file at path a database with exactly these records and

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,6 +37,9 @@ func openStore(path string) (s *store, err error) {
 		}
 		if s != nil && s.db != nil {
 			s.db.Close()
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = missingFolderError(filepath.Dir(path))
 		}
 		s, err = nil, fmt.Errorf("opening database %q: %w", path, err)
 	}()
@@ -122,7 +126,7 @@ func openBolt(path string, create int) (db *bbolt.DB, file *os.File, err error) 
 		return f, err
 	}
 	for {
-		db, err := openBoltFile(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
+		db, err := openMapped(path, &bbolt.Options{FreelistType: bbolt.FreelistMapType, OpenFile: openFile})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -151,10 +155,42 @@ func openBoltFile(path string, options *bbolt.Options) (db *bbolt.DB, err error)
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, errInUse
+	case err != nil && !errors.As(err, &system) && isForeign(path):
+		return nil, notDatabase{}
 	case err != nil && !errors.Is(err, errDamaged) && !errors.As(err, &system): // bbolt's error
 		return nil, fmt.Errorf("%w: %v", errDamaged, err)
 	}
 	return db, err
+}
+
+// A notDatabase is the error of opening a file that is not one of call-me's. It is an
+// errDamaged with another text: a file that was overwritten looks the same.
+type notDatabase struct{}
+
+func (notDatabase) Error() string { return "it is not a database of call-me" }
+
+func (notDatabase) Is(target error) bool { return target == errDamaged }
+
+// isForeign reports whether a file has neither of bbolt's two meta pages, whatever the size
+// of its pages. It is false if the file cannot be read, and if the first one has zeros, which
+// a power failure leaves behind.
+func isForeign(path string) bool {
+	file, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	for at := int64(0); at <= boltLargestPage; at = max(512, 2*at) {
+		b := make([]byte, 4)
+		_, err := file.ReadAt(b, at+boltHeader)
+		switch {
+		case errors.Is(err, io.EOF):
+			return true
+		case err != nil, nativeEndian.Uint32(b) == boltMagic, at == 0 && nativeEndian.Uint32(b) == 0:
+			return false
+		}
+	}
+	return true
 }
 
 // readExisting reads the header of the open file and makes durable what the file
@@ -285,8 +321,19 @@ func checkFile(path string) (n recordCount, err error) {
 		case historyBucket:
 			n.events++
 			_, err = decodeEvent(key, value)
+		case endBucket:
+			_, err = decodeEnd(key, value)
+		case pauseBucket:
+			_, err = decodePause(key, value)
 		}
 		return err
 	})
 	return n, err
+}
+
+// A missingFolderError is the error of a file in a folder that does not exist.
+type missingFolderError string
+
+func (e missingFolderError) Error() string {
+	return fmt.Sprintf("the folder %q does not exist", string(e))
 }

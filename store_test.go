@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -56,7 +57,7 @@ func sampleWrites(n int) []write {
 	for i := range n {
 		l := &lease{request: request{id: fmt.Sprint("request-", i), holder: "github:acme/shop/run/1/deploy", ttl: time.Hour}, slot: "uat", fence: uint64(i + 1), since: time.Unix(1e9, 5), ttl: time.Minute, waited: time.Second}
 		p := &waiter{request: request{id: fmt.Sprint("waiting-", i), reason: "tests"}, number: uint64(1000 + i), since: time.Unix(1e9, 0)}
-		e := &event{number: uint64(2000 + i), kind: eventExpired, at: time.Unix(2e9, 7), environment: "uat", slot: "uat", id: "x", holder: "h", fence: 7, held: time.Hour, by: "b", from: "f"}
+		e := &event{number: uint64(2000 + i), kind: eventExpired, at: time.Unix(2e9, 7), environment: "uat", slot: "uat", id: "x", holder: "h", fence: 7, held: time.Hour, by: "b", origin: origin{from: "f"}}
 		env := fmt.Sprint("env", i)
 		writes = append(writes, encodeLease(env, l), encodeWaiter(env, p), encodeEvent(e))
 	}
@@ -65,19 +66,21 @@ func sampleWrites(n int) []write {
 
 func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	now := time.Unix(1700000000, 123456789)
-	l := lease{request: request{"id-12345", "holder\n\x1b", "https://x/y", "reason äö", 2 * time.Hour}, slot: "blue", fence: 1 << 52, since: now, waited: time.Minute, ttl: time.Hour}
+	q := request{"id-12345", "holder\n\x1b", "https://x/y", "reason äö", 2 * time.Hour, "", -7, time.Hour, 90 * time.Minute,
+		[]need{{"team/perf", ""}, {"team/perf", "blue"}, {"uat", ""}}, "acme/shop/deploy/main", 1 << 51, origin{"shop-ci", "github:acme", "::1"}, nil}
+	l := lease{request: q, environment: "team/perf", slot: "blue", fence: 1 << 52, since: now, waited: time.Minute, ttl: time.Hour, longest: 3 * time.Hour}
 	w := encodeLease("team/perf", &l)
 	name, got, err := decodeLease(w.key, w.value)
-	if err != nil || name != "team/perf" || *got != l {
+	if err != nil || name != "team/perf" || !reflect.DeepEqual(*got, l) {
 		t.Errorf("lease %+v, %q, %v", got, name, err)
 	}
-	p := waiter{request: l.request, number: 1<<52 + 1, since: now}
+	p := waiter{request: request{slot: "blue", priority: 100, keyHold: time.Hour, origin: origin{key: "k", verified: "v", from: "f"}}, number: 1<<52 + 1, rank: -5, place: 1 << 50, since: now}
 	w = encodeWaiter("uat", &p)
 	name, gotPlace, err := decodeWaiter(w.key, w.value)
-	if err != nil || name != "uat" || *gotPlace != p {
+	if err != nil || name != "uat" || !reflect.DeepEqual(gotPlace, &p) {
 		t.Errorf("place %+v, %q, %v", gotPlace, name, err)
 	}
-	e := event{3, eventForced, now, "uat", "blue", "id", "h", "u", "r", 2, time.Second, time.Hour, "by", "from"}
+	e := event{3, eventForced, now, "uat", "blue", "id", "h", "u", "r", 2, time.Second, time.Hour, "by", "by-key", "to", "why", "https://by", origin{"key", "verified", "from"}}
 	w = encodeEvent(&e)
 	gotEvent, err := decodeEvent(w.key, w.value)
 	if err != nil || *gotEvent != e {
@@ -112,7 +115,7 @@ func TestAFieldThatARecordDoesNotHaveYetIsZero(t *testing.T) {
 	old := request{id: "id", holder: "h"}
 	value := encode(leaseBucket, key, func(c *codec) { c.request(&old) })
 	_, l, err := decodeLease(key, value)
-	if err != nil || l.request != old || l.fence != 0 || l.ttl != 0 {
+	if err != nil || !l.request.equal(old) || l.fence != 0 || l.ttl != 0 {
 		t.Errorf("%+v, %v", l, err)
 	}
 }
@@ -265,8 +268,8 @@ func TestAFileThatIsNotOursIsRefusedAndLeftAsItIs(t *testing.T) {
 		make func(path string)
 		want string
 	}{
-		"text":          {func(path string) { os.WriteFile(path, bytes.Repeat([]byte("hello "), 2000), 0o600) }, "damaged"},
-		"a short text":  {func(path string) { os.WriteFile(path, []byte("hello"), 0o600) }, "damaged"},
+		"text":          {func(path string) { os.WriteFile(path, bytes.Repeat([]byte("hello "), 2000), 0o600) }, "not a database of call-me"},
+		"a short text":  {func(path string) { os.WriteFile(path, []byte("hello"), 0o600) }, "not a database of call-me"},
 		"a short cut":   {func(path string) { mustOpen(t, path).close(); os.Truncate(path, 4811) }, "damaged"},
 		"zeros":         {func(path string) { os.WriteFile(path, make([]byte, 32<<10), 0o600) }, "damaged"},
 		"another bbolt": {bolt, "not call-me's"},
@@ -307,7 +310,7 @@ func TestTheLocksOf2019AreTakenOver(t *testing.T) {
 		return b.Put([]byte("perf"), []byte("locked"))
 	})
 	db.Close()
-	g := &rig{t: t, path: path, maxWaiters: 10}
+	g := &rig{t: t, path: path, limits: testLimits}
 	g.open()
 	if a := g.take("x", 0); !errors.Is(a.err, errNoSlot) {
 		t.Errorf("uat was locked: %+v", a)

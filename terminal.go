@@ -6,6 +6,7 @@ package main
 // status and history, terminal_output.go filters everything that is printed.
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -43,10 +44,15 @@ func (t *terminal) say(format string, args ...any) { fmt.Fprintf(t.err, format+"
 // one line. The hint of a hinted error follows, with "hint: " before its first line.
 func (t *terminal) fail(err error) {
 	var answer *apiError
-	if errors.As(err, &answer) && len(answer.HeldBy) > 0 && !errors.Is(err, errSeveral) {
+	var over overError
+	switch {
+	case errors.As(err, &over):
+		t.say("call-me: %s", printable(overText(over)))
+		t.holders(over.HeldBy)
+	case errors.As(err, &answer) && (errors.Is(answer, errNoSlot) || errors.Is(answer, errNotHeld)):
 		t.say("call-me: %s", printable(errorText(err, answer)))
-		t.holders(answer.HeldBy)
-	} else {
+		t.lackLines(answer.errorJSON)
+	default:
 		t.say("call-me: %s", printable(err.Error()))
 	}
 	var h hinted
@@ -73,9 +79,26 @@ func errorText(err error, answer *apiError) string {
 		return answer.Message.String()
 	}
 	if e := answer.Ended; e != nil {
-		text += fmt.Sprintf("; yours %s at %s", e.How, clockTime(e.At))
+		text += fmt.Sprintf("; yours %s at %s", endWords(*e), clockTime(e.At))
 	}
 	return text
+}
+
+// endWords returns the words after "yours" for how a lease or a request has ended.
+func endWords(e endJSON) string {
+	switch e.How {
+	case "released", "abandoned", "undeclared":
+		return "was " + e.How.String()
+	case endedByForce:
+		return "was released by force by " + cmp.Or(e.By.String(), "an unnamed caller")
+	case endedByTakeover:
+		return "was taken over by " + cmp.Or(e.By.String(), "an unnamed caller") + inBrackets(e.Why.String())
+	case endedByHandOver:
+		return "was handed to " + cmp.Or(e.To.String(), "another holder") + inBrackets(e.Why.String())
+	case "left":
+		return "left the queue"
+	}
+	return e.How.String()
 }
 
 // holders prints the leases on stderr: the slot and its holder, since when and until
@@ -88,7 +111,13 @@ func (t *terminal) holders(leases []leaseJSON) {
 		}
 		t.say("%s is held by %s", l.Slot, holderName(l))
 		since := fmt.Sprintf("since %s (%s)", clockTime(l.Since), secondsText(l.HeldSeconds))
-		if l.Until != nil {
+		switch {
+		case l.Renewed:
+			since += ", renewed while its command runs"
+			if l.MaxUntil != nil {
+				since += ", until " + clockTime(*l.MaxUntil) + " at the latest"
+			}
+		case l.Until != nil:
 			since += ", until " + clockTime(*l.Until) + " at the latest"
 		}
 		t.say("  %s", since)
@@ -108,16 +137,21 @@ func leaseSentence(l leaseJSON) string {
 	if l.Until == nil {
 		return fmt.Sprintf("%s is yours until you release it: call-me release %s", l.Slot, environment)
 	}
+	if l.MaxUntil != nil && !l.Until.Before(*l.MaxUntil) {
+		return fmt.Sprintf("%s is yours until %s: no slot is held for longer than %s here",
+			l.Slot, clockTime(*l.Until), secondsText(l.MaxHoldSeconds))
+	}
 	return fmt.Sprintf("%s is yours until %s (%s); for longer: call-me renew %s",
 		l.Slot, clockTime(*l.Until), secondsText(l.TTLSeconds), environment)
 }
 
 // released prints on stdout that a slot was released. The text is that of 2019, which
 // had no newline at its end. A newline follows if stdout is a terminal, or the same file
-// as stderr: otherwise the next line of stderr would continue this one.
-func (t *terminal) released(environment string) {
-	fmt.Fprintf(t.out, "slot has been freed for environment: %s", environment)
-	if isTerminal(t.out) || sameFile(t.out, t.err) {
+// as stderr: otherwise the next line of stderr would continue this one. Of several releases
+// each is a line, with a newline as end.
+func (t *terminal) released(environment, end string) {
+	fmt.Fprintf(t.out, "slot has been freed for environment: %s%s", environment, end)
+	if end == "" && (isTerminal(t.out) || sameFile(t.out, t.err)) {
 		fmt.Fprintln(t.out)
 	}
 }
@@ -134,12 +168,45 @@ func sameFile(a, b io.Writer) bool {
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
+// jsonLine prints a value on stdout as one line of JSON.
+func (t *terminal) jsonLine(value any) error {
+	encoder := json.NewEncoder(t.out)
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(value)
+}
+
 // json prints a value on stdout as indented JSON, with a newline at its end.
 func (t *terminal) json(value any) error {
 	encoder := json.NewEncoder(t.out)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(value)
+}
+
+// environmentsJSON prints what json prints of the environments, one at a time: all of them
+// as one text would take several times the memory.
+func (t *terminal) environmentsJSON(all environmentsJSON) error {
+	if len(all.Environments) == 0 {
+		return t.json(all)
+	}
+	before := "{\n  \"environments\": [\n    "
+	for _, e := range all.Environments {
+		var b bytes.Buffer
+		b.WriteString(before)
+		encoder := json.NewEncoder(&b)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("    ", "  ")
+		if err := encoder.Encode(e); err != nil {
+			return err
+		}
+		b.Truncate(b.Len() - 1) // the newline of the encoder
+		if _, err := t.out.Write(b.Bytes()); err != nil {
+			return err
+		}
+		before = ",\n    "
+	}
+	_, err := io.WriteString(t.out, "\n  ]\n}\n")
+	return err
 }
 
 // isTerminal reports whether w writes to a terminal.
@@ -186,7 +253,7 @@ func paint(colour int, text string) string {
 
 // holderName returns the holder of a lease for a sentence, also if it has no name.
 func holderName(l leaseJSON) string {
-	return cmp.Or(l.Holder.String(), "somebody who gave no name")
+	return cmp.Or(l.Holder.String(), "an unnamed caller")
 }
 
 // fitColumns cuts a text that is wider than the given number of columns, and ends it

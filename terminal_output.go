@@ -28,7 +28,11 @@ type output struct {
 
 // newOutput returns an output that writes to w.
 func newOutput(w io.Writer) *output {
-	return &output{to: w, isTerminal: isTerminal(w)}
+	o := &output{to: w, isTerminal: isTerminal(w)}
+	if o.isTerminal {
+		enableSequences(fileOf(w))
+	}
+	return o
 }
 
 // ownSequences are the control sequences that call-me sends to a terminal: colours, and

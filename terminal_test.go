@@ -65,10 +65,11 @@ func TestNoPositionIsPrintedBeforeTheFirstResponse(t *testing.T) {
 		term, out, log := paper()
 		w := term.newWaitDisplay(acquireOptions{environment: "uat", holder: "me"}, plainForm)
 		defer w.done()
-		w.retrying(errUnreachable)
-		time.Sleep(time.Minute)
+		until := time.Now().Add(time.Minute)
+		w.retrying(errUnreachable, until)
+		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if !strings.HasSuffix(log.String(), "still waiting after 1m, the server has not answered yet\n") {
+		if log.String() != "cannot reach; trying until "+clockTime(until)+"\n" { // the client repeats it
 			t.Errorf("the last line of\n%s", log)
 		}
 		w.queued(errorJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}})
@@ -81,6 +82,61 @@ func TestNoPositionIsPrintedBeforeTheFirstResponse(t *testing.T) {
 	})
 }
 
+// A request for several environments says of each that it lacks who has it or for whom it is
+// kept, and of the others that they are kept for it.
+func TestAWaitForSeveralEnvironmentsSaysWhy(t *testing.T) {
+	o := acquireOptions{environment: "uat", needs: []slotNeed{{environment: "uat"}, {environment: "perf"}, {environment: "web"}}}
+	first := errorJSON{Environment: "perf", Position: 2, WaitsFor: []lackJSON{
+		{Environment: "perf", Position: 2, HeldBy: []leaseJSON{{Slot: "perf", Holder: "ann", Fence: 1}}},
+		{Environment: "web", Position: 1, Kept: []keptJSON{{Slot: "web", Holder: "bob", Position: 1, WaitsFor: []needJSON{{Environment: "qa", Slot: "blue"}}}}},
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		term, out, log := paper()
+		w := term.newWaitDisplay(o, plainForm)
+		defer w.done()
+		w.queued(first)
+		if want := "waiting for free slot on environment: uat\nwaiting for free slot on environment: perf\nwaiting for free slot on environment: web\n"; out.String() != want {
+			t.Errorf("stdout %q", out)
+		}
+		lines := strings.Split(log.String(), "\n")
+		if lines[0] != "perf is held by ann" || !strings.HasSuffix(log.String(), "\nweb is kept for bob, which waits for qa blue\n"+
+			"kept for you meanwhile: uat\nyou are 2nd in the queue of perf and next in the queue of web\n") {
+			t.Errorf("stderr\n%s", log)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if !strings.HasSuffix(log.String(), "\nstill waiting after 1m, 2nd in the queue of perf and next in the queue of web; perf is held by ann; web is kept for bob, which waits for qa blue\n") {
+			t.Errorf("after a minute\n%s", log)
+		}
+		second := errorJSON{Environment: "web", Position: 1, WaitsFor: []lackJSON{{Environment: "web", Position: 1, Kept: []keptJSON{{Slot: "web", Holder: "bob", Position: 1}}}}}
+		w.queued(second)
+		if !strings.HasSuffix(log.String(), "\nweb is offered to bob, which has to ask for it within 10s\nkept for you meanwhile: uat and perf\nyou are next in the queue of web, after 1m\n") {
+			t.Errorf("then\n%s", log)
+		}
+		before := log.String()
+		w.queued(second)
+		if log.String() != before {
+			t.Errorf("the same again\n%s", log)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		term, _, log := paper()
+		term.getenv = func(name string) string {
+			return map[string]string{runTagsVariable: "(7-x)", leasesVariable: `[{"environment":"qa","slot":"qa","fence":7}]`}[name]
+		}
+		o.forRun = true
+		w := term.newWaitDisplay(o, runForm)
+		defer w.done()
+		w.queued(first)
+		w.queued(first)
+		if log.String() != "call-me: this waits within a call-me run that keeps qa meanwhile; two such waits can wait for each other for ever\n"+
+			"hint: ask for both at once: call-me run qa uat perf web -- ...\n"+
+			"call-me: waiting for uat, perf and web, 2nd in the queue of perf and next in the queue of web; perf is held by ann; web is kept for bob, which waits for qa blue\n" {
+			t.Errorf("stderr\n%s", log)
+		}
+	})
+}
+
 // After a line that the server is unreachable, one line reports that it replies again.
 func TestTheReturnOfAServerIsPrintedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -89,11 +145,11 @@ func TestTheReturnOfAServerIsPrintedOnce(t *testing.T) {
 		defer w.done()
 		refused := errorJSON{Position: 1, HeldBy: []leaseJSON{{Slot: "uat", Holder: "ann", Fence: 1}}}
 		w.queued(refused)
-		w.retrying(errUnreachable)
+		w.retrying(errUnreachable, time.Time{})
 		for range 2 {
 			w.queued(refused)
 		}
-		if text := log.String(); !strings.HasSuffix(text, "you are next in the queue\ncannot reach; trying again\nthe server answers again\n") {
+		if text := log.String(); !strings.HasSuffix(text, "you are next in the queue\ncannot reach; trying until it answers\nthe server answers again\n") {
 			t.Errorf("the end of\n%s", text)
 		}
 	})
@@ -114,7 +170,7 @@ func TestATerminalShowsOneLineInPlace(t *testing.T) {
 		if len(frames) != 91 || !strings.HasPrefix(last, "waiting 1m30s for uat, next in the queue; held by longlong") || len([]rune(last)) != 59 {
 			t.Errorf("%d frames, the last is %q", len(frames), last)
 		}
-		w.acquired(leaseJSON{Environment: "uat", Slot: "uat"}, 90*time.Second)
+		w.acquired(grantedJSON{leaseJSON: leaseJSON{Environment: "uat", Slot: "uat"}}, 90*time.Second)
 		w.done()
 		if !strings.HasSuffix(screen.String(), last+"\r\x1b[Kuat is yours until you release it: call-me release uat\n") {
 			t.Errorf("the screen is not clean at the end: %q", screen.String()[len(screen.String())-200:])
@@ -135,11 +191,11 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 			if fails.Load() {
 				return environmentsJSON{}, errUnreachable
 			}
-			return environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{{"uat", &leaseJSON{Slot: "uat", Fence: fence.Load(), HeldSeconds: float64(time.Now().Unix())}}}}}}, nil
+			return environmentsJSON{Environments: []environmentJSON{{Environment: "uat", Slots: []slotJSON{{Slot: "uat", Lease: &leaseJSON{Slot: "uat", Fence: fence.Load(), HeldSeconds: float64(time.Now().Unix())}}}}}}, nil
 		}
 		ended := make(chan error)
 		follow := func(ctx context.Context, _ chan<- struct{}) error { <-ctx.Done(); return ctx.Err() }
-		go func() { ended <- term.watch(ctx, look, follow) }()
+		go func() { ended <- term.watch(ctx, false, look, follow) }()
 		tables := func() int {
 			time.Sleep(time.Minute)
 			synctest.Wait()
@@ -162,15 +218,15 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 		}
 		gone, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		if err := term.watch(gone, look, follow); !errors.Is(err, errUnreachable) {
+		if err := term.watch(gone, false, look, follow); !errors.Is(err, errUnreachable) {
 			t.Errorf("a server that is away from the start: %v", err)
 		}
 	})
 }
 
 func TestTheTableFitsTheTerminal(t *testing.T) {
-	long := environmentsJSON{[]environmentJSON{{Environment: "uat", Slots: []slotJSON{
-		{"uat", &leaseJSON{Slot: "uat", Holder: untrusted(strings.Repeat("holder/", 20)), Reason: untrusted(strings.Repeat("reason ", 20)), Since: time.Now()}}, {"other", nil}}}}}
+	long := environmentsJSON{Environments: []environmentJSON{{Environment: "uat", Slots: []slotJSON{
+		{Slot: "uat", Lease: &leaseJSON{Slot: "uat", Holder: untrusted(strings.Repeat("holder/", 20)), Reason: untrusted(strings.Repeat("reason ", 20)), Since: time.Now()}}, {Slot: "other"}}}}}
 	for _, columns := range []int{80, 120, 200} {
 		term, _, _ := paper()
 		var b bytes.Buffer

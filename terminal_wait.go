@@ -7,6 +7,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,8 @@ type waitDisplay struct {
 	started time.Time
 	stop    chan struct{} // closed by done
 	ended   chan struct{} // closed when tick has returned
+	granted grantedJSON   // set by acquired for runForm
+	waited  time.Duration // for the leases; set with granted
 
 	mu          sync.Mutex // guards the fields below
 	lastPrinted time.Time  // when the last line was printed; zero if none was
@@ -90,6 +93,7 @@ func (w *waitDisplay) tick() {
 		case w.lastPrinted.IsZero():
 		case w.columns > 0:
 			w.draw()
+		case w.isRetrying: // retrying is called again and again
 		case w.now().Sub(w.lastPrinted) >= repeatTime:
 			w.printLine("still waiting after %s, %s", w.elapsed(), w.stateText())
 		}
@@ -118,29 +122,20 @@ func (w *waitDisplay) clear() {
 
 // draw draws the line with the time that has passed, cut to the width of the terminal.
 func (w *waitDisplay) draw() {
-	text := fmt.Sprintf("waiting %s for %s, %s", w.elapsed(), w.options.environment, w.stateText())
+	text := fmt.Sprintf("waiting %s for %s, %s", w.elapsed(), w.options.label(), w.stateText())
 	fmt.Fprint(w.err, clearLine+fitColumns(printable(text), w.columns-1))
 	w.live = true
 }
 
 // stateText returns the position and the holders that the server has sent last.
 func (w *waitDisplay) stateText() string {
-	if w.lastReply == nil {
+	switch {
+	case w.lastReply == nil:
 		return "the server has not answered yet"
+	case w.isRetrying:
+		return "the server does not answer"
 	}
-	return fmt.Sprintf("%s; held by %s", queuePosition(w.lastReply.Position), w.holderNames())
-}
-
-// holderNames returns the first three of the holders that the server has sent last.
-func (w *waitDisplay) holderNames() string {
-	if len(w.lastReply.HeldBy) == 0 {
-		return "nobody, it is being handed on"
-	}
-	var names []string
-	for _, l := range w.lastReply.HeldBy[:min(3, len(w.lastReply.HeldBy))] {
-		names = append(names, holderName(l))
-	}
-	return strings.Join(names, ", ")
+	return fmt.Sprintf("%s; %s", positionText(*w.lastReply), w.whoHas())
 }
 
 // holderSince returns, after a space, since when the first holder has its slot, and the
@@ -173,8 +168,9 @@ func (w *waitDisplay) queued(reply errorJSON) {
 		w.printBegin()
 		return
 	}
-	positionChanged := before.Position != reply.Position
-	holdersChanged := !sameLeases(before.HeldBy, reply.HeldBy)
+	holdersBefore, positionsBefore := factsOf(*before)
+	holders, positions := factsOf(reply)
+	positionChanged, holdersChanged := positions != positionsBefore, holders != holdersBefore
 	isLog := w.columns == 0
 	switch {
 	case w.form == runForm:
@@ -183,38 +179,38 @@ func (w *waitDisplay) queued(reply errorJSON) {
 		}
 	case holdersChanged:
 		w.clear()
-		w.holders(reply.HeldBy)
-		w.printLine("you are %s, after %s", queuePosition(reply.Position), w.elapsed())
+		w.lackLines(reply)
+		w.ownKept()
+		w.printLine("you are %s, after %s", positionText(reply), w.elapsed())
 	case positionChanged && isLog:
-		w.printLine("you are %s now, after %s", queuePosition(reply.Position), w.elapsed())
+		w.printLine("you are %s now, after %s", positionText(reply), w.elapsed())
 	}
-}
-
-// sameLeases reports whether two lists have the same leases in the same order. A lease is
-// known by its fence.
-func sameLeases(a, b []leaseJSON) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].Fence != b[i].Fence {
-			return false
-		}
-	}
-	return true
 }
 
 // printForRun prints the last answer of the server in one line.
 func (w *waitDisplay) printForRun() {
-	w.printLine("call-me: waiting for %s, %s; held by %s%s", printable(w.options.environment),
-		queuePosition(w.lastReply.Position), w.holderNames(), w.holderSince())
+	who := w.whoHas()
+	if w.isNamesake() && len(w.lastReply.WaitsFor) == 0 {
+		who = "held by another process of yours (" + strings.TrimPrefix(who, "held by ") + ")"
+	}
+	w.printLine("call-me: waiting for %s, %s; %s%s", printable(w.options.label()),
+		positionText(*w.lastReply), who, w.holderSince())
+}
+
+// isNamesake reports whether a slot is held by a lease with the caller's own holder.
+func (w *waitDisplay) isNamesake() bool {
+	isOwn := func(l leaseJSON) bool { return l.Holder != "" && string(l.Holder) == w.options.holder }
+	return slices.ContainsFunc(w.lastReply.lacks(), func(l lackJSON) bool {
+		return slices.ContainsFunc(l.HeldBy, isOwn)
+	})
 }
 
 // printBegin prints the first answer of the server: the environment, the holders and the
-// position. It adds a hint if the caller is a holder itself. The first line goes to
+// position. It adds a hint if a holder has the caller's name. The first line goes to
 // stdout for plainForm, as in 2019, and everything else to stderr.
 func (w *waitDisplay) printBegin() {
 	if w.form == runForm {
+		w.sayNested()
 		w.printForRun()
 		return
 	}
@@ -222,27 +218,28 @@ func (w *waitDisplay) printBegin() {
 	if w.form != plainForm {
 		out = w.err
 	}
-	fmt.Fprintf(out, "waiting for free slot on environment: %s\n", w.options.environment)
-	w.holders(w.lastReply.HeldBy)
-	for _, l := range w.lastReply.HeldBy {
-		if l.Holder != "" && string(l.Holder) == w.options.holder {
-			w.say("that is you: a step that runs again waits for itself")
-			w.say("hint: to go on with the slot: call-me request %s --again", quote(w.options.environment))
-			w.say("      to give it back first: call-me release %s", quote(w.options.environment))
-			break
-		}
+	for _, name := range w.options.names() {
+		fmt.Fprintf(out, "waiting for free slot on environment: %s\n", name)
 	}
-	if len(w.lastReply.HeldBy) == 0 {
+	w.lackLines(*w.lastReply)
+	w.ownKept()
+	if w.isNamesake() {
+		w.say("held by another process of yours: you wait until it gives the slot back")
+		w.say("hint: if a step ended without giving it back, go on with its slot: call-me request %s --again",
+			w.options.words())
+	}
+	if len(w.lastReply.HeldBy)+len(w.lastReply.Kept)+len(w.lastReply.WaitsFor)+len(w.lastReply.Pauses) == 0 {
 		w.say("it is free, but others in the queue are served first")
 	}
-	w.printLine("you are %s", queuePosition(w.lastReply.Position))
+	w.sayNested()
+	w.printLine("you are %s", positionText(*w.lastReply))
 }
 
-// retrying implements acquireListener. It prints why the client tries again.
-func (w *waitDisplay) retrying(err error) {
+// retrying implements acquireListener. It prints why the client tries again, and until when.
+func (w *waitDisplay) retrying(err error, until time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.printLine("%s; trying again", printable(err.Error()))
+	w.printLine("%s", retryText(err, until))
 	w.isRetrying = true
 }
 
@@ -254,38 +251,51 @@ func (w *waitDisplay) restarted(why errorJSON) {
 	if why.Ended != nil {
 		what = fmt.Sprintf("the request %s at %s", why.Ended.How, clockTime(why.Ended.At))
 	}
-	w.printLine("%s before we heard of it; back to the end of the queue", what)
+	w.printLine("%s before the server could say so; waiting again, at the end of the queue", what)
 }
 
 // interrupted prints that the client has left the queue after a signal.
 func (w *waitDisplay) interrupted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.printLine("interrupted: left the queue of %s", w.options.environment)
+	w.printLine("interrupted: left the queue of %s", w.options.label())
 }
 
-// acquired implements acquireListener. It prints the lease in the form of the display and
-// sets outputErr if stdout does not accept it.
-func (w *waitDisplay) acquired(lease leaseJSON, waited time.Duration) {
+// acquired implements acquireListener. It prints the leases in the form of the display and
+// sets outputErr if stdout does not accept them. For runForm it prints nothing and does not
+// block, which a write may do; see printGranted.
+func (w *waitDisplay) acquired(granted grantedJSON, waited time.Duration) {
+	if w.form == runForm {
+		w.granted, w.waited = granted, waited
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.clear()
 	switch w.form {
 	case quietForm:
-		_, w.outputErr = fmt.Fprintln(w.out, lease.Slot)
+		w.outputErr = w.slotNames(granted)
 	case jsonForm:
-		w.outputErr = w.json(lease)
-	case runForm:
-		w.say("call-me: acquired %s, waited %s; renewed while the command runs",
-			lease.Slot, durationText(waited))
-		w.warnSimilar(lease)
-		return
+		w.outputErr = w.jsonLeases(granted)
 	default:
-		fmt.Fprintf(w.out, "acquired slot for environment: %s\n", w.options.environment)
+		for _, l := range granted.all() {
+			fmt.Fprintf(w.out, "acquired slot for environment: %s\n", string(l.Environment))
+		}
 		_, w.outputErr = fmt.Fprintf(w.out, "waited %s\n", waited)
 	}
-	w.say("%s", leaseSentence(lease))
-	w.warnSimilar(lease)
+	if w.outputErr != nil {
+		return
+	}
+	w.say("%s", grantedSentence(granted, w.options))
+	w.warnSimilar(granted.leaseJSON)
+}
+
+// printGranted prints the lease that acquired was called with, for runForm. It is called
+// after done.
+func (w *waitDisplay) printGranted() {
+	w.say("call-me: acquired %s, waited %s; renewed while the command runs",
+		w.granted.label(), durationText(w.waited))
+	w.warnSimilar(w.granted.leaseJSON)
 }
 
 // warnSimilar prints a warning if the server knows an older environment with nearly the

@@ -7,6 +7,7 @@ package main
 // to everything that is printed.
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -107,6 +108,27 @@ func shorten(text string, most int) string {
 	return text[:end] + mark
 }
 
+// shortenHolder returns a holder that the server accepts, with at most the given number of
+// bytes. It returns the name itself if that is one. Otherwise it replaces characters that
+// are not printable, cuts the name if it is too long, and appends a tilde and 16 digits of
+// its SHA-256 sum, so that distinct names stay distinct.
+func shortenHolder(name string, most int) string {
+	tidy := printable(strings.ToValidUTF8(name, "?"))
+	if tidy == name && len(name) <= most {
+		return name
+	}
+	end := fmt.Sprintf("~%x", sha256.Sum256([]byte(name)))[:17]
+	name = tidy
+	if len(name)+len(end) <= most {
+		return name + end
+	}
+	most -= len(end)
+	for !utf8.RuneStart(name[most]) {
+		most--
+	}
+	return name[:most] + end
+}
+
 // spellOut returns the text with invisible characters and bytes that are not UTF-8
 // escaped as in Go, such as \u200b. A text without any is unchanged; in one with some,
 // backslashes are escaped too.
@@ -116,6 +138,14 @@ func spellOut(text string) string {
 	}
 	quoted := strconv.Quote(text)
 	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// inBrackets returns a reason as it follows a name in a sentence; empty if there is none.
+func inBrackets(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
 }
 
 // quote returns the word as a POSIX shell has to read it, in single quotes unless it has
@@ -128,6 +158,31 @@ func quote(word string) string {
 		return word
 	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// andText returns the words of a list for a sentence: "a", "a and b", "a, b and c".
+func andText(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " and " + words[last]
+}
+
+// isOrAre returns the verb of a sentence about so many things.
+func isOrAre(n int) string {
+	if n > 1 {
+		return "are"
+	}
+	return "is"
+}
+
+// wasOrWere returns the verb of a sentence about so many things that have been.
+func wasOrWere(n int) string {
+	if n > 1 {
+		return "were"
+	}
+	return "was"
 }
 
 // durationText returns a duration rounded to seconds, without the units that are zero at
@@ -144,7 +199,10 @@ func durationText(d time.Duration) string {
 }
 
 // secondsText does the same as durationText for a number of seconds.
-func secondsText(s float64) string { return durationText(time.Duration(s * float64(time.Second))) }
+func secondsText(s float64) string { return durationText(seconds(s)) }
+
+// seconds returns a duration of so many seconds.
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // ordinal returns 1st, 2nd, 3rd, 4th, 11th and so on. n is not negative.
 func ordinal(n int) string {
@@ -165,6 +223,24 @@ func queuePosition(position int) string {
 		return "in the queue"
 	}
 	return ordinal(position) + " in the queue"
+}
+
+// estimateText returns an estimate of a duration in words: "about 25 min", "about 2 h 30 min",
+// "about 3 d".
+func estimateText(d time.Duration) string {
+	const quarter, day = 15 * time.Minute, 24 * time.Hour
+	minutes, quarters, days := d.Round(time.Minute)/time.Minute, d.Round(quarter)/quarter, d/day
+	switch {
+	case minutes < 1:
+		return "less than a minute"
+	case minutes < 90:
+		return fmt.Sprintf("about %d min", minutes)
+	case days >= 2:
+		return fmt.Sprintf("about %d d", days)
+	case quarters%4 == 0:
+		return fmt.Sprintf("about %d h", quarters/4)
+	}
+	return fmt.Sprintf("about %d h %d min", quarters/4, quarters%4*15)
 }
 
 // clockTime returns a time of day in the local zone, to the second and with the zone, and

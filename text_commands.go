@@ -71,11 +71,13 @@ var controlString = regexp.MustCompile("\x1b[\\]_P^X]|\x1b\\[8m|[\u0090\u0098\u0
 // collation ignores. The invisible ones are replaced before a text is printed. The
 // scanner skips the others, most of which are marks.
 type commandScanner struct {
-	begun  bool   // the line has a character other than white space
-	lead   rune   // the first such character, while only it has followed; zero after another one
-	count  int    // how often lead has been read
-	hashes int    // number signs just before, or before the word that is being read
-	word   []byte // the last longestKeyword characters, in lower case; zero for one that is not ASCII
+	begun  bool // the line has a character other than white space
+	lead   rune // the first such character, while only it has followed; zero after another one
+	count  int  // how often lead has been read
+	hashes int  // number signs just before, or before the word that is being read
+
+	// word has the last characters, in lower case; zero for one that is not ASCII, or not read.
+	word [longestKeyword]byte
 }
 
 // lineCommands are the characters that begin a command at the start of a line, with the
@@ -93,7 +95,7 @@ const longestKeyword = len("section_start")
 // scanner. The scanner does not read the backslash.
 func (s *commandScanner) next(r rune) (breaks bool) {
 	if r == '\n' || r == '\r' || r == '\u0085' || r == '\u2028' || r == '\u2029' {
-		*s = commandScanner{word: s.word[:0]}
+		*s = commandScanner{}
 		return false
 	}
 	if isIgnoredByCollation(r) {
@@ -132,7 +134,7 @@ func (s *commandScanner) nextAnywhere(r rune) (breaks bool) {
 	case r == '[':
 		breaks = s.hashes >= 2
 	case r == ':':
-		read := string(s.word)
+		read := string(s.word[:])
 		breaks = slices.ContainsFunc(keywords, func(k string) bool { return strings.HasSuffix(read, k) })
 	}
 	switch {
@@ -144,10 +146,8 @@ func (s *commandScanner) nextAnywhere(r rune) (breaks bool) {
 	if r > unicode.MaxASCII {
 		r = 0
 	}
-	if len(s.word) == longestKeyword {
-		s.word = slices.Delete(s.word, 0, 1)
-	}
-	s.word = append(s.word, byte(unicode.ToLower(r)))
+	copy(s.word[:], s.word[1:])
+	s.word[longestKeyword-1] = byte(unicode.ToLower(r))
 	return breaks
 }
 

@@ -177,7 +177,7 @@ func poisoned(value any, payload, path string) any {
 		for name, inner := range v {
 			text, isText := inner.(string)
 			switch {
-			case isText && (name == "since" || name == "until" || name == "at" || name == "environment" && path == "/maybe"):
+			case isText && (name == "since" || name == "until" || name == "at" || name == "environment" && (path == "/maybe" || path == "/pause")):
 			case isText:
 				v[name] = payload + " seen " + name + " " + text
 			default:
@@ -197,11 +197,15 @@ var commandsThatPrint = map[string][]struct{ args, says string }{
 	"release":       {{"release uat", "seen holder"}, {"release perf --slot PAYLOAD", ""}, {"release uat --fence 7 --force", "seen holder"}},
 	"renew":         {{"renew uat", "seen holder"}, {"renew mine", "seen slot"}, {"renew mine --json", "seen url"}},
 	"run":           {{"run perf -- true", "seen slot"}, {"run uat -- true", "seen url"}, {"run perf -- PAYLOAD", ""}},
+	"pause":         {{"pause icy --slot icy", "seen slot"}, {"pause frozen", "seen message"}, {"pause --all icy --reason PAYLOAD", ""}},
+	"resume":        {{"resume frozen", ""}, {"resume cold", "seen reason"}, {"resume perf --slot PAYLOAD", ""}},
 	"status":        {{"status", "seen holder"}, {"status uat", "seen reason"}, {"status --json", "seen environment"}, {"status --watch", "seen holder"}, {"status " + completionFlag, "seen environment"}},
 	"history":       {{"history", "seen event"}, {"history --json", "seen from"}},
 	"backup":        {{"backup no/such/PAYLOAD", ""}},
 	"check":         {{"check no/such/PAYLOAD", ""}},
 	"health":        {{"health PAYLOAD", ""}},
+	"key":           {{"key PAYLOAD", ""}, {"key name --role PAYLOAD", ""}},
+	"doctor":        {{"doctor", ""}, {"doctor PAYLOAD", ""}},
 	"completion":    {{"completion PAYLOAD", ""}, {"completion bash", ""}},
 	watchdogCommand: nil, // it prints nothing
 }
@@ -230,6 +234,8 @@ func TestNoCommandPrintsWhatAgentsRead(t *testing.T) {
 			s.call("POST /maybe?environment=mine&holder=me&reason=tests&url=https://ci.example.com/2&id=12345679")
 			s.call("POST /maybe?environment=old&holder=bob&reason=tests&id=12345670")
 			s.call("DELETE /maybe?environment=old&force=1&holder=eve")
+			s.call("PUT /pause?environment=cold&slot=cold&holder=ann&reason=move")
+			s.call("PUT /pause?environment=frozen&holder=ann&reason=move")
 			t.Setenv("HOST", hostileServer(t, s, payload))
 			t.Setenv("CALL_ME_REASON", strings.ReplaceAll(payload, "\x00", ""))
 			for _, name := range slices.Sorted(maps.Keys(known)) {
@@ -338,7 +344,7 @@ func TestWhatAServerSendsUnaskedIsNoCommand(t *testing.T) {
 					return
 				}
 				body := `{"environments":[]}`
-				fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+				fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nCall-Me: 2\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 				time.Sleep(20 * time.Millisecond) // the client has read the response
 				io.WriteString(c, "##vso[task.setvariable variable=x]y")
 				time.Sleep(20 * time.Millisecond)
@@ -409,7 +415,8 @@ func TestNothingIsPrintedPastTheTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed := map[string]bool{"terminal.go": true, "run_unix.go": true, "run_other.go": true}
+	allowed := map[string]bool{"terminal.go": true, "run_unix.go": true, "run_other.go": true,
+		"run_watchdog.go": true, "run_windows.go": true}
 	for _, name := range files {
 		source, err := os.ReadFile(name)
 		if err != nil {
@@ -477,7 +484,7 @@ func TestACommentNeverFailsADeploy(t *testing.T) {
 			t.Errorf("%.40q: %d, again %d, %q", reason, r.StatusCode, again.StatusCode, lease.Reason)
 		}
 		s.call("DELETE /maybe?environment=uat&force=1")
-		s.server.keeper.history = newHistory() // the id may be used again
+		s.server.keeper.history = newHistory(testHistory) // the id may be used again
 	}
 	r := s.call("POST /maybe?environment=perf&url=https://x/" + strings.Repeat("u", 2048))
 	if r.StatusCode != 201 || strings.Contains(r.body, "url") {
@@ -533,5 +540,17 @@ func TestTheKeyIsNotPartOfWhatIsShown(t *testing.T) {
 	s.send(r).want(t, 400, "the key is sent in its header")
 	if got := s.state(); got != "|" {
 		t.Errorf("something took effect: %s", got)
+	}
+}
+
+func TestEstimateText(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "less than a minute", 29 * time.Second: "less than a minute", 30 * time.Second: "about 1 min",
+		25*time.Minute + 10*time.Second: "about 25 min", 89 * time.Minute: "about 89 min",
+		90 * time.Minute: "about 1 h 30 min", 2*time.Hour - time.Minute: "about 2 h", 50 * time.Hour: "about 2 d",
+	} {
+		if got := estimateText(d); got != want {
+			t.Errorf("%v is %q, want %q", d, got, want)
+		}
 	}
 }

@@ -28,12 +28,14 @@ func parse(encoded string) error {
 	if err != nil {
 		return nil
 	}
-	if q.check() != nil {
+	if q.check(nil) != nil {
 		return nil
 	}
-	name, errName := q.environment()
-	if errName == nil && (len(name) > 128 || !utf8.ValidString(name) || strings.ContainsAny(name, "\x00\n\r\x1b\u0085") || name != strings.TrimSpace(name)) {
-		return fmt.Errorf("the environment %q was accepted", name)
+	names, errName := q.environments()
+	for _, name := range names {
+		if errName == nil && (len(name) > 128 || !utf8.ValidString(name) || strings.ContainsAny(name, "\x00\n\r\x1b\u0085") || name != strings.TrimSpace(name)) {
+			return fmt.Errorf("the environment %q was accepted", name)
+		}
 	}
 	asked, err := q.request("somebody", 0)
 	if id := asked.id; err == nil && id != "" && (len(id) < 8 || len(id) > 128) {
@@ -54,8 +56,10 @@ func parse(encoded string) error {
 	if claim, _, err := q.ttl("claim"); err == nil && (claim < 0 || claim > 720*time.Hour) {
 		return fmt.Errorf("a claim of %v was accepted", claim)
 	}
-	q.force()
-	nearest(name, []string{"uat", "perf"})
+	q.flag("force")
+	for _, name := range names {
+		nearest(name, []string{"uat", "perf"})
+	}
 	return nil
 }
 
@@ -208,11 +212,11 @@ func TestTrustFuzz(t *testing.T) {
 			}
 		}()
 	}
-	g := &rig{t: t, path: fastFolder(t) + "/call-me.db", maxWaiters: 100}
+	g := &rig{t: t, path: fastFolder(t) + "/call-me.db", limits: testLimits}
 	g.open()
 	defer g.close()
 	s := &server{keeper: g.keeper, metrics: g.metrics, log: slog.New(slog.DiscardHandler)}
-	s.keys.set([]string{testKey})
+	s.keys.set([]acceptedKey{plainKey(testKey)})
 	routes := s.routes()
 	for ; time.Since(started) < spend && crashes == 0; handlers++ {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)

@@ -63,15 +63,29 @@ func (p *play) open() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	slots := func(string) []string { return p.slots }
-	if p.k, err = newKeeper(s, slots, 1000, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)}); err != nil {
+	if p.k, err = newKeeper(s, declaring(p.slots), testLimits, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)}); err != nil {
 		p.t.Fatal(err)
 	}
 	p.start = time.Now()
 	p.m.now = p.start
+	p.readEnds()
 	time.Sleep(scanPeriod / 2)
 	p.m.now = time.Now()
 }
+
+// readEnds sets the slots of the ended leases, which a start and a new declaration read from
+// the history.
+func (p *play) readEnds() {
+	p.m.ended = nil
+	for _, e := range p.m.ends {
+		if e.slot != "" && len(p.slots) > 1 {
+			p.m.ended = append(p.m.ended, e.slot)
+		}
+	}
+}
+
+// declaring returns a declaration that gives each environment the slots.
+func declaring(slots []string) func(string) []string { return func(string) []string { return slots } }
 
 func (p *play) close() {
 	p.k.close()
@@ -86,6 +100,7 @@ func (p *play) settle() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	before := p.m.largest()
 	for i := range p.m.leases {
 		l := &p.m.leases[i]
 		if l.fence != 0 {
@@ -100,27 +115,41 @@ func (p *play) settle() {
 			p.t.Fatalf("fence %d after %v", l.fence, p.fences)
 		}
 		p.fences = append(p.fences, l.fence)
+		for _, real := range v.leases {
+			if real.fence == l.fence {
+				if err := p.m.numberLease(l, real.first, before); err != nil {
+					p.t.Fatal(err)
+				}
+			}
+		}
+	}
+	for i := range p.m.line {
+		if w := &p.m.line[i]; w.number == 0 && i < len(v.queue) {
+			if err := p.m.numberPlace(w, v.queue[i].number, before); err != nil {
+				p.t.Fatal(err)
+			}
+		}
 	}
 	if got, want := p.view(v), p.m.String(); got != want {
 		p.t.Fatalf("the state is\n%s, the model's\n%s", got, want)
 	}
-	if open, _ := p.k.isOpen("uat"); open != (p.m.free() > 0 && len(p.m.line) == 0) {
+	if open, _ := p.k.isOpen("uat"); open != p.m.isOpen() {
 		p.t.Fatalf("a GET says %v", open)
 	}
 	p.heard()
 }
 
 // view returns the state that readers see, in the form of rulebook.String.
-func (p *play) view(v view) string {
+func (p *play) view(v *view) string {
 	var b strings.Builder
 	for _, l := range v.leases {
 		fmt.Fprintf(&b, "lease %v slot %q fence %d since %v waited %v ttl %v until %v\n", l.request, l.slot, l.fence, p.m.ago(l.since), l.waited, l.ttl, p.m.ago(l.deadline))
 	}
 	for i, place := range v.queue {
-		fmt.Fprintf(&b, "place %d %v since %v present %v\n", i+1, place.request, p.m.ago(place.since), place.connected)
+		fmt.Fprintf(&b, "place %d number %d %v since %v present %v\n", i+1, place.number, place.request, p.m.ago(place.since), place.connected.Load())
 	}
-	free := max(0, len(p.slots)-len(v.leases))
-	fmt.Fprintf(&b, "free %d open %v\n", free, free > 0 && len(v.queue) == 0)
+	e := p.k.find("uat")
+	fmt.Fprintf(&b, "free %q open %v %s\n", e.freeSlots(e.slots), e.isOpen("", p.k.find), p.m.pausesOf(v.pauses))
 	return b.String()
 }
 
@@ -148,11 +177,14 @@ func (p *play) heard() {
 
 func (p *play) same(a reply, want modelAnswer) {
 	got := modelAnswer{err: a.err, line: a.position}
-	if a.lease != nil {
-		got.slot, got.id = a.lease.slot, a.lease.id
+	if a.err == nil && len(a.own) > 0 {
+		got.slot, got.id = a.own[0].slot, a.own[0].id
 	}
 	if a.ended != nil {
 		got.ended = a.ended.kind.String()
+	}
+	if errors.Is(got.err, want.err) {
+		got.err = want.err // the same, without the slots that it names
 	}
 	if got != want {
 		p.t.Fatalf("answered %v\nthe model says %v", got, want)
@@ -165,20 +197,27 @@ func (p *play) rule(f func()) {
 	before := slices.Clone(p.m.line)
 	f()
 	for _, place := range before {
-		if slices.ContainsFunc(p.m.line, func(q modelPlace) bool { return q.since.Equal(place.since) && q.request == place.request }) {
+		if slices.ContainsFunc(p.m.line, func(q modelPlace) bool { return q.since.Equal(place.since) && q.request.equal(place.request) }) {
 			continue
 		}
 		want := modelAnswer{err: errEnded}
+		if p.m.slots == nil {
+			want.err = errWithdrawn
+		}
 		granted := -1 // the newest lease that matches: several calls may have arrived at this moment
 		for i, l := range p.m.leases {
-			if l.request == place.request && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since) {
+			if l.request.equal(place.request) && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since) {
 				granted = i
 			}
 		}
 		if i := granted; i >= 0 {
 			want = modelAnswer{slot: p.m.leases[i].slot, id: place.id}
-		} else if e, ok := p.m.endOfID(place.id); ok && place.id != "" {
+		} else if e, ok := p.m.endOfID(place.id); ok && place.id != "" && p.m.slots != nil {
 			want.ended = e.how
+		} else if len(p.m.ends) > 0 && place.id == "" && p.m.slots != nil {
+			if e := p.m.ends[len(p.m.ends)-1]; e.how == "removed" && e.id == "" && e.at.Equal(p.m.now) {
+				want.ended = e.how // others leave by themselves, and get no reply
+			}
 		}
 		for _, c := range p.calls {
 			if c.id == place.id && c.want == nil {
@@ -209,7 +248,7 @@ func (p *play) hangUp(c *modelCall) {
 	switch {
 	case i < 0:
 	case c.id == "":
-		p.m.leave(i, "left")
+		p.m.leave(i, "left", "")
 		p.m.offer()
 	case all[len(all)-1] == c:
 		p.m.line[i].present, p.m.line[i].absent = false, p.m.now
@@ -231,7 +270,7 @@ func (p *play) pass(d time.Duration) {
 		}
 		p.m.now = next
 		if next.Sub(p.start)%scanPeriod == 0 {
-			p.rule(func() { p.m.scan(); p.m.offer() })
+			p.rule(func() { p.m.endPauses(true); p.m.scan(); p.m.offer() })
 			continue
 		}
 		for _, c := range slices.Clone(p.calls) {
@@ -262,6 +301,7 @@ func (p *play) connect(q request, wait, claim time.Duration) *modelCall {
 func (p *play) stored(f func(m *rulebook)) bool {
 	m := p.m
 	m.leases, m.line, m.ends, m.log = slices.Clone(m.leases), slices.Clone(m.line), slices.Clone(m.ends), nil
+	m.pauses = slices.Clone(m.pauses)
 	ids := func(m rulebook) (all string) {
 		for _, l := range m.leases {
 			all += fmt.Sprint(l.request, l.slot, l.ttl, l.since)
@@ -330,6 +370,9 @@ func (p *play) waitStep(t *rapid.T) {
 
 func (p *play) takeStep(t *rapid.T) {
 	q, claim := p.someRequest(t), someClaim.Draw(t, "claim")
+	if q.supersede != "" {
+		t.Skip("the server refuses a key without wait")
+	}
 	ask := func() reply {
 		return p.k.requestSlot(context.Background(), &call{kind: callRequest, environment: "uat", request: q, claim: claim}, 0)
 	}
@@ -393,6 +436,64 @@ func (p *play) deleteStep(t *rapid.T) {
 	p.settle()
 }
 
+func (p *play) takeOverStep(t *rapid.T) {
+	d := &duel{m: p.m}
+	q, claim, fence := d.someRequest(t), someClaim.Draw(t, "claim"), d.someTakeover(t)
+	if q.id == "" {
+		t.Skip("it needs an id")
+	}
+	ask := func() reply {
+		return p.k.ask(&call{kind: callRequest, environment: "uat", request: q, claim: claim, take: takeover{fence, "10.0.0.9"}})
+	}
+	if p.breakDisk(t, func(m *rulebook) { m.take(q, fence, claim) }) {
+		p.same(ask(), modelAnswer{err: errUnknown})
+		p.recovered()
+	} else {
+		a := ask()
+		var want modelAnswer
+		p.rule(func() { want = p.m.take(q, fence, claim) })
+		p.same(a, want)
+	}
+	p.settle()
+}
+
+func (p *play) handOverStep(t *rapid.T) {
+	q := (&duel{m: p.m, fences: p.fences}).someHandOver(t)
+	ask := func() reply { return p.k.ask(&call{kind: callRelease, environment: "uat", release: q}) }
+	if p.breakDisk(t, func(m *rulebook) { m.hand(q) }) {
+		p.same(ask(), modelAnswer{err: errUnknown})
+		p.recovered()
+	} else {
+		a := ask()
+		var want modelAnswer
+		p.rule(func() { want = p.m.hand(q) })
+		p.same(a, want)
+	}
+	p.settle()
+}
+
+func (p *play) pauseStep(t *rapid.T) {
+	c := someCommand(t)
+	if c.resume && len(p.m.pauses) == 0 {
+		c.resume = false
+	}
+	name, q := c.call()
+	ask := func() reply { return p.k.ask(&call{kind: callPause, environment: name, pause: q}) }
+	if p.breakDisk(t, func(m *rulebook) { m.pause(c) }) {
+		p.same(ask(), modelAnswer{err: errUnknown})
+		p.recovered()
+	} else {
+		a := ask()
+		var want modelAnswer
+		p.rule(func() {
+			want, _ = p.m.pause(c)
+			p.m.offer()
+		})
+		p.same(a, want)
+	}
+	p.settle()
+}
+
 func (p *play) passStep(t *rapid.T) {
 	d := rapid.SampledFrom([]time.Duration{1, 1, 1, 2, 4, 4, 20, 20, 39, 40, 40, 41, 120, 240, 241, 3 * 3600}).Draw(t, "quarters") * scanPeriod
 	p.pass(d)
@@ -413,6 +514,35 @@ func (p *play) hangUpStep(t *rapid.T) {
 	<-c.answer
 	p.settle()
 	p.calls = slices.DeleteFunc(p.calls, func(x *modelCall) bool { return x == c })
+}
+
+// declareStep changes the declaration while the keeper runs. In one case of two, nothing is
+// declared at first: all waiters are removed, the leases stand.
+func (p *play) declareStep(t *rapid.T) {
+	if rapid.IntRange(0, 2).Draw(t, "really") > 0 {
+		t.Skip("seldom")
+	}
+	withdraws, slots := rapid.Bool().Draw(t, "withdraw"), someDeclared.Draw(t, "slots")
+	declare := func(slots []string) {
+		p.rule(func() {
+			p.slots, p.m.slots = slots, slots
+			p.readEnds()
+			p.m.endPauses(true)
+			p.m.scan()
+			p.m.offer()
+		})
+		p.k.declare(declaring(slots))
+	}
+	if withdraws {
+		declare(nil)
+		if len(p.m.leases) > 0 { // else the environment is unknown now
+			p.settle()
+		}
+		synctest.Wait()
+		p.heard()
+	}
+	declare(slots)
+	p.settle()
 }
 
 // crashStep copies the file as kill -9 would leave it, stops the keeper, and starts another
@@ -455,6 +585,17 @@ func (p *play) crashStep(t *rapid.T) {
 		if l.ttl > 0 {
 			l.until = begin.Add(l.ttl)
 		}
+		if !l.last.IsZero() && l.last.Before(begin) {
+			l.last = begin
+		}
+		if l.ttl == 0 {
+			l.until = l.last
+		}
+	}
+	for i, old := range p.m.pauses {
+		if old.length > 0 && old.until.After(begin.Add(old.length)) {
+			p.m.pauses[i].until = begin.Add(old.length)
+		}
 	}
 	p.m.line = slices.DeleteFunc(p.m.line, func(q modelPlace) bool { return q.id == "" })
 	for i := range p.m.line {
@@ -479,14 +620,18 @@ func keeperScript(folder string) func(*rapid.T) {
 			p.open()
 			defer p.close()
 			t.Repeat(map[string]func(*rapid.T){
-				"wait":    p.waitStep,
-				"wait 2":  p.waitStep,
-				"take":    p.takeStep,
-				"put":     p.putStep,
-				"delete":  p.deleteStep,
-				"pass":    p.passStep,
-				"hang up": p.hangUpStep,
-				"crash":   p.crashStep,
+				"wait":      p.waitStep,
+				"wait 2":    p.waitStep,
+				"take":      p.takeStep,
+				"put":       p.putStep,
+				"delete":    p.deleteStep,
+				"pause":     p.pauseStep,
+				"pass":      p.passStep,
+				"hang up":   p.hangUpStep,
+				"declare":   p.declareStep,
+				"crash":     p.crashStep,
+				"take over": p.takeOverStep,
+				"hand over": p.handOverStep,
 			})
 		})
 	}

@@ -1,8 +1,7 @@
 package main
 
-// The mutation test of the rules. It changes the conditions and statements of lock.go,
-// lock_state.go and lock_history.go one at a time: it inverts a condition, makes it always
-// true or false, moves its edge, leaves a statement out, or sets a field of a literal to
+// The mutation test of the rules. It changes the conditions and statements of the
+// files of the rules one at a time: it inverts a condition, makes it always true or false, moves its edge, leaves a statement out, or sets a field of a literal to
 // zero. For each mutant it runs the tests of the rules, and lists the mutants with which
 // they pass: the survivors. Every survivor must be explained in testdata/survivors.txt.
 //
@@ -30,13 +29,28 @@ import (
 	"time"
 )
 
-// mutatedFiles are the files that are changed, ruleTests are their tests. Together they need no
-// other file but ruleErrors.
-var (
-	mutatedFiles = []string{"lock.go", "lock_state.go", "lock_history.go"}
-	ruleErrors   = "errors.go"
-	ruleTests    = []string{"lock_test.go", "lock_history_test.go", "trust_model_rules_test.go"}
-)
+// ruleErrors is the only file that the rules need besides their own.
+const ruleErrors = "errors.go"
+
+// ruleFiles returns the files of the rules, which are changed, and those with their tests.
+func ruleFiles(t *testing.T) (mutated, tests []string) {
+	for _, pattern := range []string{"lock*.go", "trust_model_*_test.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range found {
+			switch {
+			case name == "trust_model_keeper_test.go": // of the keeper
+			case strings.HasSuffix(name, "_test.go"):
+				tests = append(tests, name)
+			default:
+				mutated = append(mutated, name)
+			}
+		}
+	}
+	return mutated, tests
+}
 
 // mutantRuntime is the source of the functions that the changed files call.
 const mutantRuntime = `package main
@@ -254,7 +268,8 @@ func buildMutants(t *testing.T) (binary string, all []mutant) {
 		}
 		replace[filepath.Join(here, "mutated", name)] = file
 	}
-	for _, name := range mutatedFiles {
+	mutated, tests := ruleFiles(t)
+	for _, name := range mutated {
 		source, mutants, err := mutate(name, len(all))
 		if err != nil {
 			t.Fatal(err)
@@ -262,7 +277,7 @@ func buildMutants(t *testing.T) (binary string, all []mutant) {
 		add(name, source)
 		all = append(all, mutants...)
 	}
-	for _, name := range append([]string{ruleErrors}, ruleTests...) {
+	for _, name := range append([]string{ruleErrors}, tests...) {
 		source, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

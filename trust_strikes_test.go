@@ -128,7 +128,7 @@ func sessionProcess() {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)
 	}
-	k, err := loadKeeper(s, sessionSlots.slotsOf, 10, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)})
+	k, err := loadKeeper(s, sessionSlots.slotsOf, testLimits, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)})
 	if err != nil {
 		fmt.Printf("cannot open: %v\n", err)
 		os.Exit(1)
@@ -155,7 +155,7 @@ func sessionProcess() {
 // stateOf returns the published state without fences and times, on one line.
 func stateOf(k *keeper) string {
 	var all []string
-	for _, v := range k.views(nil) {
+	for v := range k.published.Load().all() {
 		for _, l := range v.leases {
 			all = append(all, fmt.Sprintf("%s/%s:%s:%v", v.name, l.slot, l.id, l.ttl))
 		}

@@ -46,7 +46,7 @@ func (c *calendar) open() {
 		c.t.Fatal(err)
 	}
 	one := func(name string) []string { return []string{name} }
-	if c.k, err = newKeeper(s, one, 10, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)}); err != nil {
+	if c.k, err = newKeeper(s, one, testLimits, keeperLog{newMetrics(), slog.New(slog.DiscardHandler)}); err != nil {
 		c.t.Fatal(err)
 	}
 }

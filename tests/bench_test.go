@@ -189,8 +189,8 @@ func newServed(b testing.TB, env ...string) (*contender, *daemon) {
 	return targetAt(b, d.base, d.cmd.Process), d
 }
 
-// newOther starts another build of call-me.
-func newOther(b testing.TB, path string) *contender {
+// newOther starts another build of call-me, with more variables.
+func newOther(b testing.TB, path string, env ...string) *contender {
 	folder, host := b.TempDir(), fmt.Sprint("127.0.0.1:", freePort())
 	log, err := os.Create(filepath.Join(folder, "log"))
 	if err != nil {
@@ -199,6 +199,7 @@ func newOther(b testing.TB, path string) *contender {
 	defer log.Close()
 	cmd := exec.Command(path, "serve")
 	cmd.Env = []string{"API_KEY=" + testKey, "PORT=" + host[len("127.0.0.1:"):], "CALL_ME_DB=" + filepath.Join(folder, "call-me.db")}
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)

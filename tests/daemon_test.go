@@ -117,6 +117,7 @@ func newDaemon(t testing.TB, env ...string) *daemon {
 // makeDaemon returns a daemon that is not started.
 func makeDaemon(t testing.TB, env ...string) *daemon {
 	t.Helper()
+	openSources()
 	port := freePort()
 	d := &daemon{t: t, host: fmt.Sprint("127.0.0.1:", port), log: &lockedBuffer{}}
 	d.stderr, d.base, d.key = d.log, "http://"+d.host, testKey
@@ -167,11 +168,14 @@ func (d *daemon) kill() {
 }
 
 // mortal returns a command of the built binary that is killed after two minutes. A test
-// that waits for a command that never ends would wait until all tests are stopped.
+// that waits for a command that never ends would wait until all tests are stopped. So it would
+// for what the command leaves running and what holds its pipes: Wait returns after ten seconds.
 func mortal(t testing.TB, args ...string) *exec.Cmd {
+	openSources()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, binaryPath(), args...)
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Cancel = func() error {
 		if ctx.Err() == context.DeadlineExceeded {
 			t.Errorf("%v: still running after two minutes", args)
@@ -252,16 +256,31 @@ type leaseJSON struct {
 type waiterJSON struct {
 	Holder string `json:"holder"`
 	URL    string `json:"url"`
+	Number uint64 `json:"number"`
 }
 
-// A slotJSON is a slot with its lease, which is nil if the slot is free.
+// A slotJSON is a slot with its lease, which is nil if the slot is free, or else for whom it is
+// kept.
 type slotJSON struct {
 	Slot  string     `json:"slot"`
 	Lease *leaseJSON `json:"lease"`
+	Kept  *keptJSON  `json:"kept"`
+}
+
+type keptJSON struct {
+	Holder string `json:"holder"`
+}
+
+// A pauseJSON is a pause; without an environment it is of all.
+type pauseJSON struct {
+	Environment string `json:"environment"`
+	Slot        string `json:"slot"`
+	By          string `json:"by"`
 }
 
 type environmentJSON struct {
 	Environment string       `json:"environment"`
+	Pauses      []pauseJSON  `json:"pauses"`
 	Slots       []slotJSON   `json:"slots"`
 	Queue       []waiterJSON `json:"queue"`
 }
@@ -273,7 +292,8 @@ type environmentsJSON struct {
 
 // refusalJSON is the body of an error.
 type refusalJSON struct {
-	Position int `json:"position"`
+	Position int    `json:"position"`
+	Number   uint64 `json:"number"`
 	Ended    *struct {
 		How string `json:"how"`
 	} `json:"ended"`

@@ -277,6 +277,31 @@ func (r *repository) leavesNothing(d *daemon) {
 	}
 }
 
+// The recipe of GitHub Actions runs without a secret: a stand-in for GitHub's service gives its
+// job a token.
+func TestEnginesAGitHubWorkflowNeedsNoSecret(t *testing.T) {
+	c := newIssuingCI(t, time.Hour)
+	withToken := engines[0]
+	withToken.argv = func(r *repository) [][]string {
+		argv := githubWorkflow(r)[0]
+		argv = argv[:slices.Index(argv, "--secret")]
+		for _, variable := range c.github() {
+			argv = append(argv, "--env", variable)
+		}
+		return [][]string{argv}
+	}
+	r := withToken.repository(t, c.daemon, "run", t.TempDir())
+	x := r.start()
+	if err := x.wait(); err != nil {
+		t.Errorf("%v", err)
+	}
+	r.leavesNothing(c.daemon)
+	history := c.daemon.want(200, "GET", "/history?environment=uat")
+	if !strings.Contains(history, `"event":"released"`) || !strings.Contains(history, `"verified_holder":"ci:acme/shop/run/7"`) || c.asked.Load() == 0 {
+		t.Errorf("%d tokens were asked for; %s", c.asked.Load(), history)
+	}
+}
+
 func TestEnginesAGitHubWorkflowAndAGitLabPipelineTakeTurns(t *testing.T) {
 	d, target := newDaemon(t, "TZ=UTC"), t.TempDir()
 	shop, billing := engines[0].repository(t, d, "run", target), engines[1].repository(t, d, "run", target)

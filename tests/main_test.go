@@ -29,9 +29,16 @@ const thisPackage = "./tests"
 
 var full = flag.Bool("full", false, "leave nothing out: `go test ./... -full`")
 
+// helperCommands has what this test binary does, by its first argument, when a test starts it
+// as a command. The functions get the second argument and do not return.
+var helperCommands = map[string]func(string){}
+
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == rivalCommand {
 		rival(os.Args[2:])
+	}
+	if len(os.Args) > 2 && helperCommands[os.Args[1]] != nil {
+		helperCommands[os.Args[1]](os.Args[2])
 	}
 	flag.Parse()
 	atOnce := fmt.Sprint(5 * runtime.GOMAXPROCS(0)) // nearly all tests sleep nearly all the time
@@ -69,6 +76,15 @@ func runTests(m *testing.M) int {
 	if err != nil {
 		fmt.Println(err)
 		return 1
+	}
+	if runtime.GOOS == "linux" {
+		cache, err := exec.Command("go", "env", "GOCACHE").Output() // tests call go too
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		os.Setenv("GOCACHE", strings.TrimSpace(string(cache)))
+		os.Setenv("XDG_CACHE_HOME", folder) // the notes of request are there
 	}
 	code := m.Run()
 	if len(omitted) > 0 {
@@ -145,3 +161,16 @@ func seekKey(text string) {
 		leaked.Store(true)
 	}
 }
+
+// openSources opens the files that the binary is built of, once. go test then knows that the
+// results depend on them, and does not take those of earlier sources from its cache. It sees
+// only what is opened while tests run, by absolute paths.
+var openSources = sync.OnceFunc(func() {
+	here, _ := os.Getwd()
+	for _, pattern := range []string{"*.go", "go.*", "openapi.yaml", "web/*"} {
+		paths, _ := filepath.Glob(filepath.Join(here, pattern))
+		for _, path := range paths {
+			os.ReadFile(path)
+		}
+	}
+})

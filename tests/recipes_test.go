@@ -29,8 +29,12 @@ var ways = []string{"run", "request", "several"}
 // wayBegins matches the numbered comment at the begin of each way.
 var wayBegins = regexp.MustCompile(`(?m)^.*(?:#|//) [123]\. The slot is held `)
 
+// fourthBegins matches the comment at the begin of a job for newest wins, which some recipes
+// have after the ways.
+var fourthBegins = regexp.MustCompile(`(?m)^.*# 4\. `)
+
 // waysOf returns the text before the ways of a recipe, and the text of each way. parts is
-// nil if the recipe does not have three ways.
+// nil if the recipe does not have three ways. It ignores a fourth job.
 func waysOf(recipe string) (head string, parts map[string]string) {
 	begins := wayBegins.FindAllStringIndex(recipe, -1)
 	if len(begins) != len(ways) {
@@ -38,6 +42,9 @@ func waysOf(recipe string) (head string, parts map[string]string) {
 	}
 	parts = map[string]string{}
 	end := len(recipe)
+	if fourth := fourthBegins.FindStringIndex(recipe); fourth != nil {
+		end = fourth[0]
+	}
 	for i := len(ways) - 1; i >= 0; i-- {
 		parts[ways[i]] = recipe[begins[i][0]:end]
 		end = begins[i][0]
@@ -283,6 +290,9 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 				}
 				env := slices.Concat(d.env, []string{"CALL_ME_HOST=" + d.host, "CALL_ME_API_KEY=" + testKey,
 					"BITBUCKET_EXIT_CODE=0", "CIRCLE_WORKFLOW_ID=w-1"}, strings.Fields(variables))
+				if file == "gitlab-ci.yml" { // its fourth job needs to know its repository and branch
+					env = append(env, "GITLAB_CI=true", "CI_PROJECT_PATH=acme/shop", "CI_JOB_NAME=newest", "CI_COMMIT_REF_NAME=main")
+				}
 				found := 0
 				for _, s := range readRecipe(t, file) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -314,6 +324,68 @@ func TestTheStepsThatTestEndAsTheTestsDo(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// In the fourth job of a recipe the newer of two pushes takes the place of the older one, which
+// is not shown as a failure. It has both environments or none.
+func TestTheRecipesForNewestWins(t *testing.T) {
+	t.Parallel()
+	bash, err := exec.LookPath("bash")
+	if err != nil || runtime.GOOS == "windows" {
+		missing(t, "bash")
+	}
+	for file, variables := range map[string]string{
+		"github-actions.yml": "GITHUB_ACTIONS=true GITHUB_REPOSITORY=acme/shop GITHUB_WORKFLOW=uat GITHUB_JOB=newest GITHUB_REF=refs/heads/main",
+		"gitlab-ci.yml":      "GITLAB_CI=true CI_PROJECT_PATH=acme/shop CI_JOB_NAME=newest CI_COMMIT_REF_NAME=main",
+	} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			d, folder := newDaemon(t), t.TempDir()
+			text, err := os.ReadFile(filepath.Join("examples", file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = text[fourthBegins.FindIndex(text)[0]:]
+			var document yaml.Node
+			if err := yaml.Unmarshal(text, &document); err != nil {
+				t.Fatal(err)
+			}
+			script := ""
+			for _, s := range stepsOf(&document, nil) {
+				if strings.Contains(s.script, "--supersede") {
+					script = s.script
+				}
+			}
+			for _, name := range []string{"deploy.sh", "test.sh"} {
+				os.WriteFile(filepath.Join(folder, name), []byte("#!/bin/sh\n"), 0o755)
+			}
+			push := func(name string) (cmd *exec.Cmd, out *lockedBuffer) {
+				cmd, out = exec.Command(bash, "-ec", script), &lockedBuffer{}
+				cmd.Dir, cmd.Stdout, cmd.Stderr = folder, out, out
+				cmd.Env = slices.Concat(d.env, strings.Fields(variables), []string{"CALL_ME_HOST=" + d.host, "CALL_ME_API_KEY=" + testKey,
+					"CALL_ME_HOLDER=" + name, "GITHUB_OUTPUT=" + filepath.Join(folder, name)})
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				return cmd, out
+			}
+			d.want(201, "POST", "/maybe?environment=perf&id=12345678")
+			older, outOlder := push("older")
+			eventually(t, "the older one waits", func() bool { return strings.Contains(outOlder.String(), "waiting for") })
+			newer, outNewer := push("newer")
+			older.Wait()
+			output, _ := os.ReadFile(filepath.Join(folder, "older"))
+			isSkipped := older.ProcessState.ExitCode() == 0 && string(output) == "skip=true\n" && strings.Contains(string(text), "steps.slots.outputs.skip")
+			isWarning := older.ProcessState.ExitCode() == 77 && strings.Contains(string(text), "allow_failure: { exit_codes: 77 }")
+			if !isSkipped && !isWarning {
+				t.Errorf("the older one: %v, %q\n%s", older.ProcessState, output, outOlder)
+			}
+			d.want(204, "DELETE", "/maybe?environment=perf&id=12345678")
+			if err := newer.Wait(); err != nil || !strings.Contains(outNewer.String(), "acquired") {
+				t.Errorf("the newer one: %v\n%s", err, outNewer)
+			}
+		})
 	}
 }
 

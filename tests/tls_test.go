@@ -129,6 +129,7 @@ func TestTheClientTrustsOnlyTheConfiguredAuthority(t *testing.T) {
 	says(0, "freed", nil, "release", "uat")
 	says(0, "run", nil, "run", "uat", "--", "echo", "run")
 	says(0, "ok", nil, "health")
+	says(0, "TLS 1.3", nil, "doctor")
 	for _, args := range [][]string{{"status"}, {"request", "uat"}, {"release", "uat"}, {"run", "uat", "--", "true"}} {
 		code := 1
 		if args[0] == "run" {

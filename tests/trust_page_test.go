@@ -62,9 +62,9 @@ func trustPage(t *testing.T) []byte {
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	say("# Trust\n")
 	say("A lock is worth what it keeps when things go wrong. This page says what call-me keeps, and what was done to it to find out.")
-	say("`go generate` makes it from README.md, from the records in [testdata/trust](testdata/trust), which the tests wrote, and from the")
-	say("patches in [testdata/bugs](testdata/bugs), which they need. Nothing in it was typed by hand.\n")
-	say("%s", readmeSection(t, "## What is promised"))
+	say("`go generate` makes it from README.md and [docs/performance.md](docs/performance.md), from the records in")
+	say("[testdata/trust](testdata/trust), which the tests wrote, and from the patches in [testdata/bugs](testdata/bugs), which they need.\n")
+	say("%s", section(t, "README.md", "## What is promised"))
 	say("## What was measured\n")
 	say("Each row adds up the recorded runs of one command, or shows the last run where each does all there is to do. Runs that failed are not")
 	say("counted but listed below. A run takes up the last one's work: run it again, with `-long=8h -timeout 0` for a night, and `go generate`.\n")
@@ -82,7 +82,9 @@ func trustPage(t *testing.T) []byte {
 	if len(found) == 0 {
 		say("None so far.")
 	}
-	say("\n## Runs that failed\n")
+	say("\n%s", section(t, "docs/performance.md", "## How much memory and disk"))
+	say("%s", section(t, "docs/performance.md", "## What readers cost"))
+	say("## Runs that failed\n")
 	failed := 0
 	for _, c := range allClaims(t) {
 		for _, r := range records(t, c.Name) {
@@ -137,17 +139,17 @@ func (c claim) row(runs []run) string {
 		strings.Join(wrong, ", "), times, took.Round(time.Second), last.Date, last.Commit, last.Seed, last.Command)
 }
 
-// readmeSection returns a section of README.md, with its heading.
-func readmeSection(t *testing.T, heading string) string {
+// section returns a section of a document, with its heading.
+func section(t *testing.T, document, heading string) string {
 	t.Helper()
-	readme, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, found := strings.Cut(string(readme), "\n"+heading+"\n")
+	_, rest, found := strings.Cut(string(text), "\n"+heading+"\n")
 	if !found {
-		t.Fatalf("README.md has no %q", heading)
+		t.Fatalf("%s has no %q", document, heading)
 	}
-	text, _, _ := strings.Cut(rest, "\n## ")
-	return heading + "\n" + text
+	body, _, _ := strings.Cut(rest, "\n## ")
+	return heading + "\n" + strings.TrimRight(body, "\n") + "\n"
 }

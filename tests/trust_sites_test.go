@@ -42,8 +42,26 @@ func (a *attack) session() {
 		{kind: look, environment: "b"},
 		{kind: plainEnd, environment: "b"},
 		{kind: look, environment: "m2"},
+		{kind: askNow, environment: "n", name: "holder"},
+		{kind: askWait, environment: "n", name: "older", key: "main", wait: wait},
+		{kind: askWait, environment: "n", name: "newer", key: "main", wait: wait},
+		{kind: pauseSlots, environment: "n", other: "boss"},
+		{kind: endID, environment: "n", name: "holder"},
+		{kind: look, environment: "n"},
+		{kind: resumeSlots, environment: "n", other: "boss"},
+		{kind: askWait, environment: "n", name: "newer", key: "main", wait: wait},
+		{kind: handID, environment: "n", name: "newer", other: "ann"},
+		{kind: askNow, environment: "x", beside: "y2", name: "both"},
+		{kind: endID, environment: "x", beside: "y2", name: "both"},
+		{kind: look, environment: "n"},
 	} {
 		v.insist(e, false)
+	}
+	waiting := v.insist(entry{kind: askWait, environment: "n", name: "waiting", wait: wait}, false)
+	v.insist(entry{kind: removeForced, environment: "n", name: "waiting", waiter: max(1, waiting.number)}, false)
+	lease := v.insist(entry{kind: look, environment: "n"}, false).view.Slots
+	if len(lease) == 1 && lease[0].Lease != nil {
+		v.insist(entry{kind: takeID, environment: "n", name: "taker", other: lease[0].Lease.Holder, fence: lease[0].Lease.Fence}, false)
 	}
 }
 
@@ -81,8 +99,8 @@ func faultAt(t *testing.T, call, effect string, when int) (hit []diskSite, of in
 		a.revive(stop)
 	}()
 	a.session()
-	for environment := range a.slots {
-		a.clear(environment)
+	for _, g := range a.parts {
+		a.clear(g)
 	}
 	close(stop)
 	<-stopped

@@ -8,6 +8,7 @@ package tests
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -101,6 +102,7 @@ func unanswered(call string) func(http.ResponseWriter, *http.Request) bool {
 		if r.Method+" "+r.URL.Path != call {
 			return false
 		}
+		io.Copy(io.Discard, r.Body) // else the server does not see that the browser leaves
 		<-r.Context().Done()
 		return true
 	}
@@ -201,10 +203,10 @@ func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 			v.open(d.url, "ann")
 			v.says("live", 10*time.Second)
 			eventually(t, "the page is quiet for a second", func() bool {
-				calls := d.times("GET /")
+				calls := d.times("GET /rows")
 				return time.Since(calls[len(calls)-1]) > 1500*time.Millisecond
 			})
-			before := len(d.times("GET /"))
+			before := len(d.times("GET /rows"))
 			var events []time.Time
 			ticker := time.NewTicker(time.Second / time.Duration(rate))
 			defer ticker.Stop()
@@ -216,7 +218,7 @@ func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 			s.call("POST", "/maybe?environment=perf&holder=the-last-one&id=the-last-one")
 			events = append(events, time.Now())
 			v.shows("the-last-one")
-			refreshes := d.times("GET /")[before:]
+			refreshes := d.times("GET /rows")[before:]
 			if first := refreshes[0].Sub(events[0]); first > 150*time.Millisecond+browserSlack {
 				t.Errorf("the first event after a quiet second was shown after %v", first)
 			}
@@ -268,7 +270,7 @@ func TestThePageWorksInTenHiddenTabs(t *testing.T) {
 		eventually(t, "the visible tab has a stream", func() bool { return d.streams() == 1 })
 		blank.front()
 		eventually(t, "hidden tabs have none", func() bool { return d.streams() == 0 })
-		if says := first.connection(); !strings.Contains(says, "paused: this is the state of ") {
+		if says := first.connection(); !strings.Contains(says, "paused, as of") {
 			t.Errorf("a hidden tab says %q", says)
 		}
 		s.call("POST", "/maybe?environment=uat&id=12345678&holder=meanwhile")
@@ -320,12 +322,12 @@ func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
 		prepare(v)
 		v.open(d.url, "ann")
 		v.says("live", 5*time.Second)
-		v.do(chromedp.Click(`nav a[href="/?since=7d"]`, chromedp.ByQuery), chromedp.WaitVisible(`nav a[href="/?since=7d"][aria-current]`, chromedp.ByQuery))
+		v.do(chromedp.Click(`.window a[href="/?since=7d"]`, chromedp.ByQuery), chromedp.WaitVisible(`.window a[href="/?since=7d"][aria-current]`, chromedp.ByQuery))
 		v.says("live", 5*time.Second)
 		eventually(t, "the page before has no stream", func() bool { return d.streams() == 1 })
 		s.call("POST", "/maybe?environment=uat&id=12345678&holder=in-the-week")
 		v.shows("in-the-week")
-		if v.script("document.querySelectorAll('.hours span').length") != "8" {
+		if v.script("document.querySelectorAll('#ticks line').length") != "7" {
 			t.Error("the refresh shows another time")
 		}
 		window, shut := v.tab(true)
@@ -351,18 +353,18 @@ func TestThePageSaysWhatIsWrong(t *testing.T) {
 		take func(http.ResponseWriter, *http.Request) bool
 		want string
 	}{
-		{unanswered("GET /"), "the server does not answer: this is the state of "},
-		{answered("GET /", 500, `{"code":500,"message":"internal error"}`), "the server answers 500, internal error: this is the state of "},
-		{answered("GET /", 503, `{"code":503,"message":"storing fails"}`), "the server answers 503, storing fails: "},
-		{answered("GET /", 502, `<h1>Bad gateway</h1>`), "the server answers 502: "},
-		{answered("GET /", 200, `<h1>Who are you?</h1>`), "the answer is not the status page: "},
-		{func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }, "connection lost: this is the state of "},
+		{unanswered("GET /rows"), "the server does not answer, trying again; as of"},
+		{answered("GET /rows", 500, `{"code":500,"message":"internal error"}`), "the server answers 500, internal error, trying again; as of"},
+		{answered("GET /rows", 503, `{"code":503,"message":"storing fails"}`), "the server answers 503, storing fails, trying again"},
+		{answered("GET /rows", 502, `<h1>Bad gateway</h1>`), "the server answers 502, trying again"},
+		{answered("GET /rows", 200, `<h1>Who are you?</h1>`), "the answer is not the status page, trying again"},
+		{func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) }, "connection lost, trying again; as of"},
 	} {
 		d.when(c.take)
 		id := fmt.Sprint("12345678-", i)
 		s.call("POST", "/maybe?environment=uat&holder=h&id="+id) // an event, to refresh
 		v.says(c.want, 10*time.Second)
-		if class := v.script("connection.className"); class != "off" {
+		if class := v.script("state.className"); class != "state off" {
 			t.Errorf("%s has the class %q", c.want, class)
 		}
 		d.when(nil)
@@ -402,17 +404,15 @@ func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
 		v.do(fetch.Enable().WithHandleAuthRequests(true))
 		write(newKey)
 		daemon.cmd.Process.Signal(syscall.SIGHUP)
-		v.says("the key is not accepted any more: log in again; this is the state of ", 10*time.Second)
+		v.says("the key is not accepted any more, as of", 10*time.Second)
 		time.Sleep(4 * time.Second) // longer than a stream waits before it tries again
 		if n := asked.Load(); n != 0 {
 			t.Errorf("the browser asked for a login %d times", n)
 		}
 		// An action on the page reports it too.
-		v.fillReserve("uat")
-		v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
-		v.shows("the key is not accepted any more: log in again")
-		v.do(chromedp.Click("#reserve [data-close]", chromedp.ByQuery))
-		v.do(chromedp.Click("#connection a", chromedp.ByQuery))
+		v.press(`[aria-label="Reserve uat…"]`)
+		v.until(`document.querySelector("tr.problem")?.textContent === "the key is not accepted any more: log in again"`)
+		v.do(chromedp.Click("#again", chromedp.ByQuery))
 		v.says("live", 10*time.Second)
 		if asked.Load() == 0 {
 			t.Error("the browser did not ask for the new key")
@@ -432,9 +432,9 @@ func TestThePageWorksWithCredentialsInItsURL(t *testing.T) {
 		v.shows("github:acme")
 		s.call("DELETE", "/maybe?environment=uat&id=12345678")
 		v.shows("free")
-		v.press("[data-act=reserve]")
-		v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
-		v.shows("since")
+		v.openReserve("uat")
+		v.do(chromedp.Click("#dialog form button", chromedp.ByQuery))
+		v.shows("you have uat")
 		if _, body := s.call("GET", "/environments?environment=uat"); !strings.Contains(body, `"holder":"tv"`) {
 			t.Errorf("reserved: %s", body)
 		}
@@ -442,11 +442,19 @@ func TestThePageWorksWithCredentialsInItsURL(t *testing.T) {
 	})
 }
 
-// fillReserve opens the dialog of a reservation and fills in the environment.
-func (v *visit) fillReserve(environment string) {
+// openReserve opens the dialog of a reservation.
+func (v *visit) openReserve(environment string) {
 	v.t.Helper()
-	v.press("#reserve-open")
-	v.do(chromedp.SendKeys(`[name=environment]`, environment, chromedp.ByQuery))
+	v.press(fmt.Sprintf(`[aria-label="Reserve %s…"]`, environment))
+	v.do(chromedp.WaitVisible("#dialog form", chromedp.ByQuery))
+}
+
+// openForce opens the dialog of a forced release of the only slot of an environment.
+func (v *visit) openForce(environment string) {
+	v.t.Helper()
+	v.press(fmt.Sprintf(`[aria-label^="More for %s, held by "]`, environment))
+	v.press(`#dialog [aria-label^="Force release "]`)
+	v.do(chromedp.WaitVisible("#dialog form", chromedp.ByQuery))
 }
 
 func TestTwoClicksOnReserveAreOneRequest(t *testing.T) {
@@ -462,15 +470,15 @@ func TestTwoClicksOnReserveAreOneRequest(t *testing.T) {
 	})
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.fillReserve("perf")
-	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	v.openReserve("perf")
+	v.do(chromedp.Click("#dialog form button", chromedp.ByQuery), chromedp.Click("#dialog form button", chromedp.ByQuery))
 	close(twice)
-	v.shows("since")
-	if disabled := v.script(`document.querySelector("#reserve [type=submit]").disabled`); disabled != "false" {
+	v.shows("you have perf")
+	if disabled := v.script(`document.querySelector("#dialog form button").disabled`); disabled != "false" {
 		t.Error("the button stays disabled")
 	}
-	if _, body := s.call("GET", "/environments?environment=perf"); strings.Count(body, `"holder":"ann"`) != 1 || len(d.times("POST /maybe")) != 1 {
-		t.Errorf("%d calls: %s", len(d.times("POST /maybe")), body)
+	if _, body := s.call("GET", "/environments?environment=perf"); strings.Count(body, `"holder":"ann"`) != 1 || len(d.times("POST /act")) != 1 {
+		t.Errorf("%d calls: %s", len(d.times("POST /act")), body)
 	}
 }
 
@@ -482,25 +490,33 @@ func TestReserveWithoutAnAnswerCanBeSentAgain(t *testing.T) {
 		if r.Method != "POST" {
 			return false
 		}
-		s.call("POST", r.URL.RequestURI()) // the request arrives, and its reply is lost
+		sent, err := http.NewRequest("POST", s.base+"/act", r.Body) // it arrives, and its reply is lost
+		if err != nil {
+			t.Error(err)
+			return false
+		}
+		sent.Header = r.Header.Clone()
+		if answer, err := s.http.Do(sent); err != nil || answer.StatusCode != 200 {
+			t.Error(answer, err)
+		}
 		<-r.Context().Done()
 		return true
 	})
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.fillReserve("perf")
-	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
+	v.openReserve("perf")
+	v.do(chromedp.Click("#dialog form button", chromedp.ByQuery))
 	v.shows("the server does not answer; try again")
-	if disabled := v.script(`document.querySelector("#reserve [type=submit]").disabled`); disabled != "false" {
+	if disabled := v.script(`document.querySelector("#dialog form button").disabled`); disabled != "false" {
 		t.Fatal("the button stays disabled")
 	}
 	d.when(nil)
-	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.WaitNotVisible("#reserve", chromedp.ByQuery))
+	v.do(chromedp.Click("#dialog form button", chromedp.ByQuery), chromedp.WaitNotVisible("#dialog", chromedp.ByQuery))
 	if _, body := s.call("GET", "/environments?environment=perf"); strings.Count(body, `"holder":"ann"`) != 1 {
 		t.Errorf("reserved twice: %s", body)
 	}
-	v.fillReserve("perf") // another dialog is another request
-	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.WaitNotVisible("#reserve", chromedp.ByQuery))
+	v.openReserve("perf") // another dialog is another request
+	v.do(chromedp.Click("#dialog form button", chromedp.ByQuery), chromedp.WaitNotVisible("#dialog", chromedp.ByQuery))
 	if _, body := s.call("GET", "/environments?environment=perf"); strings.Count(body, `"holder":"ann"`) != 2 {
 		t.Errorf("the second reservation: %s", body)
 	}
@@ -513,15 +529,16 @@ func TestADialogThatIsOpenedAgainAtOnceWorks(t *testing.T) {
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	v := newBrowser(t)
 	v.open(s.base, "ann")
-	v.fillReserve("x")
-	v.script(`[reserve.querySelector("[data-close]").click(), document.getElementById("reserve-open").click()]`)
-	v.do(chromedp.SendKeys(`[name=environment]`, "uat", chromedp.ByQuery), chromedp.Click("#reserve [type=submit]", chromedp.ByQuery))
-	v.shows("since")
+	v.openReserve("uat")
+	v.script(`[document.querySelector("#dialog [data-close]").click(), document.querySelector("#e-uat [data-act]").click()]`)
+	v.until(`document.getElementById("dialog").open`)
+	v.do(chromedp.Click("#dialog form button", chromedp.ByQuery))
+	v.shows("you have uat")
 	v.quiet(s.base)
 }
 
 // pageAlert selects the element outside of the dialogs in which the page shows errors.
-const pageAlert = `[role=alert]:not(dialog *)`
+const pageAlert = `tr.problem [role=alert]`
 
 func TestARefusalIsShownThoughItsDialogWasClosed(t *testing.T) {
 	t.Parallel()
@@ -533,38 +550,39 @@ func TestARefusalIsShownThoughItsDialogWasClosed(t *testing.T) {
 			return false
 		}
 		<-answer
-		return answered("POST /maybe", 503, `{"code":503,"message":"storing fails"}`)(w, r)
+		return answered("POST /act", 503, `{"code":503,"message":"storing fails"}`)(w, r)
 	})
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.fillReserve("uat")
-	v.do(chromedp.Click("#reserve [type=submit]", chromedp.ByQuery), chromedp.Click("#reserve [data-close]", chromedp.ByQuery))
-	v.fillReserve("perf")
+	v.openReserve("uat")
+	v.do(chromedp.Click("#dialog form button", chromedp.ByQuery), chromedp.Click("#dialog [data-close]", chromedp.ByQuery))
+	v.openReserve("perf")
 	answer <- true
-	v.do(chromedp.WaitNotPresent(pageAlert+":empty", chromedp.ByQuery))
-	if open, says := v.script(`reserve.open`), v.script(`document.querySelector("`+pageAlert+`")?.textContent`); open != "true" || says != "uat: storing fails" {
+	v.do(chromedp.WaitVisible(pageAlert, chromedp.ByQuery))
+	if open, says := v.script(`dialog.open`), v.script(`document.querySelector("#e-uat `+pageAlert+`")?.textContent`); open != "true" || says != "storing fails" {
 		t.Errorf("the next dialog is open: %s; the page says %q", open, says)
 	}
 }
 
 func TestAReleaseThatFailsIsShown(t *testing.T) {
 	t.Parallel()
-	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat:blue+green")
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat:blue+green,perf")
 	d := newDetour(t, s.base)
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=ann")
 	v := newBrowser(t)
 	v.open(d.url, "ann")
 	v.says("live", 10*time.Second)
+	const release = `#e-uat button[aria-label^="Release uat blue"]`
 	for _, c := range []struct {
 		take func(http.ResponseWriter, *http.Request) bool
 		want string
 	}{
-		{answered("DELETE /maybe", 503, `{"code":503,"message":"storing fails"}`), "uat, blue was not released: storing fails"},
-		{answered("DELETE /maybe", 502, "bad gateway"), "uat, blue was not released: the server answers 502"},
-		{unanswered("DELETE /maybe"), "uat, blue was not released: the server does not answer; try again"},
+		{answered("POST /act", 503, `{"code":503,"message":"storing fails"}`), "storing fails"},
+		{answered("POST /act", 502, "bad gateway"), "the server answers 502"},
+		{unanswered("POST /act"), "the server does not answer; try again"},
 	} {
 		d.when(c.take)
-		v.press("[data-act=release]")
+		v.press(release)
 		v.shows(c.want)
 		var says string
 		v.do(chromedp.WaitVisible(pageAlert, chromedp.ByQuery), chromedp.Text(pageAlert, &says, chromedp.ByQuery))
@@ -573,9 +591,9 @@ func TestAReleaseThatFailsIsShown(t *testing.T) {
 		}
 	}
 	d.when(nil)
-	v.press("[data-act=release]")
-	v.until(`document.querySelector("[data-act=release]") === null`)
-	if says := v.script(`document.querySelector("` + pageAlert + `").textContent`); says != "" {
+	v.press(release)
+	v.until(`document.querySelector("#e-uat form") === null`)
+	if says := v.script(`document.querySelector("` + pageAlert + `")?.textContent`); says != "undefined" {
 		t.Errorf("after the release the page says %q", says)
 	}
 }
@@ -587,21 +605,21 @@ func TestAForcedReleaseThatFailsIsShown(t *testing.T) {
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.press("[data-act=force]")
+	v.openForce("uat")
 	for _, c := range []struct {
 		take func(http.ResponseWriter, *http.Request) bool
 		want string
 	}{
-		{answered("DELETE /maybe", 500, `{"code":500,"message":"internal error"}`), "internal error"},
-		{unanswered("DELETE /maybe"), "the server does not answer; try again"},
+		{answered("POST /act", 500, `{"code":500,"message":"internal error"}`), "internal error"},
+		{unanswered("POST /act"), "the server does not answer; try again"},
 	} {
 		d.when(c.take)
-		v.do(chromedp.Click("#confirm [type=submit]", chromedp.ByQuery))
+		v.do(chromedp.Click("#dialog form button", chromedp.ByQuery))
 		v.shows(c.want)
-		v.do(chromedp.WaitEnabled("#confirm [type=submit]", chromedp.ByQuery))
+		v.do(chromedp.WaitEnabled("#dialog form button", chromedp.ByQuery))
 	}
 	d.when(nil)
-	v.do(chromedp.Click("#confirm [type=submit]", chromedp.ByQuery), chromedp.WaitNotVisible("#confirm", chromedp.ByQuery))
+	v.do(chromedp.Click("#dialog form button", chromedp.ByQuery), chromedp.WaitNotVisible("#dialog", chromedp.ByQuery))
 	v.shows("free")
 }
 
@@ -616,7 +634,7 @@ func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
 	v := newBrowser(t)
 	v.open(d.url, "ann")
 	v.says("live", 10*time.Second)
-	d.when(unanswered("GET /"))
+	d.when(unanswered("GET /rows"))
 	s.call("POST", "/maybe?environment=uat&holder=shown-after-all&id=12345678")
 	v.says("the server does not answer", 10*time.Second)
 	d.when(nil)
@@ -651,10 +669,10 @@ func TestThePageReportsADeadStreamButNotAnIdleOne(t *testing.T) {
 		prepare(v)
 		v.open(silent.url, "ann")
 		v.says("live", 10*time.Second)
-		if took := v.says("connection lost: this is the state of ", 43*time.Second); took < 35*time.Second {
+		if took := v.says("connection lost, trying again; as of", 43*time.Second); took < 35*time.Second {
 			t.Errorf("lost after %v", took)
 		}
-		if calls := len(silent.times("GET /")); calls < 2 {
+		if calls := len(silent.times("GET /rows")); calls < 2 {
 			t.Errorf("%d refreshes while the stream was silent", calls)
 		}
 		v.says("live", 20*time.Second) // by the next stream
@@ -672,7 +690,7 @@ func TestThePageWorksWithoutItsWorker(t *testing.T) {
 		s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 		d := newDetour(t, s.base)
 		d.when(func(w http.ResponseWriter, r *http.Request) bool {
-			return r.Header.Get("Sec-Fetch-Dest") == "sharedworker" && answered("GET /events.js", 500, "")(w, r)
+			return r.Header.Get("Sec-Fetch-Dest") == "sharedworker" && answered("GET /page.js", 500, "")(w, r)
 		})
 		v := newBrowser(t)
 		v.open(d.url, "ann")
@@ -736,14 +754,18 @@ func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
 	v.open(daemon.base, "ann")
 	v.says("live", 10*time.Second)
 	daemon.cmd.Process.Signal(syscall.SIGSTOP)
-	took := v.says("the server does not answer: this is the state of ", 30*time.Second)
+	took := v.says("the server does not answer, trying again; as of", 30*time.Second)
 	t.Logf("after %v", took)
 	time.Sleep(max(0, 45*time.Second-took)) // after 45 s the page must not be live
 	if says := v.connection(); strings.Contains(says, "live") || !strings.Contains(says, "trying again") {
 		t.Errorf("after 45 s the page says %q", says)
 	}
+	if v.script(`document.body.classList.contains("lost") && /^..:..:..$/.test(asof.textContent)`) != "true" {
+		t.Error("the rows are not grey, or of no time")
+	}
 	daemon.cmd.Process.Signal(syscall.SIGCONT)
 	v.says("live", 20*time.Second)
+	v.until(`!document.body.classList.contains("lost")`)
 	daemon.call("POST", "/maybe?environment=uat&id=12345678&holder=back-again")
 	v.shows("back-again")
 }
