@@ -13,23 +13,36 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	runtimemetrics "runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// garbagePercent is how much garbage there may be, in percent of what is used, before it is
-// collected. Most of what is used is the history, which stays; Go's own default, 100, would
-// double it.
-const garbagePercent = 30
+// How much garbage there may be, in percent of what is used, before it is collected. Most of
+// what a large server uses is the history, which stays: Go's own default, 100, would double it.
+// In a small one collecting so often would be a fifth of the work.
+const (
+	garbageOfSmall = 100 // up to smallHeap
+	garbageOfLarge = 30
+	smallHeap      = 24 << 20 // in bytes
+)
+
+// garbagePercent returns how much garbage there may be beside this many bytes that are used.
+func garbagePercent(used uint64) int {
+	if used > smallHeap {
+		return garbageOfLarge
+	}
+	return garbageOfSmall
+}
 
 // limitMemory sets the limit of Go's garbage collector to nine tenths of the control
-// group's, unless GOMEMLIMIT is set, and garbagePercent, unless GOGC is set. It returns
-// the limit that is in force in bytes; zero if there is none.
+// group's, unless GOMEMLIMIT is set, and garbageOfLarge, unless GOGC is set: a start may load
+// much. It returns the limit that is in force in bytes; zero if there is none.
 func limitMemory() int {
 	if !isSet("GOGC") {
-		debug.SetGCPercent(garbagePercent)
+		debug.SetGCPercent(garbageOfLarge)
 	}
 	limit := int64(0)
 	if runtime.GOOS == "linux" {
@@ -43,6 +56,39 @@ func limitMemory() int {
 		return 0
 	}
 	return int(min(limit, math.MaxInt))
+}
+
+// adjustGarbage keeps the collector at garbagePercent of what is used, which it looks at now and
+// once a second until stop is called. It does nothing if GOGC is set.
+func adjustGarbage() (stop func()) {
+	if isSet("GOGC") {
+		return func() {}
+	}
+	used := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	inForce := garbageOfLarge // since limitMemory
+	adjust := func() {
+		runtimemetrics.Read(used)
+		if wanted := garbagePercent(used[0].Value.Uint64()); wanted != inForce {
+			debug.SetGCPercent(wanted)
+			inForce = wanted
+		}
+	}
+	adjust()
+	each, ended := time.NewTicker(time.Second), make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-each.C:
+				adjust()
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		each.Stop()
+		close(ended)
+	}
 }
 
 // newKeeperLimits returns the limits of the keeper for a memory limit in bytes; zero if there

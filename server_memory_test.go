@@ -78,3 +78,12 @@ func TestTheMemoryLimitBoundsTheHistory(t *testing.T) {
 		t.Errorf("without a limit it is %d", got)
 	}
 }
+
+// A small server has Go's own limit of garbage, a large one a lower one.
+func TestALargeServerCollectsGarbageSooner(t *testing.T) {
+	for used, want := range map[uint64]int{0: 100, 4e6: 100, 24 << 20: 100, 25 << 20: 30, 1e12: 30} {
+		if got := garbagePercent(used); got != want {
+			t.Errorf("beside %d bytes there may be %d percent, want %d", used, got, want)
+		}
+	}
+}

@@ -64,6 +64,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		return storeError(err)
 	}
 	logHistory(log, c, k, memory)
+	defer adjustGarbage()()
 	defer startWebhooks(newReceivers(webhooks, c.WebhookSecret, m, log), c.WebhookEvents, k, log)()
 	s := &server{
 		keeper:         k,

@@ -134,7 +134,13 @@ func TestMemoryAndFileAreBounded(t *testing.T) {
 	for _, s := range stages {
 		d := newDaemon(t, "CALL_ME_HISTORY="+s.history)
 		idle := d.peakMemory()
+		if !strings.Contains(d.want(200, "GET", "/metrics"), "\ngo_gc_gogc_percent 100\n") {
+			t.Error("an idle server collects garbage as if it were large")
+		}
 		d.fillHistory(s.leases)
+		if s.leases > 10_000 && !strings.Contains(d.want(200, "GET", "/metrics"), "\ngo_gc_gogc_percent 30\n") {
+			t.Error("a large server collects garbage as if it were small")
+		}
 		memory, file := d.peakMemory(), d.fileSize()
 		size, grown := d.backupMemory()
 		d.kill()
