@@ -25,10 +25,12 @@ func TestAtTheConnectionLimitAConnectionWithoutACallIsClosed(t *testing.T) {
 	t.Cleanup(func() { narrow.Close() })
 	few := &site{rig: s.rig, url: "http://" + l.Addr().String(), server: s.server}
 	s.call("POST /maybe?environment=uat&id=holder-1")
-	waiting := []*rawLine{few.dial(), few.dial()}
-	for i, w := range waiting {
+	var waiting []*rawLine
+	for i := range 2 {
+		w := few.dial() // a second one now would have the first closed if it is slow to send
 		w.send(fmt.Sprintf("POST /maybe?environment=uat&id=waiter-%d&wait=1m", i))
 		s.connected(i + 1)
+		waiting = append(waiting, w)
 	}
 	ends := func(what string, l *rawLine) {
 		t.Helper()

@@ -204,9 +204,9 @@ func (p *play) rule(f func()) {
 		if p.m.slots == nil {
 			want.err = errWithdrawn
 		}
-		granted := -1 // the newest lease that matches: several calls may have arrived at this moment
+		granted := -1 // the newest lease that matches, and that settle has not seen: several calls may have arrived at this moment
 		for i, l := range p.m.leases {
-			if l.request.equal(place.request) && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since) {
+			if l.fence == 0 && l.request.equal(place.request) && l.since.Equal(p.m.now) && l.waited == p.m.now.Sub(place.since) {
 				granted = i
 			}
 		}
