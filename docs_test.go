@@ -4,6 +4,7 @@ package main
 // tests/docs_test.go runs the commands.
 
 import (
+	"cmp"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -17,7 +18,7 @@ import (
 // documented returns the paths of the documentation, the recipes and the examples.
 func documented(t *testing.T) []string {
 	t.Helper()
-	files := []string{"README.md"}
+	files := []string{"README.md", "SECURITY.md", "CONTRIBUTING.md"}
 	for _, folder := range []string{"docs", "examples", "deploy"} {
 		filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
@@ -39,7 +40,7 @@ func TestDocumentedCommandsAndVariablesExist(t *testing.T) {
 			variables = append(variables, s.variable)
 		}
 	}
-	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|serve|health|backup|check|completion|key)\b` +
+	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|pause|resume|doctor|serve|health|backup|check|completion|key)\b` +
 		`(?:"[^"\n]*"|[^\n<>}'"` + "`" + `|;)&])*)`)
 	variable := regexp.MustCompile(`\bCALL_ME_[A-Z_]*[A-Z]\b`)
 	for _, file := range documented(t) {
@@ -66,12 +67,60 @@ func TestDocumentedCommandsAndVariablesExist(t *testing.T) {
 	}
 }
 
+// Every variable and every flag is on the page of the server's settings, or on that of the
+// client's commands. Every route of the API is on the page of the API.
+func TestEverySettingAndRouteIsDocumented(t *testing.T) {
+	pages := map[string]string{}
+	for _, page := range []string{"server", "cli", "security", "api"} {
+		text, err := os.ReadFile("docs/" + page + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages[page] = string(text)
+	}
+	for page, config := range map[string]any{"server": &serverConfig{}, "cli": &clientConfig{}} {
+		for _, s := range listSettings(config) {
+			if name := cmp.Or(s.short, s.variable); !strings.Contains(pages[page], "`"+name+"`") {
+				t.Errorf("docs/%s.md does not have the variable %s", page, name)
+			}
+		}
+	}
+	for _, command := range newApp(newTerminal()).Commands {
+		if command.Hidden {
+			continue
+		}
+		if !regexp.MustCompile("`" + command.Name + "\\b").MatchString(pages["cli"]) {
+			t.Errorf("docs/cli.md does not have the command %s", command.Name)
+		}
+		for _, flag := range command.Flags {
+			name := flag.Names()[0]
+			if name != "help" && !regexp.MustCompile(`--`+name+`\b`).MatchString(pages["cli"]+pages["server"]+pages["security"]) {
+				t.Errorf("no page has the flag --%s of %s", name, command.Name)
+			}
+		}
+	}
+	spec, err := os.ReadFile("openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := regexp.MustCompile(`(?m)^  (/[a-z.]+):$`).FindAllStringSubmatch(string(spec), -1)
+	if len(routes) < 5 {
+		t.Fatalf("openapi.yaml has the routes %v", routes)
+	}
+	for _, route := range routes {
+		if !regexp.MustCompile("[` ]" + regexp.QuoteMeta(route[1]) + "`").MatchString(pages["api"]) {
+			t.Errorf("docs/api.md does not have %s", route[1])
+		}
+	}
+}
+
 func TestLinksInTheDocumentationLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
 	unspoken := regexp.MustCompile(`[^a-z0-9 _-]`)
 	pages, _ := filepath.Glob("docs/*.md")
-	for _, page := range append(pages, "README.md") {
+	inRoot, _ := filepath.Glob("*.md")
+	for _, page := range append(pages, inRoot...) {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)

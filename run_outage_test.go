@@ -45,15 +45,15 @@ func longestOutages(t *testing.T, ttl, step time.Duration) (certain, best time.D
 	return certain, best
 }
 
-// The table of docs/questions.md says how long an outage each ttl rides out.
+// The table of docs/operations.md says how long an outage each ttl rides out.
 func TestTheDocumentedOutagesAreRiddenOut(t *testing.T) {
-	text, err := os.ReadFile("docs/questions.md")
+	text, err := os.ReadFile("docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	rows := regexp.MustCompile("(?m)^\\| `--ttl (\\w+)`[^|]* \\| (\\w+) \\| (\\w+) \\|$").FindAllStringSubmatch(string(text), -1)
 	if len(rows) < 5 {
-		t.Fatalf("docs/questions.md has %d rows", len(rows))
+		t.Fatalf("docs/operations.md has %d rows", len(rows))
 	}
 	for _, row := range rows {
 		t.Run(row[1], func(t *testing.T) {

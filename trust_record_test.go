@@ -60,14 +60,16 @@ func budget(short time.Duration) time.Duration {
 	return short
 }
 
-// A claim is a row of TRUST.md, as in testdata/trust/claims.json. Its records are in
+// A claim is a section of TRUST.md, as in testdata/trust/claims.json. Its records are in
 // testdata/trust/NAME.jsonl.
 type claim struct {
-	Name  string
-	Says  string
-	Aims  []aim    // counts, and how large they must become
-	Never []string // counts that must be zero
-	Once  bool     // each run does everything: only the last run counts, and runs do not add up
+	Name   string
+	Title  string // the heading; empty: the name
+	Figure string // what the first of Aims is called in the row of figures; empty: it is not there
+	Says   string
+	Aims   []aim    // counts, and how large they must become
+	Never  []string // counts that must be zero
+	Once   bool     // each run does everything: only the last run counts, and runs do not add up
 }
 
 // An aim is how often something must be done; zero if that is as often as it exists.

@@ -248,7 +248,7 @@ func TestAMachineThatVanishes(t *testing.T) {
 	}
 }
 
-// The loop of README.md tells what goes wrong on the way apart, says so on stderr, and goes on
+// The loop of docs/api.md tells what goes wrong on the way apart, says so on stderr, and goes on
 // where that may help.
 func TestTheLoopWithCurl(t *testing.T) {
 	t.Parallel()
@@ -259,14 +259,14 @@ func TestTheLoopWithCurl(t *testing.T) {
 	if err != nil || runtime.GOOS == "windows" {
 		missing(t, "curl, in a shell")
 	}
-	readme, err := os.ReadFile("README.md")
+	readme, err := os.ReadFile("docs/api.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, loop, found := strings.Cut(string(readme), "new_id() {")
 	loop, _, end := strings.Cut(loop, "```")
 	if !found || !end {
-		t.Fatal("README.md has no loop with curl")
+		t.Fatal("docs/api.md has no loop with curl")
 	}
 	loop = strings.Replace("new_id() {"+loop, "sleep 2", "sleep 0.01", 1)
 	page := func(status int) func(http.ResponseWriter, *http.Request, int32, *daemon) bool {

@@ -16,31 +16,49 @@ import (
 	"time"
 )
 
-// The transcript at the top of README.md is what the binary prints.
+// The transcript at the top of README.md is what the binary prints for two jobs.
 func TestTheTranscriptOfTheREADME(t *testing.T) {
 	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("a shell script")
+	}
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(readme), "```\n$ call-me request uat\n")
-	transcript, _, found := strings.Cut(rest, "```")
-	if !found {
-		t.Fatal("the README has no transcript")
+	sessions := regexp.MustCompile(`(?m)^\$ call-me run uat -- \./test\.sh +#.*\n((?:[a-z].*\n)+)`).FindAllStringSubmatch(string(readme), -1)
+	if len(sessions) != 2 {
+		t.Fatalf("the README has %d transcripts", len(sessions))
 	}
 	d := newDaemon(t, "TZ=UTC")
-	d.call("POST", "/maybe?environment=uat&id=12345678&ttl=2h&reason=release+1.4&holder=github:acme/shop/run/123/deploy&url=https://github.com/acme/shop/actions/runs/123")
-	cmd, out := d.client("next", "request", "uat")
-	if err := cmd.Start(); err != nil {
+	folder := t.TempDir()
+	done := filepath.Join(folder, "done")
+	script := "#!/bin/sh\nuntil [ -e " + done + " ]; do sleep 0.1; done\necho tests passed\n"
+	if err := os.WriteFile(filepath.Join(folder, "test.sh"), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it waits", func() bool { return strings.Contains(out.String(), "in the queue") })
-	d.call("DELETE", "/maybe?environment=uat&id=12345678")
-	if err := cmd.Wait(); err != nil {
+	var jobs []*exec.Cmd
+	var logs []*lockedBuffer
+	for i, said := range []string{"acquired uat", "waiting for uat"} {
+		holder := []string{"github:acme/shop/run/123/deploy", "gitlab:acme/api/-/jobs/77"}[i]
+		cmd, out := d.client(holder, "run", "uat", "--", "./test.sh")
+		cmd.Dir = folder
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, said, func() bool { return strings.Contains(out.String(), said) })
+		jobs, logs = append(jobs, cmd), append(logs, out)
+	}
+	if err := os.WriteFile(done, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := timelessText(out.String()); got != timelessText(transcript) {
-		t.Errorf("the binary says\n%s\nthe README\n%s", got, timelessText(transcript))
+	for i, job := range jobs {
+		if err := job.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := timelessText(logs[i].String()), timelessText(sessions[i][1]); got != want {
+			t.Errorf("the binary says\n%s\nthe README\n%s", got, want)
+		}
 	}
 }
 
@@ -48,7 +66,8 @@ func TestTheTranscriptOfTheREADME(t *testing.T) {
 // comments. <!-- test: COMMANDS --> has commands that prepare for the blocks after it.
 // <!-- exit: 0, 3 with TESTS=3 --> before a block marks a script of a CI system and has its
 // exit codes: here 0, and 3 if TESTS=3 is set. TESTS is the exit code of ./test.sh;
-// MEANWHILE is a command that it runs before.
+// MEANWHILE is a command that it runs before. What a page cannot run, such as a server of
+// systemd, stands in blocks of other kinds.
 var typed = regexp.MustCompile("(?ms)(?:^<!-- exit: ([^\n]*) -->\n)?^```sh\n(.*?)^```$" +
 	"|^<!-- test: (.*?) -->$")
 
@@ -61,9 +80,30 @@ eval "${MEANWHILE:-}"
 exit ${TESTS:-0}
 `
 
+// standIns are functions of the shell in place of what README.md has and a test does not do:
+// it has the binary already, and calls it by go run too. A server that a page starts has a
+// port that is free, and is there when the function returns.
+const standIns = `go() {
+    case "$1 $2" in
+    "run .") shift 2; call-me "$@" ;;
+    "test ./..." | "build .") ;;
+    *) false ;;
+    esac
+}
+docker() { [ "$*" = "build -t call-me ." ]; }
+call-me() {
+    if [ "$1" != serve ]; then command call-me "$@"; return; fi
+    if [ -n "${server:-}" ]; then command kill $server; wait $server || true; fi
+    export PORT=$FREE_PORT HOST=127.0.0.1:$FREE_PORT CALL_ME_DB=of-the-page.db
+    command call-me serve 2>/dev/null &
+    server=$!
+    trap 'command kill $server' EXIT
+    until call-me health >/dev/null 2>&1; do sleep 0.1; done
+}
+`
+
 // scriptOf returns the script of a page. It writes each block that a CI system would run to
-// a file in the folder, and the script runs these files. Not all commands of README.md can
-// be run: of that page the script has only the blocks of CI systems.
+// a file in the folder, and the script runs these files.
 func scriptOf(t *testing.T, page, folder, shellOfCI string) string {
 	t.Helper()
 	text, err := os.ReadFile(page)
@@ -93,9 +133,12 @@ func scriptOf(t *testing.T, page, folder, shellOfCI string) string {
 			}
 		case strings.Contains(block, "./test.sh"):
 			t.Errorf("%s: a block that runs the tests, without <!-- exit: --> before it:\n%s", page, block)
-		case page != "README.md":
-			script += block + "\n"
+		default:
+			script += literals.Replace(block) + "\n"
 		}
+	}
+	if script != "" {
+		script = standIns + script
 	}
 	return script
 }
@@ -127,7 +170,7 @@ func TestTheCommandsOfTheDocumentationWork(t *testing.T) {
 				defer cancel()
 				cmd := exec.CommandContext(ctx, bash, "-euxo", "pipefail", "-c", script)
 				cmd.WaitDelay = time.Second
-				cmd.Dir, cmd.Env = folder, d.env
+				cmd.Dir, cmd.Env = folder, append(d.env, fmt.Sprint("FREE_PORT=", freePort()))
 				for name, text := range map[string]string{"deploy.sh": "#!/bin/sh\n", "test.sh": testsOfADocument} {
 					if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o755); err != nil {
 						t.Fatal(err)

@@ -3,6 +3,7 @@ package tests
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -60,21 +61,40 @@ func TestTrustPage(t *testing.T) {
 func trustPage(t *testing.T) []byte {
 	var b bytes.Buffer
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	claims := allClaims(t)
+	var names, figures, failed []string
+	wrong := 0
+	for _, c := range claims {
+		sum := c.sum(records(t, c.Name))
+		if c.Figure != "" {
+			names, figures = append(names, c.Figure), append(figures, thousands(sum[c.Aims[0].Count]))
+		}
+		for _, name := range c.Never {
+			wrong += sum[name]
+		}
+		for _, r := range records(t, c.Name) {
+			if r.Failed {
+				failed = append(failed, fmt.Sprintf("- %s at %s: %s; `%s`", r.Date, r.Commit, countsText(r.Counts), r.Command))
+			}
+		}
+	}
 	say("# Trust\n")
-	say("A lock is worth what it keeps when things go wrong. This page says what call-me keeps, and what was done to it to find out.")
-	say("`go generate` makes it from README.md and [docs/performance.md](docs/performance.md), from the records in")
-	say("[testdata/trust](testdata/trust), which the tests wrote, and from the patches in [testdata/bugs](testdata/bugs), which they need.\n")
-	say("%s", section(t, "README.md", "## What is promised"))
-	say("## What was measured\n")
-	say("Each row adds up the recorded runs of one command, or shows the last run where each does all there is to do. Runs that failed are not")
-	say("counted but listed below. A run takes up the last one's work: run it again, with `-long=8h -timeout 0` for a night, and `go generate`.\n")
-	say("| what was tried | how often | aim | went wrong | in | again |")
-	say("|---|---|---|---|---|---|")
-	for _, c := range allClaims(t) {
-		say("%s", c.row(records(t, c.Name)))
+	say("What was done to call-me to see whether it keeps [its promises](README.md#what-is-promised):\n")
+	say("| %s | went wrong |", strings.Join(names, " | "))
+	say("|%s", strings.Repeat("---|", len(names)+1))
+	say("| %s | **%s** |\n", strings.Join(figures, " | "), thousands(wrong))
+	say("Below: [each test](#each-test), with its command; [bugs that they have found](#bugs-that-these-tests-have-found);")
+	say("[runs that failed](#runs-that-failed). Memory, disk and speed are in [Performance](docs/performance.md).\n")
+	say("`go generate` makes this page from the records in [testdata/trust](testdata/trust), which the tests wrote, and from the patches in")
+	say("[testdata/bugs](testdata/bugs), which they need.\n")
+	say("## Each test\n")
+	say("The figures are sums of all recorded runs, or those of the last run if each run does everything. Failed runs are not in the sums.")
+	say("To add to the figures run a command again, with `-long=8h -timeout 0` for a night, and then `go generate`.")
+	for _, c := range claims {
+		say("\n%s", c.section(records(t, c.Name)))
 	}
 	say("\n## Bugs that these tests have found\n")
-	say("Each is fixed. Its command puts it back into a copy of the source, and shows that the tests see it.\n")
+	say("Each is fixed. Its command puts it back into a copy of the source, and shows that the tests notice it.\n")
 	found := patches(t, "found")
 	for _, p := range found {
 		say("- %s `go test -run 'TestTrustFound/%s' ./tests -long`", p.says, p.name)
@@ -82,45 +102,49 @@ func trustPage(t *testing.T) []byte {
 	if len(found) == 0 {
 		say("None so far.")
 	}
-	say("\n%s", section(t, "docs/performance.md", "## How much memory and disk"))
-	say("%s", section(t, "docs/performance.md", "## What readers cost"))
-	say("## Runs that failed\n")
-	failed := 0
-	for _, c := range allClaims(t) {
-		for _, r := range records(t, c.Name) {
-			if r.Failed {
-				failed++
-				say("- %s at %s: %s; `%s`", r.Date, r.Commit, countsText(r.Counts), r.Command)
-			}
-		}
+	say("\n## Runs that failed\n")
+	if len(failed) == 0 {
+		failed = []string{"None was recorded."}
 	}
-	if failed == 0 {
-		say("None was recorded.")
-	}
+	say("%s", strings.Join(failed, "\n"))
 	return b.Bytes()
 }
 
-// row returns the row of a claim with the sums of its runs.
-func (c claim) row(runs []run) string {
-	runs = slices.DeleteFunc(runs, func(r run) bool { return r.Failed })
+// counted returns the runs of a claim whose counts are in its sums.
+func (c claim) counted(runs []run) []run {
+	runs = slices.DeleteFunc(slices.Clone(runs), func(r run) bool { return r.Failed })
+	if c.Once && len(runs) > 1 {
+		runs = runs[len(runs)-1:]
+	}
+	return runs
+}
+
+// sum returns the sums of the counts of a claim's runs.
+func (c claim) sum(runs []run) map[string]int {
+	sum := map[string]int{}
+	for _, r := range c.counted(runs) {
+		for name, n := range r.Counts {
+			sum[name] += n
+		}
+	}
+	return sum
+}
+
+// section returns the section of a claim, with its heading and the sums of its runs.
+func (c claim) section(runs []run) string {
+	text := fmt.Sprintf("### %s\n\n%s\n\n", cmp.Or(c.Title, c.Name), c.Says)
 	aims := []string{}
 	for _, a := range c.Aims {
 		aims = append(aims, map[bool]string{true: "all " + a.Count, false: thousands(a.N) + " " + a.Count}[a.N == 0])
 	}
+	sum, runs := c.sum(runs), c.counted(runs)
 	if len(runs) == 0 {
-		return fmt.Sprintf("| %s | not yet recorded | %s | | | |", c.Says, strings.Join(aims, ", "))
+		return text + fmt.Sprintf("- Not yet recorded. Aim: %s", strings.Join(aims, ", "))
 	}
-	last := runs[len(runs)-1]
-	if c.Once {
-		runs = runs[len(runs)-1:]
-	}
-	sum, took := map[string]int{}, time.Duration(0)
+	took := time.Duration(0)
 	for _, r := range runs {
 		d, _ := time.ParseDuration(r.Duration)
 		took += d
-		for name, n := range r.Counts {
-			sum[name] += n
-		}
 	}
 	done, wrong := []string{}, []string{}
 	for _, a := range c.Aims {
@@ -134,22 +158,8 @@ func (c claim) row(runs []run) string {
 	if len(sum) > 0 {
 		done = append(done, countsText(sum))
 	}
+	last := runs[len(runs)-1]
 	times := map[bool]string{true: "1 run", false: fmt.Sprint(len(runs), " runs")}[len(runs) == 1]
-	return fmt.Sprintf("| %s | %s | %s | %s | %s, %v; last %s at %s, seed %d | `%s` |", c.Says, strings.Join(done, ", "), strings.Join(aims, ", "),
-		strings.Join(wrong, ", "), times, took.Round(time.Second), last.Date, last.Commit, last.Seed, last.Command)
-}
-
-// section returns a section of a document, with its heading.
-func section(t *testing.T, document, heading string) string {
-	t.Helper()
-	text, err := os.ReadFile(document)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(text), "\n"+heading+"\n")
-	if !found {
-		t.Fatalf("%s has no %q", document, heading)
-	}
-	body, _, _ := strings.Cut(rest, "\n## ")
-	return heading + "\n" + strings.TrimRight(body, "\n") + "\n"
+	return text + fmt.Sprintf("- Done: %s. Aim: %s\n- Went wrong: %s\n- In %s, %v; last %s at %s, seed %d\n- Again: `%s`", strings.Join(done, ", "),
+		strings.Join(aims, ", "), strings.Join(wrong, ", "), times, took.Round(time.Second), last.Date, last.Commit, last.Seed, last.Command)
 }
