@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -131,4 +132,27 @@ func (d *daemon) follow(p *proxy) <-chan string {
 		}
 	}()
 	return events
+}
+
+// A lost server is started again: by systemd after a second and as often as needed, by Compose,
+// and by Kubernetes, which moves the pod 30 s after its node was lost, and never has two.
+func TestTheConfigurationsOfDeployStartAServerAgain(t *testing.T) {
+	t.Parallel()
+	for file, lines := range map[string][]string{
+		"deploy/call-me.service": {"Restart=always", "RestartSec=1", "StartLimitIntervalSec=0"},
+		"deploy/compose.yaml":    {"restart: unless-stopped"},
+		"deploy/kubernetes.yaml": {"kind: StatefulSet", "replicas: 1 #", "accessModes: [ReadWriteOnce]",
+			"- {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 30}",
+			"- {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 30}"},
+	} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range lines {
+			if !regexp.MustCompile(`(?m)^ *` + regexp.QuoteMeta(line)).Match(text) {
+				t.Errorf("%s has no %s", file, line)
+			}
+		}
+	}
 }
