@@ -153,6 +153,26 @@ func TestPlacesAreCountedByTheNameOfTheKey(t *testing.T) {
 	}
 }
 
+// Who waits for two slots of one environment has two places.
+func TestEachSlotOfAnEnvironmentIsAPlace(t *testing.T) {
+	b := newBench(t, "blue", "green")
+	b.must("holder")
+	ask := func(id string, needs ...need) error {
+		limits := &keyLimits{places: 2}
+		return b.post(request{id: id, needs: needs, origin: origin{key: "shop"}, limits: limits}, true).err
+	}
+	if err := ask("a", need{"uat", ""}, need{"uat", ""}); err != nil || b.places["shop"] != 2 {
+		t.Errorf("for two slots: %v, counted %v", err, b.places)
+	}
+	if err := ask("b"); overLimit(err) != "max-places" {
+		t.Errorf("a third place: %v", err)
+	}
+	b.endID("a")
+	if len(b.places) != 0 {
+		t.Errorf("nobody has a place, but counted are %v", b.places)
+	}
+}
+
 // A request that takes the place of an older one of its key needs no further place.
 func TestTheNewestNeedsNoFurtherPlace(t *testing.T) {
 	b := newBench(t)
