@@ -124,6 +124,9 @@ type slotJSON struct {
 	Slot  untrusted  `json:"slot"`
 	Lease *leaseJSON `json:"lease"`
 	Kept  *keptJSON  `json:"kept,omitempty"`
+
+	// Blocked is true if a lease of a slot that is not declared any more counts in its place.
+	Blocked bool `json:"blocked,omitempty"`
 }
 
 // keptJSON is for whom a free slot is kept. WaitsFor is what that request still waits for;

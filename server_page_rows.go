@@ -39,6 +39,8 @@ type pageLine struct {
 	Lease *pageLease
 	Kept  *keptJSON
 	Pause *pauseJSON // of the slot alone
+
+	Blocked bool // nobody has it and nobody can get it, see slotRow
 }
 
 // A pageLease is a lease as the page shows it.
@@ -90,7 +92,7 @@ func newPageRow(
 		line := newPageLine(v, s, row, who, now)
 		isMine := line.Lease != nil && line.Lease.Mine
 		switch {
-		case len(rows) > 1 && line.Lease == nil && line.Kept == nil && line.Pause == nil:
+		case len(rows) > 1 && line.isFree():
 		case len(r.Lines) >= pageLines && !isMine:
 			r.MoreLines++
 		default:
@@ -126,7 +128,7 @@ func (r *pageRow) setQueue(v *view, estimates []time.Duration, who viewer) {
 
 // newPageLine returns a slot of an environment for a viewer.
 func newPageLine(v *view, s *publishedState, row slotRow, who viewer, now time.Time) *pageLine {
-	line := &pageLine{Slot: row.slot}
+	line := &pageLine{Slot: row.slot, Blocked: row.isBlocked}
 	for _, p := range v.pauses {
 		if p.slot == row.slot {
 			line.Pause = pagePause(p, now)
@@ -147,6 +149,11 @@ func newPageLine(v *view, s *publishedState, row slotRow, who viewer, now time.T
 		line.Kept = &kept
 	}
 	return line
+}
+
+// isFree reports whether nothing is said of the slot: it is counted only.
+func (l *pageLine) isFree() bool {
+	return l.Lease == nil && l.Kept == nil && l.Pause == nil && !l.Blocked
 }
 
 // newPageWaiter returns the waiter at a place of the queue, counted from zero.

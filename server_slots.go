@@ -2,7 +2,10 @@ package main
 
 // The slots of an environment as answers have them: with their leases, and which are free.
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // freeSlots returns the number of declared slots less that of the leases, zero if there are
 // more leases than slots. Slots that are paused are not free.
@@ -25,6 +28,10 @@ type slotRow struct {
 	slot     string
 	lease    *leaseView
 	isPaused bool
+
+	// isBlocked is true if nobody has the slot and nobody can get it: a lease of a slot that is
+	// not declared any more counts in its place.
+	isBlocked bool
 }
 
 // slotRows returns the declared slots of an environment, and after them the slots that have
@@ -36,12 +43,14 @@ func slotRows(v *view) []slotRow {
 	}
 	rows := make([]slotRow, 0, max(len(v.slots), len(v.leases)))
 	for _, s := range v.slots {
-		rows = append(rows, slotRow{s, bySlot[s], v.pauseOf(s) != nil})
+		row := slotRow{slot: s, lease: bySlot[s], isPaused: v.pauseOf(s) != nil}
+		row.isBlocked = row.lease == nil && !row.isPaused && v.keptFor(s) == nil && !slices.Contains(v.open, s)
+		rows = append(rows, row)
 		delete(bySlot, s)
 	}
 	for _, l := range v.leases {
 		if other := bySlot[l.slot]; other != nil {
-			rows = append(rows, slotRow{l.slot, other, v.pauseOf(l.slot) != nil})
+			rows = append(rows, slotRow{slot: l.slot, lease: other, isPaused: v.pauseOf(l.slot) != nil})
 		}
 	}
 	return rows
@@ -49,7 +58,7 @@ func slotRows(v *view) []slotRow {
 
 // slotToJSON returns a slot of a view as c sees it. s is the state that has the view.
 func slotToJSON(v *view, s *publishedState, row slotRow, c caller, now time.Time) slotJSON {
-	j := slotJSON{Slot: untrusted(row.slot)}
+	j := slotJSON{Slot: untrusted(row.slot), Blocked: row.isBlocked}
 	if row.lease != nil {
 		l := leaseToJSON(v.name, *row.lease, now)
 		j.Lease = &l

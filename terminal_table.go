@@ -78,6 +78,8 @@ func environmentRows(e environmentJSON) [][]cell {
 			row = keptRow(name, s)
 		case isPaused(e, s.Slot):
 			row[2] = cell{"paused", yellow}
+		case s.Blocked:
+			row[2] = cell{"not free", yellow}
 		}
 		if s.Lease != nil {
 			row = leaseRow(name, *s.Lease)

@@ -96,3 +96,45 @@ func TestABadFileOfEnvironmentsIsRefusedInOneLine(t *testing.T) {
 		t.Errorf("%v: %s", err, text)
 	}
 }
+
+// A slot is not said to be free while the lease of one that is not declared any more counts in
+// its place: by GET /environments, status and the page, which agree with GET /maybe.
+func TestASlotInWhosePlaceAnotherIsHeldIsNotFree(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "environments")
+	declare := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	declare("uat: blue\n")
+	d := newDaemon(t, "CALL_ME_ENVIRONMENTS_FILE="+file)
+	d.want(201, "POST", "/maybe?environment=uat&id=12345678&ttl=1h")
+	declare("uat: green\n")
+	d.cmd.Process.Signal(syscall.SIGHUP)
+	eventually(t, "it is read again", func() bool { return strings.Contains(d.log.String(), "environments=uat:green") })
+	d.want(403, "GET", "/maybe?environment=uat")
+	if body := d.want(200, "GET", "/environments"); !strings.Contains(body, `{"slot":"green","lease":null,"blocked":true}`) {
+		t.Errorf("GET /environments: %s", body)
+	}
+	status := func() string {
+		cmd, out := d.client("test", "status", "uat")
+		if err := cmd.Run(); err != nil {
+			t.Fatal(err, out)
+		}
+		return out.String()
+	}
+	if text := status(); !strings.Contains(text, "green  not free") {
+		t.Errorf("status: %s", text)
+	}
+	for _, path := range []string{"/", "/?environment=uat"} {
+		if page := d.want(200, "GET", path); !strings.Contains(page, "not free</b>") || strings.Contains(page, "</span> free</b>") {
+			t.Errorf("%s says that green is free", path)
+		}
+	}
+	d.want(204, "DELETE", "/maybe?environment=uat&id=12345678")
+	d.want(200, "GET", "/maybe?environment=uat")
+	if body, text := d.want(200, "GET", "/environments"), status(); strings.Contains(body, "blocked") || !strings.Contains(text, "green  free") {
+		t.Errorf("after the release: %s, %s", body, text)
+	}
+}
