@@ -248,6 +248,50 @@ func TestThePageFitsSmallScreens(t *testing.T) {
 	}
 }
 
+// On paper there is nothing to press, and every row with who has it. With the colours of a reader
+// who has chosen their own, states keep an outline and bars their pattern.
+func TestThePageOnPaperAndInForcedColours(t *testing.T) {
+	t.Parallel()
+	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat:blue+green,perf,demo")
+	s.call("POST", "/maybe?environment=uat&id=12345678&holder=eve&ttl=2h")
+	s.call("POST", "/maybe?environment=demo&id=12345679&holder=bob&ttl=2h")
+	v := newVisit(t, s.base, "ann")
+	v.says("live", 10*time.Second)
+	for _, path := range []string{"/", "/?environment=uat"} {
+		v.do(emulation.SetDeviceMetricsOverride(794, 1123, 1, false), // A4
+			emulation.SetEmulatedMedia().WithMedia("print"), chromedp.Navigate(s.base+path))
+		v.says("live", 10*time.Second)
+		if shown := v.script(`Array.from(document.querySelectorAll("button, .button, input")).filter((e) => e.checkVisibility()).length`); shown != "0" {
+			t.Errorf("%s on paper has %s things to press", path, shown)
+		}
+		if wide := v.script("document.documentElement.scrollWidth"); wide != "794" {
+			t.Errorf("%s is %s wide on paper", path, wide)
+		}
+		if text := v.script("document.body.innerText"); !strings.Contains(text, "eve") || !strings.Contains(text, "1h59m left") {
+			t.Errorf("%s on paper: %s", path, text)
+		}
+	}
+	v.do(emulation.SetDeviceMetricsOverride(1280, 800, 1, false), emulation.SetEmulatedMedia().
+		WithFeatures([]*emulation.MediaFeature{{Name: "forced-colors", Value: "active"}}), chromedp.Navigate(s.base+"/"))
+	v.says("live", 10*time.Second)
+	if v.script(`matchMedia("(forced-colors: active)").matches`) != "true" {
+		t.Fatal("Chromium does not force colours")
+	}
+	bare := `Array.from(document.querySelectorAll(".pill, .button, .chips a")).filter((e) => e.checkVisibility() && getComputedStyle(e).borderTopStyle !== "solid").length`
+	if n := v.script(bare); n != "0" {
+		t.Errorf("%s states and buttons have no outline", n)
+	}
+	for _, how := range []string{"handed", "expired", "forced", "held"} { // in the legend, with the classes of bars
+		style := `getComputedStyle(document.querySelector("path.` + how + `")).fill`
+		if fill := v.script(style); !strings.HasPrefix(fill, `url("#is-`+how+`")`) {
+			t.Errorf("a bar that is %s has %s", how, fill)
+		}
+		if v.script(`document.querySelectorAll("pattern#is-`+how+` .mark").length`) != "1" {
+			t.Errorf("no pattern for %s", how)
+		}
+	}
+}
+
 func TestTheViewForAScreenOnTheWall(t *testing.T) {
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf,demo")

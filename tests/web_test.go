@@ -309,8 +309,12 @@ func TestPictures(t *testing.T) {
 	shoot("empty", newDaemon(t).base, 1280, 800, false, "/")
 	busy := newDaemon(t, "CALL_ME_DB="+folder+"/busy.db")
 	busy.call("POST", "/maybe?environment=demo&holder=ann&reason=showing+it+to+sales&ttl=4h")
+	for i, holder := range []string{"github:acme/shop/run/4712/deploy", "bob@laptop", "eve"} {
+		busy.call("POST", fmt.Sprintf("/maybe?environment=uat&wait=0s&id=waiting-%d&holder=%s", i, holder))
+	}
 	shoot("busy", busy.base, 1280, 900, false, "/")
 	shoot("busy-dark", busy.base, 1280, 900, true, "/")
 	shoot("week", busy.base, 1280, 900, false, "/?since=7d")
 	shoot("phone", busy.base, 390, 844, false, "/")
+	shoot("one", busy.base, 1280, 900, false, "/?environment=uat")
 }
