@@ -101,6 +101,9 @@ func (e *environment) handOver(b *batch, q releaseRequest, others ...string) res
 		on.endLease(b, l, eventHanded, q)
 		next := request{holder: q.to, url: l.url, reason: cmp.Or(q.why, l.reason), ttl: q.ttl,
 			keyHold: l.restOfHold(b.now), origin: origin{key: l.key, from: q.from}}
+		if q.to == l.holder { // it keeps the slot: what it has proved stays true
+			next.verified = l.verified
+		}
 		r.given = append(r.given, on.grant(b, next, l.slot, 0, 0))
 	}
 	return r

@@ -241,6 +241,19 @@ func TestALeaseThatIsKept(t *testing.T) {
 	b.want("", "")
 }
 
+// A holder that keeps its slot stays the one that it has proved to be; another one has proved
+// nothing.
+func TestWhoKeepsASlotStaysVerified(t *testing.T) {
+	for to, want := range map[string]string{"ci:shop/7": "ci:shop", "ann": ""} {
+		b := newBench(t)
+		b.post(request{id: "a", holder: "ci:shop/7", origin: origin{verified: "ci:shop"}}, false)
+		b.step(func(r *batch) { b.e.handOver(r, releaseRequest{selector: selector{id: "a"}, to: to}) })
+		if l := b.e.leases[0]; l.holder != to || l.verified != want {
+			t.Errorf("%s has it, of whom %q is proved, want %q", l.holder, l.verified, want)
+		}
+	}
+}
+
 func TestOnlyWhatIsHeldIsHandedOver(t *testing.T) {
 	b := newBench(t, "blue", "green")
 	b.must("a")
