@@ -119,7 +119,7 @@ func requestCommand(t *terminal) *cli.Command {
 		Usage:     "wait in the queue for a slot, and take it",
 		ArgsUsage: "ENV...",
 		Description: `
-   Prints "acquired slot for environment: ENV" once the slot is yours. Interrupted, it leaves the queue.
+   Prints "acquired slot for environment: ENV" once the slot is yours. Ctrl-C leaves the queue.
    Of several environments you get all at once or none, a slot of each.
 
    call-me request uat
@@ -132,7 +132,7 @@ func requestCommand(t *terminal) *cli.Command {
 			wantedSlotFlag,
 			supersedeFlag,
 			boolFlag("no-wait", "take a slot only if one is free now, else exit with 75"),
-			boolFlag("again", "go on with the slot that this holder has already, with its full ttl"),
+			boolFlag("again", "reuse the slot that this holder has already, and restart its ttl"),
 			takeFlag,
 			boolFlag("json", "print the lease as JSON"),
 			boolFlag("quiet", "print only the slot's name", "q"),
@@ -222,8 +222,8 @@ func runCommand(t *terminal) *cli.Command {
 		Usage:     "hold a slot for exactly as long as a command runs",
 		ArgsUsage: "[flags] ENV... [flags] -- COMMAND [ARGUMENT...]",
 		Description: `
-   Waits in the queue, runs the command, renews the lease while it lives, and gives the slot back
-   whatever happens. Exits as the command did; 75: no slot in time; 76: the slot was lost; 77: superseded
+   Waits in the queue, runs the command, renews the lease while it runs, and gives the slot back
+   at the end. Exits as the command did; 75: no slot in time; 76: the slot was lost; 77: superseded
    by a newer request; 125, 126, 127: the command was not run; 128+n: ended by signal n.
    Of several environments it holds all or none; CALL_ME_LEASES has them as JSON for the command.
 

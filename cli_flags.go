@@ -44,7 +44,7 @@ func boolFlag(name, usage string, aliases ...string) cli.Flag {
 
 // slotFlag selects one of several leases of a holder.
 var slotFlag = &cli.StringSliceFlag{
-	Name: "slot", Usage: "the lease on this slot, where the holder has several; NAME=SLOT with several ENV"}
+	Name: "slot", Usage: "which slot, if you hold several; NAME=SLOT with several ENV"}
 
 // wantedSlotFlag is the slot that a request waits for.
 var wantedSlotFlag = &cli.StringSliceFlag{

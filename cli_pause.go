@@ -19,8 +19,8 @@ func pauseCommand(t *terminal) *cli.Command {
 		Usage:     "give nobody new a slot: for maintenance, or a freeze",
 		ArgsUsage: "ENV | --all",
 		Description: `
-   Nobody new gets a slot, neither from the queue nor by asking. Holders keep theirs, and waiters
-   stay in the queue and are told why. Once more, by the same holder, it changes the pause.
+   Nobody new gets a slot. Holders keep theirs, and waiters stay in the queue and are told why.
+   If the same holder pauses again, the pause is changed.
 
    call-me pause uat --for 2h --reason "database upgrade" --wait
    call-me pause uat --slot blue
@@ -41,7 +41,7 @@ func pauseCommand(t *terminal) *cli.Command {
 			o := pauseOptions{holder: s.holder, reason: tidyReason(s.config.Reason), force: c.Bool("force")}
 			if text := c.String("for"); text != "" {
 				if o.length, err = parseTTL(text); err != nil {
-					return usagef("--for: %q is no duration such as 90s or 2h, from %v to %v",
+					return usagef("--for: %q is not a duration such as 90s or 2h, from %v to %v",
 						text, minTTL, durationText(maxTTL))
 				}
 			}

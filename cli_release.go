@@ -20,8 +20,8 @@ func releaseCommand(t *terminal) *cli.Command {
 		Usage:     "give a slot back",
 		ArgsUsage: "ENV...",
 		Description: `
-   Ends the lease of this holder, and of nobody else. To do it twice is harmless. Where this holder
-   had none, a line on stderr says so, and who has the slot now.
+   Ends the lease of this holder, and of nobody else. Safe to repeat. If this holder had none, a line
+   on stderr says so, and who has the slot now.
 
    call-me release uat
    call-me release uat perf
@@ -31,7 +31,7 @@ func releaseCommand(t *terminal) *cli.Command {
    call-me release uat --waiter 1785312000001 --reason stuck`,
 		Flags: append(configFlags("holder", "fence"),
 			slotFlag,
-			boolFlag("force", "end the lease whoever has it; the history says who did"),
+			boolFlag("force", "end the lease of any holder; the history says who did"),
 			toFlag,
 			waiterFlag,
 			configFlags("ttl=2h")[0], configFlags("reason")[0],
@@ -62,7 +62,7 @@ func renewCommand(t *terminal) *cli.Command {
 		Usage:     "keep a slot for longer",
 		ArgsUsage: "ENV...",
 		Description: `
-   The lease begins its time anew, with the ttl that it has or another one.
+   Extends your lease: restarts its ttl, or sets a new one with --ttl.
 
    call-me renew uat
    call-me renew uat perf

@@ -13,7 +13,7 @@ import (
 )
 
 // takeFlag takes a lease over.
-var takeFlag = boolFlag("take", "take the slot over from whoever has it, before the queue; --reason says why")
+var takeFlag = boolFlag("take", "take the slot over from its holder, before the queue; --reason says why")
 
 // toFlag hands a lease over.
 var toFlag = &cli.StringFlag{

@@ -20,7 +20,7 @@ import (
 func statusCommand(t *terminal) *cli.Command {
 	return &cli.Command{
 		Name:      "status",
-		Usage:     "show who has what, since when, and who is in the queue",
+		Usage:     "show who holds which environment, since when, and who is in the queue",
 		ArgsUsage: "[ENV]",
 		Description: `
    call-me status

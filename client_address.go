@@ -20,7 +20,7 @@ var (
 	errProxy       = errors.New("the proxy refuses")
 	errUnknownHost = errors.New("there is no host")
 	errRedirected  = errors.New("redirects")
-	errVersion1    = errors.New("is a call-me of version 1 (2019), which this client cannot use")
+	errVersion1    = errors.New("is a call-me of version 1, which this client cannot use")
 
 	// errNoSuchPage is the errNotCallMe of a response with status 404.
 	errNoSuchPage = fmt.Errorf("%w", errNotCallMe)

@@ -30,14 +30,14 @@ const variablePrefix = "CALL_ME"
 // envconfig does not fill embedded structs of unexported types.
 type KeyConfig struct {
 	APIKey     string `envconfig:"API_KEY" desc:"the API key"`
-	APIKeyFile string `envconfig:"API_KEY_FILE" desc:"a file with API keys, one a line, instead of API_KEY"`
+	APIKeyFile string `envconfig:"API_KEY_FILE" desc:"a file with one API key per line; if both are set, the file is used"`
 }
 
 // ListenConfig has the settings that serve and health share. It is exported for the same
 // reason as KeyConfig.
 type ListenConfig struct {
 	Port           portNumber `envconfig:"PORT" default:"8000" desc:"the TCP port, on all interfaces; 0: any that is free"`
-	TLSCertificate string     `split_words:"true" desc:"the file of the server's certificate, with those that vouch for it (PEM); empty: plain HTTP"`
+	TLSCertificate string     `split_words:"true" desc:"the file of the server's certificate and its intermediate certificates (PEM); empty: plain HTTP"`
 }
 
 // serverConfig has the settings of serve.
@@ -45,21 +45,21 @@ type serverConfig struct {
 	KeyConfig
 	ListenConfig
 	DB           string               `default:"call-me.db" desc:"the database file, on a local disk"`
-	TTL          leaseTTL             `desc:"how long leases last that name no ttl; 0: until released"`
-	MaxHold      leaseTTL             `split_words:"true" desc:"the longest hold, whatever is renewed; 0: no limit"`
+	TTL          leaseTTL             `desc:"default lease time for API calls without ttl; 0: until released"`
+	MaxHold      leaseTTL             `split_words:"true" desc:"the longest hold, even if the lease is renewed; 0: no limit"`
 	Environments declaredEnvironments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
-	History      byteSize             `default:"64MB" desc:"the most memory for the history, 1MB to 1TB; oldest events go first"`
-	Log          logForm              `default:"text" desc:"how the log on stderr looks: text or json"`
+	History      byteSize             `default:"64MB" desc:"the most memory for the history, 1MB to 1TB; the oldest events are deleted first"`
+	Log          logForm              `default:"text" desc:"the form of the log on stderr: text or json"`
 
-	EnvironmentsFile string `split_words:"true" desc:"a file of them, one a line; read again on SIGHUP"`
-	OIDCFile         string `split_words:"true" desc:"whose tokens are accepted (JSON); read again on SIGHUP"`
+	EnvironmentsFile string `split_words:"true" desc:"a file with one environment per line; read again on SIGHUP"`
+	OIDCFile         string `split_words:"true" desc:"which job tokens are accepted (JSON); read again on SIGHUP"`
 
-	Webhook       string        `desc:"who is told of events: https://chat.example/...; with commas"`
-	WebhookEvents webhookEvents `split_words:"true" default:"waiting:30m,expired,forced,taken,paused,resumed,kept,expiring:10m" desc:"of which events"`
-	WebhookSecret string        `split_words:"true" desc:"signs what they are sent (HMAC-SHA256)"`
+	Webhook       string        `desc:"where events are sent: https://chat.example/...; several with commas"`
+	WebhookEvents webhookEvents `split_words:"true" default:"waiting:30m,expired,forced,taken,paused,resumed,kept,expiring:10m" desc:"which events are sent"`
+	WebhookSecret string        `split_words:"true" desc:"signs what is sent (HMAC-SHA256)"`
 
 	TLSPrivateKey  string  `split_words:"true" desc:"the file of its private key (PEM)"`
-	TrustedProxies proxies `split_words:"true" desc:"proxies whose X-Forwarded-For is believed: 10.0.0.1,192.168.0.0/16"`
+	TrustedProxies proxies `split_words:"true" desc:"trusted reverse proxies; client addresses are taken from their X-Forwarded-For: 10.0.0.1,192.168.0.0/16"`
 }
 
 // healthConfig has the settings of health.
@@ -72,15 +72,15 @@ type healthConfig struct {
 type clientConfig struct {
 	KeyConfig
 	TokenConfig
-	Host     serverURLs          `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; several with commas: the next when one is away"`
+	Host     serverURLs          `envconfig:"HOST" desc:"the server: call-me.example:8000 or https://call-me.example; several with commas: the next if one cannot be reached"`
 	Holder   string              `flag:"holder" desc:"who has the slot (default: the CI job, or user@host)"`
-	Reason   string              `flag:"reason" desc:"why, shown to everyone who looks"`
+	Reason   string              `flag:"reason" desc:"why, shown to everybody"`
 	Priority priorityNumber      `flag:"priority" desc:"before requests of a lower one; 10 minutes earlier for each point; -100 to 100"`
 	Timeout  nonNegativeDuration `flag:"timeout" desc:"give up after this time, with exit code 75 (default: wait for as long as it takes)"`
 	TTL      optionalTTL         `flag:"ttl" desc:"the lease ends this long after the grant or the last renewal; 0: when it is released"`
-	MaxHold  leaseTTL            `split_words:"true" flag:"max-hold" desc:"the longest hold, whatever is renewed"`
-	Fence    fenceNumber         `flag:"fence" desc:"exactly the lease with this fence"`
-	CAFile   string              `split_words:"true" desc:"the file of the authorities that may vouch for the server (PEM), instead of the system's"`
+	MaxHold  leaseTTL            `split_words:"true" flag:"max-hold" desc:"the longest hold, even if the lease is renewed"`
+	Fence    fenceNumber         `flag:"fence" desc:"only the lease with this fencing token"`
+	CAFile   string              `split_words:"true" desc:"CA certificate file (PEM) used to verify the server instead of the system's CAs"`
 }
 
 // readConfig fills a configuration, a pointer to a struct, from the variables and

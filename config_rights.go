@@ -117,7 +117,7 @@ func parseRole(name string) (role, error) {
 func parseLimit(field, value string) (time.Duration, error) {
 	d, err := parseTTL(value)
 	if err != nil || d == 0 {
-		return 0, fmt.Errorf("%s is no duration such as 90s or 4h, from 1s to 30d", field)
+		return 0, fmt.Errorf("%s is not a duration such as 90s or 4h, from 1s to 30d", field)
 	}
 	return d, nil
 }

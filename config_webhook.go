@@ -95,7 +95,7 @@ func (e *webhookEvents) Decode(text string) error {
 		if needsTime {
 			d, err := parseDuration(threshold)
 			if err != nil || d <= 0 {
-				return fmt.Errorf("no list of events: %q is no time such as 30m", threshold)
+				return fmt.Errorf("no list of events: %q is not a time such as 30m", threshold)
 			}
 			(*e)[name] = d
 		}

@@ -211,7 +211,7 @@ var unitNames = []struct {
 // durationMistake returns the error for a text that is no duration. The text that it
 // proposes is the one that was meant, if that can be seen.
 func durationMistake(text string) error {
-	const generic = "no duration; write for example 90s, 10m, 2h or 1d"
+	const generic = "not a duration; write for example 90s, 10m, 2h or 1d"
 	parts := looseDuration.FindStringSubmatch(text)
 	if parts == nil {
 		return errors.New(generic)
@@ -235,7 +235,7 @@ func durationMistake(text string) error {
 			break
 		}
 		if _, err := parseDuration(written); err == nil {
-			return fmt.Errorf("no duration; write %s", written)
+			return fmt.Errorf("not a duration; write %s", written)
 		}
 	}
 	return errors.New(generic)

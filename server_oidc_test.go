@@ -361,7 +361,7 @@ func TestAFileOfIssuersIsReadOrRejected(t *testing.T) {
 		entry("name", `"ci:{project"`):                 "entry 1: the name has a brace",
 		entry("holder", `"ci:}"`):                      "entry 1: the holder has a brace",
 		entry("role", `"god"`):                         "entry 1: the role is none",
-		entry("max-ttl", `"soon"`):                     "entry 1: max-ttl is no duration",
+		entry("max-ttl", `"soon"`):                     "entry 1: max-ttl is not a duration",
 		entry("max-places", `0`):                       "entry 1: max-places",
 		entry("environments", `[]`):                    "entry 1: environments is empty",
 		entry("environments", `["a*b"]`):               "entry 1: environments has",

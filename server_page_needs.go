@@ -50,7 +50,7 @@ func (r pageRow) needs(now time.Time) []pageNeed {
 		add(untrusted(nameOf(x.Holder)), "%sheld without end for %s by", slotIf(r, l), since(x.Since))
 	}
 	if r.Next != nil && r.Next.Away {
-		add("", "the next in the queue is away")
+		add("", "the next in the queue is disconnected")
 	}
 	return all
 }

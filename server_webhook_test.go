@@ -488,8 +488,8 @@ func TestTheConfigurationOfWebhooks(t *testing.T) {
 		"waiting":      `no list of events such as waiting:30m,expired,expiring:10m: "waiting"`,
 		"expired:5m":   `no list of events such as waiting:30m,expired,expiring:10m: "expired:5m"`,
 		"expierd":      `no list of events: "expierd" is none; did you mean "expired"?`,
-		"waiting:soon": `no list of events: "soon" is no time such as 30m`,
-		"waiting:0s":   `no list of events: "0s" is no time such as 30m`,
+		"waiting:soon": `no list of events: "soon" is not a time such as 30m`,
+		"waiting:0s":   `no list of events: "0s" is not a time such as 30m`,
 		"expired,":     `no list of events: "" is none`,
 	} {
 		var e webhookEvents

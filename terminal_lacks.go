@@ -141,6 +141,6 @@ func (w *waitDisplay) sayNested() {
 		names = []string{"uat"}
 	}
 	w.say("call-me: this waits within a call-me run that keeps %s meanwhile; "+
-		"two such waits can wait for each other for ever", held)
+		"two such waits can wait for each other forever", held)
 	w.say("hint: ask for both at once: call-me run %s %s -- ...", strings.Join(names, " "), w.options.words())
 }

@@ -129,7 +129,7 @@ func TestAWaitForSeveralEnvironmentsSaysWhy(t *testing.T) {
 		defer w.done()
 		w.queued(first)
 		w.queued(first)
-		if log.String() != "call-me: this waits within a call-me run that keeps qa meanwhile; two such waits can wait for each other for ever\n"+
+		if log.String() != "call-me: this waits within a call-me run that keeps qa meanwhile; two such waits can wait for each other forever\n"+
 			"hint: ask for both at once: call-me run qa uat perf web -- ...\n"+
 			"call-me: waiting for uat, perf and web, 2nd in the queue of perf and next in the queue of web; perf is held by ann; web is kept for bob, which waits for qa blue\n" {
 			t.Errorf("stderr\n%s", log)

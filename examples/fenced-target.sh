@@ -1,8 +1,8 @@
 #!/bin/sh
-# A target that checks the fence: the last door against a holder who was
-# paused for longer than its lease, and does not know yet that another has
-# the slot. Fences only grow, so the target refuses every one that is smaller
-# than the largest it has seen.
+# A target that checks the fencing token: the last protection against a job
+# that was paused for longer than its lease, and does not know yet that another
+# job holds the slot. Fencing tokens only grow, so the target refuses every one
+# that is smaller than the largest it has seen.
 #
 #   call-me run uat -- sh fenced-target.sh FOLDER VERSION
 #

@@ -92,7 +92,7 @@ var mistakes = []struct {
 	{16, "a ttl without a unit", "", "", "call-me request uat --ttl 10", 2,
 		"call-me: --ttl: \"10\" is a number without a unit; write 10s, 10m or 10h\n"},
 	{16, "a unit in words", "", "", "call-me request uat --ttl 2hours", 2,
-		"call-me: --ttl: \"2hours\" is no duration; write 2h\n"},
+		"call-me: --ttl: \"2hours\" is not a duration; write 2h\n"},
 	{16, "a negative ttl", "", "", "call-me request uat --ttl -5m", 2,
 		"call-me: --ttl: \"-5m\" is negative; write 5m\n"},
 	{16, "a ttl that is too long", "", "", "call-me request uat --ttl 1000h", 2,
@@ -155,10 +155,10 @@ var mistakes = []struct {
 			"  since 12:00:00 UTC (0s), until 12:00:00 UTC at the latest\n" +
 			"hint: gave up after 1s (--timeout or CALL_ME_TIMEOUT); you were next in the queue\n"},
 	{31, "a time that is not a duration", "", "", "call-me history --since yesterday", 2,
-		"call-me: --since: \"yesterday\" is no duration; write for example 90s, 10m, 2h or 1d\n" +
+		"call-me: --since: \"yesterday\" is not a duration; write for example 90s, 10m, 2h or 1d\n" +
 			"hint: it is how far to look back from now: --since 24h, or --since 7d\n"},
 	{31, "weeks", "", "", "call-me history --since 1w", 2,
-		"call-me: --since: \"1w\" is no duration; write 7d\n" +
+		"call-me: --since: \"1w\" is not a duration; write 7d\n" +
 			"hint: it is how far to look back from now: --since 24h, or --since 7d\n"},
 	{32, "a backup into a folder that is missing", "", "", "call-me backup nowhere/copy.db", 1,
 		"call-me: cannot write \"nowhere/copy.db\": the folder \"nowhere\" does not exist\n" +

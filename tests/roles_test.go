@@ -314,7 +314,7 @@ func TestAWrongKeyFileIsRefused(t *testing.T) {
 	for text, want := range map[string]string{
 		secret + "\n" + secret + "\n":       "line 2: it has the key of line 1 again",
 		"\n" + secret + " name=a role=boss": "line 2: the role is none of view, job and admin",
-		secret + " name=a max-ttl=for-ever": "line 1: max-ttl is no duration",
+		secret + " name=a max-ttl=for-ever": "line 1: max-ttl is not a duration",
 		secret + " name=a max-places=-1":    "line 1: max-places is no whole number",
 		secret + " name=a environments=*t":  "line 1: environments has a",
 		secret + " oncall":                  "line 1: after the key is a word that is none of name=",
