@@ -46,7 +46,7 @@ type serverConfig struct {
 	ListenConfig
 	DB           string               `default:"call-me.db" desc:"the database file, on a local disk"`
 	TTL          leaseTTL             `desc:"default lease time for API calls without ttl; 0: until released"`
-	MaxHold      leaseTTL             `split_words:"true" desc:"the longest hold, even if the lease is renewed; 0: no limit"`
+	MaxHold      leaseTTL             `split_words:"true" desc:"the longest hold, also if renewed; 0: no limit"`
 	Environments declaredEnvironments `desc:"names and slots, such as uat:blue+green,perf:2,staging; empty: any name, one slot each"`
 	History      byteSize             `default:"64MB" desc:"the most memory for the history, 1MB to 1TB; the oldest events are deleted first"`
 	Log          logForm              `default:"text" desc:"the form of the log on stderr: text or json"`

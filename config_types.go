@@ -164,7 +164,8 @@ type fenceNumber uint64
 func (n *fenceNumber) Decode(text string) error {
 	v, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || v == 0 {
-		return errors.New("not a fencing token: use the number printed by request --json, for example 1785312000001")
+		return errors.New("not a fencing token: use the number printed by request --json, " +
+			"for example 1785312000001")
 	}
 	*n = fenceNumber(v)
 	return nil
