@@ -62,6 +62,45 @@ func TestTheTranscriptOfTheREADME(t *testing.T) {
 	}
 }
 
+// The sessions that the pages show, text blocks that begin with a prompt, are what the commands
+// print. Sums and keys are random: the pages have dots in their place.
+func TestTheSessionsOfTheDocumentation(t *testing.T) {
+	t.Parallel()
+	shell, err := exec.LookPath("sh")
+	if err != nil {
+		missing(t, "sh")
+	}
+	pages, err := filepath.Glob("docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, found := newDaemon(t), 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, session := range regexp.MustCompile("(?ms)^```text\n\\$ (.*?)\n(.*?)^```$").FindAllStringSubmatch(string(text), -1) {
+			found++
+			cmd := exec.CommandContext(t.Context(), shell, "-c", session[1])
+			cmd.Dir, cmd.Env = t.TempDir(), d.env
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: %s: %v", page, session[1], err)
+			}
+			dots := func(s string) string {
+				return regexp.MustCompile(`(sha256:|API_KEY=)[0-9A-Za-z.]+`).ReplaceAllString(timelessText(s), "$1...")
+			}
+			if got, want := dots(string(out)), dots(session[2]); got != want {
+				t.Errorf("%s: %s prints\n%s\nthe page has\n%s", page, session[1], got, want)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no page has a session")
+	}
+}
+
 // typed matches the parts of a page that a test runs: its sh blocks, and two kinds of
 // comments. <!-- test: COMMANDS --> has commands that prepare for the blocks after it.
 // <!-- exit: 0, 3 with TESTS=3 --> before a block marks a script of a CI system and has its
@@ -91,6 +130,7 @@ const standIns = `go() {
     esac
 }
 docker() { [ "$*" = "build -t call-me ." ]; }
+sudo() { [ "$*" = "install call-me /usr/local/bin" ]; }
 call-me() {
     if [ "$1" != serve ]; then command call-me "$@"; return; fi
     if [ -n "${server:-}" ]; then command kill $server; wait $server || true; fi
