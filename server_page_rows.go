@@ -92,7 +92,7 @@ func newPageRow(
 		line := newPageLine(v, s, row, who, now)
 		isMine := line.Lease != nil && line.Lease.Mine
 		switch {
-		case len(rows) > 1 && line.isFree():
+		case len(rows) > 1 && line.hasNothing():
 		case len(r.Lines) >= pageLines && !isMine:
 			r.MoreLines++
 		default:
@@ -151,10 +151,8 @@ func newPageLine(v *view, s *publishedState, row slotRow, who viewer, now time.T
 	return line
 }
 
-// isFree reports whether nothing is said of the slot: it is counted only.
-func (l *pageLine) isFree() bool {
-	return l.Lease == nil && l.Kept == nil && l.Pause == nil && !l.Blocked
-}
+// hasNothing reports whether the table says nothing of the slot: it is counted only.
+func (l *pageLine) hasNothing() bool { return l.Lease == nil && l.Kept == nil && l.Pause == nil }
 
 // newPageWaiter returns the waiter at a place of the queue, counted from zero.
 func newPageWaiter(v *view, at int, estimates []time.Duration, who viewer) pageWaiter {
