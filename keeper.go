@@ -78,6 +78,7 @@ type keeper struct {
 	deferred        []*call   // calls for the batch after that
 	stillInArray    int       // how many dropped events the array of history.events still has
 	diskFull        bool      // new requests are refused until the reserve is back
+	cannotSave      bool      // the last save was errNoSpace, and the store is not a recoverableStore
 	mustDropHistory bool      // the next commit on the full disk deletes a tenth of the history
 	leftOut         []uint64  // the stored events that the start has left out and that are not deleted yet
 	nextProbe       time.Time // when the failed store is tried again, at the earliest
@@ -248,6 +249,9 @@ func (k *keeper) step() {
 	if k.fileBroken {
 		k.refuseCalls(calls)
 		return
+	}
+	if k.cannotSave {
+		calls, ticked = k.withoutSpace(calls, ticked)
 	}
 	b := k.apply(calls, ticked, now)
 	var err error

@@ -106,6 +106,7 @@ func sortCalls(calls []*call) {
 // errUndeclared if the environment is undeclared, except for renewals and releases while
 // it has a lease or a waiter, and for releases that repeat a remembered one.
 func (k *keeper) applyCall(b *callBatch, c *call) result {
+	b.endStep()
 	e := b.environment(c.environment)
 	b.touched = append(b.touched, e)
 	if c.kind == callPause {

@@ -12,6 +12,10 @@ type keeperLimits struct {
 	history int // the memory of the history in bytes, see newHistory
 	memory  int // the memory of all that a start loads in bytes; zero: without a limit
 
+	// absence is how much longer than maxAbsence the waiters that a start loads stay in the
+	// queue without a connection.
+	absence time.Duration
+
 	longestHold time.Duration // of each lease, see lease.longest; zero: without a limit
 }
 
@@ -50,17 +54,33 @@ func (k *keeper) commit(b *callBatch) error {
 			b.dropped.events = len(k.history.events) / 10
 		}
 	}
-	var writes []write
-	for _, c := range b.changes {
+	writes, ends := k.batchWrites(b)
+	start := time.Now()
+	err := save(k.lastNumber, writes, ends)
+	k.observer.saved(time.Since(start), err)
+	return err
+}
+
+// batchWrites returns what a batch stores and deletes, and where its steps end, see
+// keeperStore.save. The end of the last step is left out.
+func (k *keeper) batchWrites(b *callBatch) (writes []write, ends []int) {
+	steps := b.ends
+	for i, c := range b.changes {
+		for len(steps) > 0 && steps[0] <= i {
+			ends = append(ends, len(writes))
+			steps = steps[1:]
+		}
 		if w, isStored := encodeChange(c); isStored && !(b.withoutHistory && c.event != nil) {
 			writes = append(writes, w)
 		}
 	}
-	writes = append(writes, k.trimWrites(b)...)
-	start := time.Now()
-	err := save(k.lastNumber, latestWrites(writes))
-	k.observer.saved(time.Since(start), err)
-	return err
+	for _, w := range k.trimWrites(b) {
+		if w.value == nil { // an end that stays remembered is stored in the step of its event
+			ends = append(ends, len(writes))
+		}
+		writes = append(writes, w)
+	}
+	return writes, ends
 }
 
 // trimWrites returns the writes that delete what a batch drops from the history. An end that

@@ -117,10 +117,10 @@ type countedStore struct {
 	saves, largest *int
 }
 
-func (s countedStore) save(counter uint64, writes []write) error {
+func (s countedStore) save(counter uint64, writes []write, ends []int) error {
 	*s.saves++
 	*s.largest = max(*s.largest, len(writes))
-	return s.store.save(counter, writes)
+	return s.store.save(counter, writes, ends)
 }
 
 // A start with a file over the limit leaves out the oldest events, and deletes them with small

@@ -72,7 +72,7 @@ func (k *keeper) loadCurrent(
 			w = first // it waits in the queues of several environments
 		}
 		several[w.number] = w
-		w.disconnectedAt = now
+		w.disconnectedAt = now.Add(k.limits.absence)
 		k.latestEntry = max(k.latestEntry, w.entry())
 		k.applyLoaded(change{environment: k.environment(name), newWaiter: w})
 	case pauseBucket:

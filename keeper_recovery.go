@@ -17,6 +17,12 @@ import (
 // work on a full disk, too.
 func (k *keeper) failBatch(b *callBatch, err error) {
 	noSpace := errors.Is(err, errNoSpace) && k.recovery != nil
+	if errors.Is(err, errNoSpace) && k.recovery == nil {
+		k.undoBatch(b, false)
+		k.cannotSave = true
+		k.becomeUnhealthy(err)
+		return
+	}
 	k.undoBatch(b, noSpace && !k.diskFull)
 	k.diskFull, k.mustDropHistory = noSpace, noSpace
 	if !noSpace {
@@ -25,6 +31,31 @@ func (k *keeper) failBatch(b *callBatch, err error) {
 	}
 	k.becomeUnhealthy(err)
 	k.nextProbe = time.Now().Add(probePeriod)
+}
+
+// withoutSpace returns what of calls is applied now, and whether ended leases are looked for,
+// while a store without a reserve has no space: renewals go first, in a batch of their own,
+// since they need none. If ticked is true it tries to save.
+func (k *keeper) withoutSpace(calls []*call, ticked bool) ([]*call, bool) {
+	if ticked && k.store.save(k.lastNumber, nil, nil) == nil {
+		k.cannotSave = false
+		k.isHealthy.Store(true)
+		k.observer.recovered()
+		return calls, ticked
+	}
+	sortCalls(calls)
+	isOther := func(c *call) bool { return c.kind != callRenew }
+	others := slices.IndexFunc(calls, isOther)
+	if others < 0 {
+		others = len(calls)
+	}
+	if others == 0 || others == len(calls) && !ticked {
+		return calls, ticked
+	}
+	k.requeue(calls[others:])
+	k.isTickDue = ticked
+	k.inbox.wakeUp()
+	return calls[:others], false
 }
 
 // breakFile notes that the file cannot be trusted, for the reason err. Nothing is saved

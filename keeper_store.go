@@ -14,10 +14,15 @@ type keeperStore interface {
 	load(each func(bucket string, key, value []byte) error) (counter uint64, err error)
 
 	// save stores the writes and the counter, all or none of them, and returns nil once
-	// they are durable (invariant 2). No two writes have the same bucket and key. After
-	// errNoSpace nothing was stored. After any other error it is unknown whether they
-	// were stored, or this server may not save any more (invariant 6).
-	save(counter uint64, writes []write) error
+	// they are durable (invariant 2). Of two writes with the same bucket and key the later
+	// one stands. After errNoSpace nothing was stored. After any other error it is unknown
+	// whether they were stored, or this server may not save any more (invariant 6).
+	//
+	// ends has the indexes of writes at which a step ends, in order. A store that cannot
+	// store all at once stores one part after the other, and ends each part there: after a
+	// failure it has some steps in their order, and no step in part. It is not errNoSpace if
+	// it has any.
+	save(counter uint64, writes []write, ends []int) error
 
 	// confirm returns nil if, at some moment after the call began, no other server could
 	// change the store, and it was as the last save left it. The keeper calls it for a
@@ -50,7 +55,8 @@ type copyableStore interface {
 
 // A recoverableStore can be used again after its disk was full or has failed. With a store
 // that is not recoverable, a keeper replies errUnknown to every call after an error of save
-// or confirm, until it is closed.
+// or confirm, until it is closed. After errNoSpace it goes on, tries each batch, and only
+// those fail that save something.
 type recoverableStore interface {
 	keeperStore
 
@@ -60,7 +66,7 @@ type recoverableStore interface {
 
 	// saveOnFullDisk does what save does when there is no space, for writes that delete
 	// more than they add. It uses the space that reserve has set aside.
-	saveOnFullDisk(counter uint64, writes []write) error
+	saveOnFullDisk(counter uint64, writes []write, ends []int) error
 
 	// reserve sets space aside again. The error is errNoSpace while there is none, or as
 	// with save.

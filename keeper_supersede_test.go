@@ -13,7 +13,7 @@ func TestWaitersStayInOrderWhenTheClockIsSetBackAtAStart(t *testing.T) {
 		for i, id := range []string{"first-id", "second-id"} {
 			number := uint64(time.Now().UnixMilli() + 10 + int64(i))
 			w := &waiter{request: request{id: id}, number: number, rank: later.UnixNano(), since: later}
-			if err := g.store.save(w.number, []write{encodeWaiter("uat", w)}); err != nil {
+			if err := g.store.save(w.number, []write{encodeWaiter("uat", w)}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -964,9 +964,9 @@ type slowStore struct {
 	time.Duration
 }
 
-func (s slowStore) save(counter uint64, writes []write) error {
+func (s slowStore) save(counter uint64, writes []write, ends []int) error {
 	time.Sleep(s.Duration)
-	return s.recoverableStore.save(counter, writes)
+	return s.recoverableStore.save(counter, writes, ends)
 }
 
 // slow opens the rig again, with a store that takes d longer for each save.
@@ -986,11 +986,11 @@ type sharedStore struct {
 
 var errTakenOver = errors.New("another server has taken over")
 
-func (s sharedStore) save(counter uint64, writes []write) error {
+func (s sharedStore) save(counter uint64, writes []write, ends []int) error {
 	if *s.takenOver {
 		return errTakenOver
 	}
-	return s.keeperStore.save(counter, writes)
+	return s.keeperStore.save(counter, writes, ends)
 }
 
 func (s sharedStore) confirm() error {

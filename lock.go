@@ -207,6 +207,7 @@ func (e *environment) release(b *batch, q releaseRequest, others ...string) resu
 	if q.id != "" {
 		r := e.releaseID(b, q)
 		for _, name := range others {
+			b.endStep()
 			other := b.environment(name).releaseID(b, q)
 			r.own = append(r.own, other.own...)
 			if r.err == nil {
@@ -296,16 +297,19 @@ func (e *environment) removeWaiter(b *batch, w *waiter, kind eventKind) {
 func (e *environment) expire(b *batch) bool {
 	before := len(b.changes)
 	for _, l := range slices.Clone(e.leases) {
+		b.endStep()
 		if l.isOver(b.now) {
 			e.endLease(b, l, eventExpired, releaseRequest{})
 		}
 	}
 	for _, p := range slices.Clone(e.pauses) {
+		b.endStep()
 		if p.isOver(b.now) {
 			e.endPause(b, p, pauseRequest{})
 		}
 	}
 	for i := 0; i < len(e.queue); {
+		b.endStep()
 		w := e.queue[i]
 		switch {
 		case e.slots == nil:

@@ -152,6 +152,7 @@ func (e *environment) serveQueue(b *batch) {
 	assigned, _ := e.assign(b.environment)
 	for _, a := range assigned {
 		if a.waiter.connected.Load() && a.isWhole {
+			b.endStep()
 			e.grantWaiter(b, a)
 		}
 	}

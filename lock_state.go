@@ -235,6 +235,7 @@ type batch struct {
 	changes     []change
 	handovers   []handover
 	touched     []*environment // those that are changed, perhaps more than once
+	ends        []int          // of the steps, see endStep
 }
 
 // A handover is a grant to a waiter.
@@ -273,6 +274,11 @@ func (b *batch) addEvent(ev *event) {
 	b.add(change{event: ev})
 }
 
+// endStep notes that the changes so far need none of those that follow: a store that cannot
+// save a large batch at once may save it up to here first. A grant with all its leases, and a
+// request that takes the place of another, are one step.
+func (b *batch) endStep() { b.ends = append(b.ends, len(b.changes)) }
+
 // add applies a change at once, and keeps it for the store and for undo.
 func (b *batch) add(c change) {
 	if c.event != nil {
@@ -296,7 +302,7 @@ func (b *batch) undo() {
 			b.places.add(c.reverse())
 		}
 	}
-	b.changes, b.handovers = nil, nil
+	b.changes, b.handovers, b.ends = nil, nil, nil
 }
 
 // reverse returns the change that undoes c, which is not that of an event.

@@ -63,6 +63,7 @@ func (e *environment) take(b *batch, q request, t takeover, claim time.Duration)
 	}
 	for _, other := range slices.Clone(e.queue) {
 		if q.holder != "" && other.holder == q.holder {
+			b.endStep()
 			e.removeWaiter(b, other, eventLeft)
 		}
 	}

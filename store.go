@@ -94,10 +94,12 @@ func load2019(tx *bbolt.Tx, each func(bucket string, key, value []byte) error) e
 // save stores the writes and the counter in one transaction. It returns nil once they
 // are on the disk. After errNoSpace nothing was stored. After any other error it is
 // unknown what is on the disk, and the page cache may show data that is not there.
-// Every later save then returns errDamaged, until rewrite succeeds.
-func (s *store) save(counter uint64, writes []write) error {
+// Every later save then returns errDamaged, until rewrite succeeds. The ends of the steps
+// do not matter.
+func (s *store) save(counter uint64, writes []write, _ []int) error {
 	h := s.header
 	h.counter = counter
+	writes = latestWrites(writes)
 	err := s.update(func(tx *bbolt.Tx) error { return putRecords(tx, &h, writes) })
 	if err == nil {
 		s.header = h

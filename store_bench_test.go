@@ -31,7 +31,7 @@ func benchmarkCommit(b *testing.B, writes func(n uint64) []write) {
 	for n := uint64(1); b.Loop(); n++ {
 		saved := writes(n)
 		start := time.Now()
-		if err := s.save(n, saved); err != nil {
+		if err := s.save(n, saved, nil); err != nil {
 			b.Fatal(err)
 		}
 		times = append(times, time.Since(start))

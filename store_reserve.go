@@ -32,14 +32,14 @@ const reservePieces = reserveSize / reservePiece
 // saveOnFullDisk is save for a full disk. The writes must delete more than they add. It
 // drops the reserve in a transaction of its own first, if the reserve is in the file.
 // Its errors are those of save.
-func (s *store) saveOnFullDisk(counter uint64, writes []write) error {
+func (s *store) saveOnFullDisk(counter uint64, writes []write, ends []int) error {
 	if s.reserved {
 		if err := s.update(dropReserve); err != nil {
 			return err
 		}
 		s.reserved = false
 	}
-	return s.save(counter, writes)
+	return s.save(counter, writes, ends)
 }
 
 // reserve stores the reserve, if it is not in the file. It returns errNoSpace while the

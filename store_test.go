@@ -124,12 +124,12 @@ func TestTheStoreKeepsWhatWasSaved(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
 	writes := sampleWrites(50)
-	if err := s.save(77, writes); err != nil {
+	if err := s.save(77, writes, nil); err != nil {
 		t.Fatal(err)
 	}
 	gone := writes[3]
 	gone.value = nil
-	if err := s.save(78, []write{gone, writes[4]}); err != nil {
+	if err := s.save(78, []write{gone, writes[4]}, nil); err != nil {
 		t.Fatal(err)
 	}
 	before, err := contents(t, s)
@@ -148,7 +148,7 @@ func TestTheStoreKeepsWhatWasSaved(t *testing.T) {
 func TestALostRecordIsNoticed(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
-	s.save(1, sampleWrites(3))
+	s.save(1, sampleWrites(3), nil)
 	s.db.Update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(leaseBucket))
 		key, _ := b.Cursor().First()
@@ -171,7 +171,7 @@ func TestASecondServerOnTheSameFileIsRefusedAndTheFirstUnaffected(t *testing.T) 
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	if err := first.save(1, sampleWrites(1)); err != nil {
+	if err := first.save(1, sampleWrites(1), nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -244,7 +244,7 @@ func TestAFileThatIsRewrittenKeepsItsLock(t *testing.T) {
 	if got, err := contents(t, s); err != nil || strings.Count(got, "\n") != 60 {
 		t.Errorf("%v\n%s", err, got)
 	}
-	if err := s.save(10, sampleWrites(25)); err != nil {
+	if err := s.save(10, sampleWrites(25), nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -261,7 +261,7 @@ func TestAFileThatIsNotOursIsRefusedAndLeftAsItIs(t *testing.T) {
 	newer := func(path string) {
 		s := mustOpen(t, path)
 		s.header.format = fileFormat + 1
-		s.save(1, nil)
+		s.save(1, nil, nil)
 		s.close()
 	}
 	for name, c := range map[string]struct {
@@ -331,8 +331,8 @@ func TestTheLocksOf2019AreTakenOver(t *testing.T) {
 func TestBothMetaPagesMustBeValid(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
-	s.save(1, sampleWrites(1))
-	s.save(2, sampleWrites(2))
+	s.save(1, sampleWrites(1), nil)
+	s.save(2, sampleWrites(2), nil)
 	s.close()
 	sound, _ := os.ReadFile(path)
 	for page := range 2 {
@@ -363,7 +363,7 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 		for i, err := 0, error(nil); !errors.Is(err, errNoSpace); i++ {
 			name := fmt.Sprint("env", i)
 			w := encodeLease(name, &lease{request: request{id: "filling-it", reason: strings.Repeat("r", 1000)}, slot: name, fence: uint64(i + 1)})
-			if err = s.save(uint64(i), []write{w}); err == nil {
+			if err = s.save(uint64(i), []write{w}, nil); err == nil {
 				held = append(held, w)
 			}
 		}
@@ -371,7 +371,7 @@ func TestTheReserveFindsItsPlaceInAFileThatWasFull(t *testing.T) {
 			if w.value = nil; i%4 == 3 {
 				continue // this lease stays
 			}
-			if err := s.saveOnFullDisk(1000, []write{w}); err != nil {
+			if err := s.saveOnFullDisk(1000, []write{w}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -405,7 +405,7 @@ func TestEveryFileThatWasWrittenIsSound(t *testing.T) {
 				writes = append(writes, write{w.bucket, w.key, nil})
 			}
 		}
-		if err := s.save(uint64(i), writes); err != nil {
+		if err := s.save(uint64(i), writes, nil); err != nil {
 			t.Fatal(err)
 		}
 		f, err := os.Open(path)
@@ -425,7 +425,7 @@ func TestEveryFileThatWasWrittenIsSound(t *testing.T) {
 func TestAPageMustBeginWithTheKeyByWhichItIsKnown(t *testing.T) {
 	path := tempDB(t)
 	s := mustOpen(t, path)
-	s.save(1, sampleWrites(500))
+	s.save(1, sampleWrites(500), nil)
 	s.close()
 	b, _ := os.ReadFile(path)
 	changed := 0
@@ -621,7 +621,7 @@ func TestWhatIsReadIsWhatWasSaved(t *testing.T) {
 	book := aBookkeeper{}
 	for i := range 200 {
 		writes := someWrites(chance, []int{0, 1, 3, 10, 100, 700}[chance.IntN(6)])
-		if err := s.save(uint64(i), writes); err != nil {
+		if err := s.save(uint64(i), writes, nil); err != nil {
 			t.Fatal(err)
 		}
 		book.note(writes)
@@ -639,7 +639,7 @@ func TestWhatIsReadIsWhatWasSaved(t *testing.T) {
 			}
 			s = mustOpen(t, s.path)
 		case 2:
-			if err := s.saveOnFullDisk(uint64(i), nil); err != nil {
+			if err := s.saveOnFullDisk(uint64(i), nil, nil); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.reserve(); err != nil {
@@ -671,8 +671,8 @@ func TestOfTheWritesOfOneKeyTheLastCounts(t *testing.T) {
 func TestAFileThatIsRefusedWhenItIsLoadedIsLeftAsItIs(t *testing.T) {
 	s := mustOpen(t, tempDB(t))
 	defer s.close()
-	s.save(1, sampleWrites(3))
-	s.save(2, sampleWrites(4)[9:])
+	s.save(1, sampleWrites(3), nil)
+	s.save(2, sampleWrites(4)[9:], nil)
 	b := asKilled(t, s)
 	at := bytes.Index(b, []byte("request-1"))
 	for at >= 0 {

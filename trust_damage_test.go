@@ -119,7 +119,7 @@ func soundFiles(t *testing.T) (files [][3][]byte) {
 					writes = append(writes, w)
 				}
 			}
-			if err := s.save(uint64(i), append(writes, sampleWrites(n)...)); err != nil {
+			if err := s.save(uint64(i), append(writes, sampleWrites(n)...), nil); err != nil {
 				t.Fatal(err)
 			}
 			if i == len(commits)-2 {
@@ -171,7 +171,7 @@ func goesOn(t *testing.T, path, records string) error {
 		return err
 	}
 	more := sampleWrites(1300)[3*1250:]
-	if err := s.save(1<<40, more); err != nil {
+	if err := s.save(1<<40, more, nil); err != nil {
 		return err
 	}
 	s.close()
