@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"regexp"
+	"sort"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,18 +30,16 @@ func outlives(t *testing.T, ttl, begin, away time.Duration) bool {
 }
 
 // longestOutages measures how long the server may be away for a run with this ttl: whenever it
-// goes away, and at best. It tries lengths and beginnings that differ by step.
+// goes away, and at best. It tries beginnings and lengths that differ by step, and of those only
+// as many as it takes to find where the run stops to outlive them.
 func longestOutages(t *testing.T, ttl, step time.Duration) (certain, best time.Duration) {
 	certain = ttl
 	for begin := step / 2; begin < ttl/3+step; begin += step {
-		for away := ttl / 4; away < ttl; away += step {
-			if outlives(t, ttl, begin, away) {
-				best = max(best, away)
-			} else {
-				certain = min(certain, away-step)
-				break
-			}
-		}
+		lost := sort.Search(int(ttl/step), func(steps int) bool {
+			return !outlives(t, ttl, begin, time.Duration(steps)*step)
+		})
+		longest := time.Duration(lost-1) * step
+		certain, best = min(certain, longest), max(best, longest)
 	}
 	return certain, best
 }
