@@ -47,8 +47,10 @@ func rightsOf(r role) rights {
 	return rights{role: r}
 }
 
-// sees reports whether an environment exists for the caller. The name everywhere, which is
-// empty, is that of all of them: what is done to all is shown to everyone.
+// sees reports whether an environment exists for the caller. It stands before every answer that
+// names an environment: what the caller does not see is errUndeclared, and left out of lists.
+// The name everywhere, which is empty, is that of all of them: what is done to all is shown to
+// everyone.
 func (r rights) sees(environment string) bool {
 	switch {
 	case r.role == 0:

@@ -204,7 +204,7 @@ func (s *server) readCall(
 // checkSeen returns the error of undeclared if the caller does not see one of the environments.
 func (s *server) checkSeen(c caller, names []string) error {
 	for _, name := range names {
-		if !sees(c, name) {
+		if !c.sees(name) {
 			return s.undeclared(c, name)
 		}
 	}
@@ -215,7 +215,7 @@ func (s *server) checkSeen(c caller, names []string) error {
 // the id is known, whatever has become of the environments of the key.
 func (s *server) checkReach(c caller, names []string, id string) error {
 	for _, name := range names {
-		if !sees(c, name) && !s.keeper.knowsID(name, id) {
+		if !c.sees(name) && !s.keeper.knowsID(name, id) {
 			return s.undeclared(c, name)
 		}
 	}
@@ -226,7 +226,7 @@ func (s *server) checkReach(c caller, names []string, id string) error {
 // otherwise with the environments of the caller's key, or the first ten declared names. It says
 // nothing of environments that the caller does not see.
 func (s *server) undeclared(c caller, name string) error {
-	isHidden := func(name string) bool { return !sees(c, name) }
+	isHidden := func(name string) bool { return !c.sees(name) }
 	names := slices.DeleteFunc(slices.Clone(s.declared().names), isHidden)
 	proposal := didYouMean(name, names)
 	switch {

@@ -118,13 +118,6 @@ func callerOf(r *http.Request) caller {
 	return c
 }
 
-// sees reports whether an environment exists for a caller. It stands before every answer that
-// names an environment: what the caller does not see is errUndeclared, and left out of lists.
-func sees(c caller, environment string) bool { return c.rights.sees(environment) }
-
-// seen returns sees for one caller.
-func (c caller) seen(environment string) bool { return sees(c, environment) }
-
 // origin returns what is recorded of the caller with a request.
 func (c caller) origin() origin { return origin{key: c.name, verified: c.verified, from: c.address} }
 

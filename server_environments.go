@@ -48,7 +48,7 @@ func (s *server) environments(w http.ResponseWriter, r *http.Request) error {
 	answer, err := sharedAnswer(&s.renderer, "environments"+who.scope(), func() (*environmentsAnswer, error) {
 		state := s.keeper.published.Load()
 		declared := s.declared()
-		isHidden := func(v *view) bool { return !sees(who, v.name) }
+		isHidden := func(v *view) bool { return !who.sees(v.name) }
 		views := slices.DeleteFunc(s.keeper.views(state, declared.names), isHidden)
 		return &environmentsAnswer{views: views, state: state, caller: who, facts: declared.facts,
 			holds: state.holds(func(string) bool { return true }), now: time.Now()}, nil

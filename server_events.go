@@ -66,9 +66,9 @@ func (s *server) events(w http.ResponseWriter, r *http.Request) error {
 		before, now := state, s.keys.now(who)
 		state = s.keeper.published.Load()
 		isWanted := func(e *event) bool {
-			return isAbout(e, environment) && sees(now, e.environment)
+			return isAbout(e, environment) && now.sees(e.environment)
 		}
-		isUnseen := now.isLimited() && !state.differsFor(before, now.seen)
+		isUnseen := now.isLimited() && !state.differsFor(before, now.sees)
 		if text := eventText(found, isWanted); text != "" || isUnseen {
 			return text
 		}

@@ -54,7 +54,7 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	filter.seen = who.seen
+	filter.seen = who.sees
 	if q.get("format") == "csv" || strings.Contains(r.Header.Get("Accept"), "text/csv") {
 		if q.get("limit") == "" {
 			filter.limit = historyEvents

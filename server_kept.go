@@ -36,7 +36,7 @@ func needListToJSON(needs []need, c caller) []needJSON {
 	var all []needJSON
 	isHidden := false
 	for _, n := range needs {
-		if !sees(c, n.environment) {
+		if !c.sees(n.environment) {
 			isHidden = true
 			continue
 		}
@@ -85,7 +85,7 @@ func (r replyError) lacksToJSON(now time.Time) []lackJSON {
 	for _, n := range r.state.lacks(r.waiter, r.name) {
 		v := r.state.find(n.environment)
 		isThere := func(l lackJSON) bool { return string(l.Environment) == n.environment }
-		if v == nil || slices.ContainsFunc(all, isThere) || !sees(r.caller, n.environment) {
+		if v == nil || slices.ContainsFunc(all, isThere) || !r.caller.sees(n.environment) {
 			continue
 		}
 		all = append(all, lackJSON{Environment: untrusted(n.environment), Position: v.position(r.waiter),

@@ -105,7 +105,7 @@ func (s *server) respondRequest(w http.ResponseWriter, q query, who caller, c *c
 		return writeJSON(w, http.StatusCreated, leasesJSON{leases})
 	}
 	if len(s.declared().names) == 0 {
-		leases[0].Similar = untrusted(s.keeper.similar(c.environment, who.seen))
+		leases[0].Similar = untrusted(s.keeper.similar(c.environment, who.sees))
 	}
 	return writeJSON(w, http.StatusCreated, leases[0])
 }
@@ -175,7 +175,7 @@ func (s *server) replyError(who caller, c *call, rep reply) error {
 			}
 		}
 	}
-	if !sees(who, name) {
+	if !who.sees(name) {
 		rep = reply{err: rep.err, ended: rep.ended}
 	}
 	return replyError{name: name, caller: who, reply: rep}

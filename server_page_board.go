@@ -138,16 +138,16 @@ func (b *board) views(s *server, state *publishedState) []*view {
 	declared := s.declared()
 	var views []*view
 	for v := range state.all() {
-		if sees(b.caller, v.name) {
+		if b.caller.sees(v.name) {
 			views = append(views, v)
 		}
 	}
 	idle := map[string]bool{}
 	for _, name := range declared.names {
-		idle[name] = state.find(name) == nil && sees(b.caller, name)
+		idle[name] = state.find(name) == nil && b.caller.sees(name)
 	}
 	for name := range b.used {
-		if state.find(name) == nil && declared.slotsOf(name) != nil && sees(b.caller, name) {
+		if state.find(name) == nil && declared.slotsOf(name) != nil && b.caller.sees(name) {
 			idle[name] = true
 		}
 	}

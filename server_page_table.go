@@ -77,7 +77,7 @@ func (s *server) tableRows(d *pageData) []*boardRow {
 	var found []*boardRow
 	for _, v := range s.keeper.views(b.state, s.declared().names) {
 		r := newPageRow(v, b.state, nil, factsToJSON(b.facts, v.name), viewer{caller: b.caller}, d.Now)
-		if sees(b.caller, v.name) && r.has(d.Find) && len(found) < pageRows {
+		if b.caller.sees(v.name) && r.has(d.Find) && len(found) < pageRows {
 			found = append(found, &boardRow{pageRow: r, view: v})
 		}
 	}
