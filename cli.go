@@ -197,10 +197,8 @@ func acquireSlot(
 		}
 	}
 	g, err := s.client.acquire(ctx, options, w)
-	if err != nil && ctx.Err() != nil {
-		w.interrupted()
-	}
 	if err != nil {
+		w.failed(err, ctx.Err() != nil)
 		return hintNoSlot(err, options)
 	}
 	if w.outputErr != nil {

@@ -45,6 +45,7 @@ type acquireOptions struct {
 	anyTTL      bool          // the user has named no ttl: that which the key allows will do
 	leastTTL    time.Duration // with anyTTL: none that is shorter
 	notes       acquireNotes  // nil if none are made
+	server      string        // URL of the first server, for links to its page; empty if not known
 }
 
 // An acquireNotes makes notes of the requests of acquire, so that the other commands of

@@ -34,6 +34,9 @@ func (s *session) acquireOptions() acquireOptions {
 	if s.config.TTL.chosen != nil {
 		o.ttl = *s.config.TTL.chosen
 	}
+	if len(s.config.Host) > 0 {
+		o.server = s.config.Host[0]
+	}
 	if len(s.needs) > 1 {
 		o.needs = s.needs
 	} else if len(s.needs) == 1 {

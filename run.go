@@ -81,9 +81,7 @@ func (r *runner) run(ctx context.Context) error {
 	w := r.newWaitDisplay(r.options, runForm)
 	g, err := r.client.acquire(ctx, r.options, w)
 	if err != nil {
-		if ctx.Err() != nil {
-			w.interrupted()
-		}
+		w.failed(err, ctx.Err() != nil)
 		w.done()
 		return hintNoSlot(err, r.options)
 	}

@@ -77,6 +77,21 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// writeCommand writes a line that a CI system reads as a command: its beginning as it is, and the
+// text after it filtered. It is called at the start of a line.
+func (o *output) writeCommand(begin, text string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var b bytes.Buffer
+	b.WriteString(begin)
+	o.scan = commandScanner{begun: true}
+	for _, r := range text {
+		o.writeRune(&b, r)
+	}
+	o.writeRune(&b, '\n')
+	_, _ = o.to.Write(b.Bytes())
+}
+
 // sequenceAt returns the one of ownSequences that the text begins with; empty if there is
 // none, or if the output is not a terminal. The text is not empty.
 func (o *output) sequenceAt(text []byte) string {

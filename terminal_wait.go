@@ -1,7 +1,7 @@
 package main
 
 // What a client that waits for a slot prints: who holds the slots, the position in the
-// queue, and what changes. In a log it prints a line at least once a minute. On a
+// queue, and what changes. In a log it prints a line at least every longQuietTime. On a
 // terminal it prints the same lines at the beginning, and then one line that it redraws
 // every second.
 
@@ -13,9 +13,12 @@ import (
 	"time"
 )
 
-// repeatTime is the longest time without a line in a log. Some CI systems stop a job
-// that prints nothing for ten minutes, and people stop it sooner.
-const repeatTime = time.Minute
+// The longest times without a line in a log: until the first line that only says that the wait
+// goes on, and after it. Some CI systems stop a job that prints nothing for ten minutes.
+const (
+	shortQuietTime = 4 * time.Minute
+	longQuietTime  = 8 * time.Minute
+)
 
 // A resultForm is how the lease of a request is printed.
 type resultForm int
@@ -43,6 +46,7 @@ type waitDisplay struct {
 	mu          sync.Mutex // guards the fields below
 	lastPrinted time.Time  // when the last line was printed; zero if none was
 	lastReply   *errorJSON // the last answer of a poll; nil if the server has not answered yet
+	isRepeating bool       // tick has printed a line in the log
 	isRetrying  bool       // the server has not answered since retrying printed its error
 	live        bool       // the redrawn line is on the screen
 	outputErr   error      // why the lease could not be printed on stdout
@@ -76,8 +80,8 @@ func (w *waitDisplay) done() {
 }
 
 // tick redraws the line on a terminal every second. In a log it prints a line when
-// repeatTime has passed without one. It does nothing before the first line, and returns
-// when stop is closed.
+// shortQuietTime has passed without one, and then each longQuietTime. It does nothing before
+// the first line, and returns when stop is closed.
 func (w *waitDisplay) tick() {
 	defer close(w.ended)
 	ticker := time.NewTicker(time.Second)
@@ -94,11 +98,20 @@ func (w *waitDisplay) tick() {
 		case w.columns > 0:
 			w.draw()
 		case w.isRetrying: // retrying is called again and again
-		case w.now().Sub(w.lastPrinted) >= repeatTime:
+		case w.now().Sub(w.lastPrinted) >= w.quietTime():
+			w.isRepeating = true
 			w.printLine("still waiting after %s, %s", w.elapsed(), w.stateText())
 		}
 		w.mu.Unlock()
 	}
+}
+
+// quietTime returns after which time without a line tick prints one.
+func (w *waitDisplay) quietTime() time.Duration {
+	if w.isRepeating {
+		return longQuietTime
+	}
+	return shortQuietTime
 }
 
 // elapsed returns for how long the request has been waiting.
@@ -212,6 +225,7 @@ func (w *waitDisplay) printBegin() {
 	if w.form == runForm {
 		w.sayNested()
 		w.printForRun()
+		w.printPageLink()
 		return
 	}
 	out := w.out
@@ -233,6 +247,7 @@ func (w *waitDisplay) printBegin() {
 	}
 	w.sayNested()
 	w.printLine("you are %s", positionText(*w.lastReply))
+	w.printPageLink()
 }
 
 // retrying implements acquireListener. It prints why the client tries again, and until when.
@@ -288,6 +303,7 @@ func (w *waitDisplay) acquired(granted grantedJSON, waited time.Duration) {
 	}
 	w.say("%s", grantedSentence(granted, w.options))
 	w.warnSimilar(granted.leaseJSON)
+	w.summarizeGranted(granted, waited)
 }
 
 // printGranted prints the lease that acquired was called with, for runForm. It is called
@@ -296,6 +312,7 @@ func (w *waitDisplay) printGranted() {
 	w.say("call-me: acquired %s, waited %s; renewed while the command runs",
 		w.granted.label(), durationText(w.waited))
 	w.warnSimilar(w.granted.leaseJSON)
+	w.summarizeGranted(w.granted, w.waited)
 }
 
 // warnSimilar prints a warning if the server knows an older environment with nearly the
