@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -56,8 +57,35 @@ func only(way, recipe string) string {
 }
 
 func githubWorkflow(r *repository) [][]string {
+	action := actionFolder(r.t)
 	return [][]string{{"act", "push", "--platform", "ubuntu-latest=-self-hosted", "--no-cache-server", "--action-cache-path", filepath.Join(r.t.TempDir(), "act"),
+		"--local-repository", "lgug2z/call-me@v1=" + action, "--local-repository", "lgug2z/call-me@v1.0.0=" + action,
 		"--env", "GITHUB_RUN_ID=4711", "--var", "CALL_ME_HOST=" + r.host, "--secret", "CALL_ME_API_KEY=" + testKey}}
+}
+
+// actionFolder returns a folder with the action alone.
+func actionFolder(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	if err := os.CopyFS(filepath.Join(folder, "action"), os.DirFS("action")); err != nil {
+		t.Fatal(err)
+	}
+	putFile(t, "action.yml", filepath.Join(folder, "action.yml"))
+	return folder
+}
+
+func putFile(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(to, text, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func gitlabPipeline(r *repository) [][]string {
@@ -116,6 +144,7 @@ type repository struct {
 	host   string
 	folder string
 	target string
+	path   string // the PATH of the engine
 }
 
 const (
@@ -144,15 +173,29 @@ done
 
 func (e engine) repository(t *testing.T, d *daemon, way, target string) *repository {
 	t.Helper()
-	if _, err := exec.LookPath(e.command); err != nil {
-		missing(t, e.command+" (.ci/engines has it)")
-	}
-	r := &repository{t: t, engine: e, host: d.host, folder: filepath.Join(t.TempDir(), e.name), target: target}
 	recipe, err := os.ReadFile(filepath.Join("examples", e.recipe))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string]string{e.place: only(way, string(recipe)), "deploy.sh": fmt.Sprintf(deployScript, target, e.name), "test.sh": fmt.Sprintf(testScript, target, e.name)} {
+	return e.repositoryOf(t, d, only(way, string(recipe)), target)
+}
+
+// remoteComponent matches the line of a recipe that includes the component from the network.
+var remoteComponent = regexp.MustCompile(`(?m)remote: https://.*/templates/call-me.yml$`)
+
+// repositoryOf returns a repository with this text in the place of the recipe.
+func (e engine) repositoryOf(t *testing.T, d *daemon, recipe, target string) *repository {
+	t.Helper()
+	if _, err := exec.LookPath(e.command); err != nil {
+		missing(t, e.command+" (.ci/engines has it)")
+	}
+	r := &repository{t: t, engine: e, host: d.host, folder: filepath.Join(t.TempDir(), e.name), target: target,
+		path: binDir + ":" + os.Getenv("PATH")}
+	if e.name == "gitlab" {
+		recipe = remoteComponent.ReplaceAllString(recipe, "local: /templates/call-me.yml")
+		putFile(t, "templates/call-me.yml", filepath.Join(r.folder, "templates", "call-me.yml"))
+	}
+	for name, text := range map[string]string{e.place: recipe, "deploy.sh": fmt.Sprintf(deployScript, target, e.name), "test.sh": fmt.Sprintf(testScript, target, e.name)} {
 		path := filepath.Join(r.folder, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -191,7 +234,7 @@ func (r *repository) start() *execution {
 			}
 			cmd := exec.Command(argv[0], argv[1:]...)
 			cmd.Dir, cmd.Stdout, cmd.Stderr = r.folder, e.log, e.log
-			cmd.Env = append(os.Environ(), "PATH="+binDir+":"+os.Getenv("PATH"))
+			cmd.Env = append(os.Environ(), "PATH="+r.path)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			if err := cmd.Start(); err != nil {
 				failed = err
