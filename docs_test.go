@@ -114,6 +114,20 @@ func TestEverySettingAndRouteIsDocumented(t *testing.T) {
 	}
 }
 
+// The file of environments that docs/server.md shows is one that the server reads.
+func TestTheDocumentedFileOfEnvironments(t *testing.T) {
+	page, err := os.ReadFile("docs/server.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, sample, found := strings.Cut(string(page), "```\n# CALL_ME_ENVIRONMENTS_FILE")
+	sample, _, _ = strings.Cut(sample, "```")
+	read, err := parseEnvironments("# " + sample)
+	if !found || err != nil || len(read.names) != 3 || len(read.slots["uat"]) != 2 || read.facts["uat"].owner != "#team-shop" {
+		t.Errorf("%v: %+v", err, read)
+	}
+}
+
 func TestLinksInTheDocumentationLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading := regexp.MustCompile(`(?m)^#+ (.*)$`)
