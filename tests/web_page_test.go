@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
@@ -160,7 +161,7 @@ func TestThePageWithoutScripts(t *testing.T) {
 	}
 }
 
-// Who waits is told by the title and the icon, in a hidden tab too.
+// Who waits is told by the title, the icon and a notification, in a hidden tab too.
 func TestWhoWaitsOnThePageIsTold(t *testing.T) {
 	t.Parallel()
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf")
@@ -168,6 +169,8 @@ func TestWhoWaitsOnThePageIsTold(t *testing.T) {
 	d := newDetour(t, s.base)
 	v := newBrowser(t)
 	v.open(d.url, "ann")
+	v.do(browser.GrantPermissions([]browser.PermissionType{browser.PermissionTypeNotifications}).WithOrigin(d.url))
+	v.script(`Notification = new Proxy(Notification, { construct(real, what) { told = [what[0], what[1].tag].join(); return new real(...what) } }), told = ""`)
 	v.press(`[aria-label="Wait in the queue of uat…"]`)
 	v.do(chromedp.WaitVisible("#dialog form", chromedp.ByQuery), chromedp.Click("#dialog form button", chromedp.ByQuery))
 	v.shows("you are next in the queue of uat")
@@ -186,6 +189,9 @@ func TestWhoWaitsOnThePageIsTold(t *testing.T) {
 	}
 	if done := v.script(`document.getElementById("done").textContent`); !strings.Contains(done, "uat is yours: keep it") {
 		t.Errorf("announced: %q", done)
+	}
+	if told := v.script("told"); !strings.HasPrefix(told, "uat is yours: keep it") || !strings.HasSuffix(told, ",uat") {
+		t.Errorf("the notification: %q", told)
 	}
 	eventually(t, "a hidden page that waits no more has no stream", func() bool { return d.streams() == 0 })
 	v.front()
