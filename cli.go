@@ -68,8 +68,8 @@ func serveCommand(t *terminal) *cli.Command {
 		Name:  "serve",
 		Usage: "run the server",
 		Description: `
-   Serves until SIGINT or SIGTERM. SIGHUP reads the certificate, and the files
-   of keys, environments and issuers, again.
+   Serves until SIGINT or SIGTERM. The certificate, and the files of keys, environments
+   and issuers, are read again when they change, and at once on SIGHUP.
 
    API_KEY=crj call-me serve
    API_KEY_FILE=/etc/call-me/keys CALL_ME_ENVIRONMENTS=uat:blue+green,perf:2 call-me serve`,

@@ -33,7 +33,7 @@ func keyCommand(t *terminal) *cli.Command {
 		Description: `
    Calls no server. The line has only the sum of the key, which is printed once and stored nowhere. Several
    lines may have one name, with the same role and limits: to exchange a key, add a line, and remove the old
-   one when no client sends it any more. SIGHUP makes the server read its file again.
+   one when no client sends it any more. The server reads its file again when it changes.
 
    call-me key shop-ci --environments uat,perf-* --max-ttl 4h
    call-me key grafana --role view`,

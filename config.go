@@ -51,8 +51,8 @@ type serverConfig struct {
 	History      byteSize             `default:"64MB" desc:"the most memory for the history, 1MB to 1TB; the oldest events are deleted first"`
 	Log          logForm              `default:"text" desc:"the form of the log on stderr: text or json"`
 
-	EnvironmentsFile string `split_words:"true" desc:"a file with one environment per line; read again on SIGHUP"`
-	OIDCFile         string `split_words:"true" desc:"which job tokens are accepted (JSON); read again on SIGHUP"`
+	EnvironmentsFile string `split_words:"true" desc:"a file with one environment per line; read again when it changes"`
+	OIDCFile         string `split_words:"true" desc:"which job tokens are accepted (JSON); read again when it changes"`
 
 	Webhook       string        `desc:"where events are sent: https://chat.example/...; several with commas"`
 	WebhookEvents webhookEvents `split_words:"true" default:"waiting:30m,expired,forced,taken,paused,resumed,kept,expiring:10m" desc:"which events are sent"`

@@ -1,7 +1,7 @@
 package main
 
 // The environments that the operator declares: in CALL_ME_ENVIRONMENTS, or in a file with
-// one declaration a line, which the server reads again on SIGHUP.
+// one declaration a line, which the server reads again when it changes.
 
 import (
 	"errors"

@@ -2,7 +2,7 @@ package main
 
 // Starting and stopping the server: serve opens the port and the database file, run
 // serves until it is stopped. The routes are in server.go, the limit of connections is
-// in server_listener.go.
+// in server_listener.go. server_reload.go reads files again.
 
 import (
 	"context"
@@ -14,8 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -31,6 +29,7 @@ const (
 // if the keys, the certificate, the port or the file cannot be used, and the error of the
 // listener if accepting connections fails.
 func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
+	watch := newFileWatch(c) // before the files are read: no change is missed
 	keys, err := c.acceptedKeys()
 	if err != nil {
 		return err
@@ -78,7 +77,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err := s.useTokens(c); err != nil {
 		return err
 	}
-	stopReloading := s.reload(c, pair)
+	stopReloading := s.reload(c, pair, watch)
 	defer stopReloading()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB,
 		"environments", declared.String())
@@ -186,37 +185,6 @@ func (s *server) useEnvironments(c serverConfig) {
 	s.declaration.Store(&declared)
 	s.keeper.declare(declared.slotsOf)
 	s.log.Info("environments were read again", "environments", declared.String())
-}
-
-// reload starts a goroutine that reads the keys, the certificate and the environments again
-// at each SIGHUP, until stop is called. If one of them cannot be read, the error is logged,
-// and the previous one stays in use. A nil pair is plain HTTP. stop is called once.
-func (s *server) reload(c serverConfig, pair *certificate) (stop func()) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	go func() {
-		for range hangup {
-			if keys, err := c.acceptedKeys(); err != nil {
-				s.log.Error("the keys stay as they were", "error", err)
-			} else {
-				s.useKeys(keys)
-				s.log.Info("keys were read again", "keys", len(keys))
-			}
-			if err := s.useTokens(c); err != nil {
-				s.log.Error("the issuers of tokens stay as they were", "error", err)
-			}
-			if err := pair.read(c); err != nil {
-				s.log.Error("the certificate stays as it was", "error", err)
-			} else if pair != nil {
-				s.log.Info("the certificate was read again")
-			}
-			s.useEnvironments(c)
-		}
-	}()
-	return func() {
-		signal.Stop(hangup)
-		close(hangup)
-	}
 }
 
 // listenError returns the error of listening on port p, with a hint where the cure is
