@@ -1,7 +1,8 @@
 package main
 
 // The default holder of a request: the job of a CI system, with its link, or else
-// user@host; and the folder of the job. Only this file reads environment variables of other programs.
+// user@host; and the folder of the job. Only the ci files read environment variables of other
+// programs.
 
 import (
 	"cmp"

@@ -369,6 +369,7 @@ func (d *daemon) step(file, folder string, variables ...string) (*exec.Cmd, *loc
 	cmd.WaitDelay = time.Second // what it leaves running has its stderr
 	cmd.Env = append([]string{"PATH=" + binDir + ":" + os.Getenv("PATH"), "HOME=" + folder, "CI=true", "GITHUB_ACTIONS=true", "GITHUB_REPOSITORY=acme/shop",
 		"GITHUB_RUN_ID=7", "GITHUB_JOB=test", "RUNNER_TEMP=" + folder, "GITHUB_STATE=" + folder + "/state", "GITHUB_OUTPUT=" + folder + "/output",
+		"GITHUB_STEP_SUMMARY=" + folder + "/summary",
 		"INPUT_ENVIRONMENT=uat", "INPUT_HOST=" + d.host}, variables...)
 	return cmd, out
 }
@@ -440,6 +441,9 @@ func TestEnginesTheActionLeavesTheQueueAsGitHubCancels(t *testing.T) {
 				t.Error("a cancelled step succeeds")
 			}
 			if signal != syscall.SIGKILL { // else it leaves when it is granted, see below
+				if summary, _ := os.ReadFile(filepath.Join(folder, "summary")); !strings.Contains(string(summary), " for `uat` and was cancelled; [who has it now](<http://"+d.host+"/?environment=uat>)") {
+					t.Errorf("the summary is %q", summary)
+				}
 				if _, line := d.uat(); len(line) > 0 {
 					t.Errorf("in the queue is %+v\n%s", line, out)
 				}
