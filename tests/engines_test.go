@@ -106,6 +106,7 @@ func buildkiteJobs(r *repository) [][]string {
 		Steps []struct {
 			Label, Command         string
 			Env                    map[string]string
+			Plugins                json.RawMessage
 			AllowDependencyFailure bool `json:"allow_dependency_failure"`
 		}
 	}
@@ -121,6 +122,9 @@ func buildkiteJobs(r *repository) [][]string {
 		for name, value := range step.Env {
 			job = append(job, name+"="+value)
 		}
+		if len(step.Plugins) > 0 {
+			job = append(job, "BUILDKITE_PLUGINS="+string(step.Plugins))
+		}
 		build, err := os.MkdirTemp("", "bk") // the path of a socket must be short
 		if err != nil {
 			r.t.Fatal(err)
@@ -129,7 +133,7 @@ func buildkiteJobs(r *repository) [][]string {
 		jobs = append(jobs, append(job, "CALL_ME_HOST="+r.host, "CALL_ME_API_KEY="+testKey, "CI=true", "BUILDKITE=true",
 			"BUILDKITE_ORGANIZATION_SLUG=acme", "BUILDKITE_PIPELINE_SLUG=cart", "BUILDKITE_BUILD_NUMBER=42", "BUILDKITE_BUILD_URL=https://buildkite.com/acme/cart/builds/42",
 			"BUILDKITE_JOB_ID=job-"+step.Label, "BUILDKITE_COMMAND="+step.Command, "BUILDKITE_REPO="+r.folder, "BUILDKITE_COMMIT=HEAD", "BUILDKITE_BRANCH=main",
-			"BUILDKITE_AGENT_NAME=agent-1", "BUILDKITE_PIPELINE_PROVIDER=git", "BUILDKITE_COMMAND_EVAL=true", "BUILDKITE_SSH_KEYSCAN=false", "BUILDKITE_PTY=true",
+			"BUILDKITE_AGENT_NAME=agent-1", "BUILDKITE_PIPELINE_PROVIDER=git", "BUILDKITE_COMMAND_EVAL=true", "BUILDKITE_SSH_KEYSCAN=false", "BUILDKITE_PTY=true", "BUILDKITE_PLUGINS_ENABLED=true", "BUILDKITE_PLUGIN_VALIDATION=true",
 			"BUILDKITE_BIN_PATH="+build, "BUILDKITE_BUILD_PATH="+build, "BUILDKITE_HOOKS_PATH="+build+"/hooks", "BUILDKITE_PLUGINS_PATH="+build+"/plugins",
 			"BUILDKITE_SOCKETS_PATH="+build+"/sockets", "buildkite-agent", "bootstrap"))
 	}
