@@ -254,3 +254,12 @@ func (k *keeper) snapshot() (counter uint64, records []write) {
 	}
 	return max(counter, uint64(time.Now().UnixMilli())), records
 }
+
+// historyUse returns how much of its limits the history uses, in bytes or in events, whichever
+// is more: from 0 to 1, and more until it has been shortened.
+func (k *keeper) historyUse() float64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := k.history
+	return max(float64(h.size)/float64(h.limit), float64(len(h.events))/historyEvents)
+}

@@ -7,6 +7,7 @@ package main
 import (
 	"bytes"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -214,6 +215,11 @@ var (
 	waitingDesc = environmentDesc("callme_waiting", "Requests in the queue.")
 	longestDesc = environmentDesc("callme_longest_wait_seconds",
 		"Time that the first in the queue has waited so far; 0: nobody waits.")
+	endlessDesc = environmentDesc("callme_leases_without_end",
+		"Leases that last until they are released, because nothing gives them an end.")
+	pausedDesc = environmentDesc("callme_paused_seconds",
+		"Time for which the environment or one of its slots has been paused so far; 0: it is not. "+
+			"The pause of all environments is (all).")
 )
 
 // environmentDesc describes a gauge with the label environment and more labels.
@@ -226,6 +232,8 @@ func (c *environmentCollector) Describe(to chan<- *prometheus.Desc) {
 	to <- slotsDesc
 	to <- waitingDesc
 	to <- longestDesc
+	to <- endlessDesc
+	to <- pausedDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -233,18 +241,24 @@ func (c *environmentCollector) Collect(to chan<- prometheus.Metric) {
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
+	all := gaugeValues{}
+	all.addPauses(c.keeper.published.Load().pauses, time.Now())
+	gauge(pausedDesc, all.pausedFor, allEnvironments)
 	for label, g := range c.states() {
 		gauge(slotsDesc, g.free, label, "free")
 		gauge(slotsDesc, g.held, label, "held")
 		gauge(slotsDesc, g.paused, label, "paused")
 		gauge(waitingDesc, g.waiting, label)
 		gauge(longestDesc, g.oldest, label)
+		gauge(endlessDesc, g.endless, label)
+		gauge(pausedDesc, g.pausedFor, label)
 	}
 }
 
 // gaugeValues are the gauges of one label, the sums of its environments: free slots, held
-// slots, paused slots that are not held, waiters, and the longest wait in seconds.
-type gaugeValues struct{ free, held, paused, waiting, oldest float64 }
+// slots, paused slots that are not held, waiters, leases without an end, and the longest wait
+// and the longest pause in seconds.
+type gaugeValues struct{ free, held, paused, waiting, endless, oldest, pausedFor float64 }
 
 // add adds an environment.
 func (g *gaugeValues) add(v *view, now time.Time) {
@@ -255,6 +269,20 @@ func (g *gaugeValues) add(v *view, now time.Time) {
 	g.waiting += float64(len(v.queue))
 	if len(v.queue) > 0 {
 		g.oldest = max(g.oldest, now.Sub(v.queue[0].since).Seconds())
+	}
+	for _, l := range v.leases {
+		if l.deadline.IsZero() {
+			g.endless++
+		}
+	}
+	isOfAll := func(p *pause) bool { return p.environment == everywhere }
+	g.addPauses(slices.DeleteFunc(slices.Clone(v.pauses), isOfAll), now)
+}
+
+// addPauses adds pauses.
+func (g *gaugeValues) addPauses(pauses []*pause, now time.Time) {
+	for _, p := range pauses {
+		g.pausedFor = max(g.pausedFor, now.Sub(p.since).Seconds())
 	}
 }
 
@@ -293,6 +321,9 @@ func (s *server) registry() *prometheus.Registry {
 		&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "callme_healthy", Help: "1 while commits succeed."}, s.healthGauge),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "callme_history_used_ratio", Help: "How much of its limits, in bytes or in events, the history " +
+				"uses, from 0 to 1. At 1 events are deleted before they are 30 days old."}, s.keeper.historyUse),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

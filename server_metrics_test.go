@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,9 +19,9 @@ import (
 )
 
 // metricNames has the name of every metric of call-me's own.
-var metricNames = []string{"callme_calls_total", "callme_commit_failures_total", "callme_commit_seconds", "callme_grants_total", "callme_healthy",
-	"callme_hold_seconds", "callme_http_requests_total", "callme_kept_slot_seconds_total", "callme_leases_ended_total", "callme_longest_wait_seconds",
-	"callme_pauses_total",
+var metricNames = []string{"callme_calls_total", "callme_commit_failures_total", "callme_commit_seconds", "callme_grants_total", "callme_healthy", "callme_history_used_ratio",
+	"callme_hold_seconds", "callme_http_requests_total", "callme_kept_slot_seconds_total", "callme_leases_ended_total", "callme_leases_without_end", "callme_longest_wait_seconds",
+	"callme_paused_seconds", "callme_pauses_total",
 	"callme_refused_keys_total", "callme_slots", "callme_wait_seconds", "callme_waiting", "callme_waits_ended_total"}
 
 func TestMetricsHaveTheStateAndTheCounts(t *testing.T) {
@@ -75,6 +76,50 @@ func TestMetricsHaveTheStateAndTheCounts(t *testing.T) {
 		if runtime.GOOS == "linux" && !strings.Contains(text, "\n"+name+" ") {
 			t.Errorf("no %s", name)
 		}
+	}
+}
+
+// A pause counts for what it was made for, a lease with a ttl is not one without an end, and
+// a full history uses all of its limits.
+func TestMetricsHaveWhatOneShouldLookAfter(t *testing.T) {
+	s := newSite(t, "uat,perf,dev")
+	value := func(name string) (value float64) {
+		t.Helper()
+		_, rest, _ := strings.Cut(s.call("GET /metrics").body, "\n"+name+" ")
+		line, _, _ := strings.Cut(rest, "\n")
+		value, err := strconv.ParseFloat(line, 64)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		return value
+	}
+	s.call("POST /maybe?environment=uat&ttl=0")
+	s.call("POST /maybe?environment=perf&ttl=1h")
+	s.call("PUT /pause?environment=perf")
+	for _, name := range []string{`callme_paused_seconds{environment="uat"}`, `callme_paused_seconds{environment="(all)"}`,
+		`callme_leases_without_end{environment="perf"}`, `callme_leases_without_end{environment="dev"}`} {
+		if got := value(name); got != 0 {
+			t.Errorf("%s %v", name, got)
+		}
+	}
+	if got := value(`callme_leases_without_end{environment="uat"}`); got != 1 {
+		t.Errorf("%v leases without an end", got)
+	}
+	s.call("PUT /pause?all=1")
+	for _, name := range []string{`callme_paused_seconds{environment="perf"}`, `callme_paused_seconds{environment="(all)"}`} {
+		if got := value(name); got <= 0 || got > 60 {
+			t.Errorf("%s %v", name, got)
+		}
+	}
+	if got := value(`callme_paused_seconds{environment="uat"}`); got != 0 {
+		t.Errorf("uat, which only the pause of all covers, is paused for %v", got)
+	}
+	used := value("callme_history_used_ratio")
+	s.keeper.mu.Lock()
+	s.keeper.history.limit = s.keeper.history.size
+	s.keeper.mu.Unlock()
+	if full := value("callme_history_used_ratio"); used <= 0 || used >= 1 || full != 1 {
+		t.Errorf("the history uses %v of its limits, and %v when it is full", used, full)
 	}
 }
 
