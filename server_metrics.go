@@ -322,8 +322,9 @@ func (s *server) registry() *prometheus.Registry {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "callme_healthy", Help: "1 while commits succeed."}, s.healthGauge),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "callme_history_used_ratio", Help: "How much of its limits, in bytes or in events, the history " +
-				"uses, from 0 to 1. At 1 events are deleted before they are 30 days old."}, s.keeper.historyUse),
+			Name: "callme_history_used_ratio",
+			Help: "How much of its limits, in bytes or in events, the history uses, from 0 to 1. " +
+				"At 1 events are deleted before they are 30 days old."}, s.keeper.historyUse),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
