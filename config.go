@@ -60,6 +60,15 @@ type serverConfig struct {
 
 	TLSPrivateKey  string  `split_words:"true" desc:"the file of its private key (PEM)"`
 	TrustedProxies proxies `split_words:"true" desc:"trusted reverse proxies; client addresses are taken from their X-Forwarded-For: 10.0.0.1,192.168.0.0/16"`
+
+	Store            etcdURL
+	Advertise        serverURLs
+	CAFile           string `split_words:"true"`
+	EtcdCAFile       string `split_words:"true"`
+	EtcdCertificate  string `split_words:"true"`
+	EtcdPrivateKey   string `split_words:"true"`
+	EtcdUser         string `split_words:"true"`
+	EtcdPasswordFile string `split_words:"true"`
 }
 
 // healthConfig has the settings of health.
@@ -183,6 +192,9 @@ func setName(name string) string {
 func (c *serverConfig) validate() error {
 	if (c.TLSCertificate == "") != (c.TLSPrivateKey == "") {
 		return usagef("%[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY belong together", variablePrefix)
+	}
+	if err := c.validateStore(); err != nil {
+		return err
 	}
 	if _, err := c.environments(); err != nil {
 		return err
