@@ -86,7 +86,8 @@ func (s *server) serveShared(
 	}
 	s.onReload = cl.reloaded
 	defer reload()()
-	s.log.Info("serving", "address", listener.Addr().String(), "tls", c.TLSCertificate != "", "store", c.Store.String(),
+	s.log.Info("serving", "address", listener.Addr().String(), "tls", c.TLSCertificate != "",
+		"store", c.Store.String(),
 		"environments", s.declared().String())
 	return cl.serve(ctx, listener)
 }

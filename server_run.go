@@ -68,7 +68,8 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	tellWebhooks := func(k *keeper) (stop func()) { return startWebhooks(receivers, c.WebhookEvents, k, log) }
 	limited := newServerListener(listener, pair)
 	if c.isShared() {
-		return s.serveShared(ctx, c, func() func() { return s.reload(c, pair, watch) }, limited, tellWebhooks)
+		reload := func() (stop func()) { return s.reload(c, pair, watch) }
+		return s.serveShared(ctx, c, reload, limited, tellWebhooks)
 	}
 	store, err := openStore(c.DB)
 	if err != nil {
