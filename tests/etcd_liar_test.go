@@ -1,3 +1,5 @@
+//go:build unix
+
 package tests
 
 // A member of etcd that hangs and yet renews leases, as old leaders of etcd before the fix of its

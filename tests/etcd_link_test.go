@@ -1,3 +1,5 @@
+//go:build unix
+
 package tests
 
 // Links: connections that a test can cut, hold and make lose what comes back.

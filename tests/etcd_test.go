@@ -1,3 +1,5 @@
+//go:build unix
+
 package tests
 
 // Real etcd for the tests of two servers: three members, built from testdata/etcd, and links

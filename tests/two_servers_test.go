@@ -1,3 +1,5 @@
+//go:build unix
+
 package tests
 
 // Two servers on one etcd: whatever happens to one of them, nobody is told what the other one does
@@ -13,7 +15,6 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -663,9 +664,6 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 // Every row holds.
 func TestTwoServers(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS == "windows" {
-		t.Skip("signals")
-	}
 	for name, row := range rows {
 		if name == "absent" && leftOut(t, "the row that takes half a minute") {
 			continue
@@ -681,9 +679,6 @@ func TestTwoServers(t *testing.T) {
 // Each bug is seen in the row that it names.
 func TestTwoServersBugs(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS == "windows" {
-		t.Skip("signals")
-	}
 	tried := patches(t, "two-servers")
 	if leftOut(t, fmt.Sprintf("all but two of %d bugs of two servers", len(tried))) {
 		rand.New(rand.NewPCG(*seed, 9)).Shuffle(len(tried), func(i, j int) { tried[i], tried[j] = tried[j], tried[i] })
