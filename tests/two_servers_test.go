@@ -126,7 +126,7 @@ func rowEarlyEnd(t *testing.T, binary string) []string {
 		p.errorf("the first server has granted perf: %s", p.a.log)
 	}
 	p.want(p.b, 204, del, maybe("first-id", ""))
-	if got := holders(p.a); got != nil && len(got) > 0 {
+	if got := holders(p.a); len(got) > 0 {
 		p.errorf("the first server still shows %q", got)
 	}
 	if !p.b.leads() {
