@@ -56,7 +56,7 @@ var wantedSlotFlag = &cli.StringSliceFlag{
 func variables(config any) string {
 	var b strings.Builder
 	for _, s := range listSettings(config) {
-		if s.flag != "" || s.usage == "" {
+		if s.flag != "" {
 			continue
 		}
 		preset := ""

@@ -61,14 +61,15 @@ type serverConfig struct {
 	TLSPrivateKey  string  `split_words:"true" desc:"the file of its private key (PEM)"`
 	TrustedProxies proxies `split_words:"true" desc:"trusted reverse proxies; client addresses are taken from their X-Forwarded-For: 10.0.0.1,192.168.0.0/16"`
 
-	Store            etcdURL
-	Advertise        serverURLs
-	CAFile           string `split_words:"true"`
-	EtcdCAFile       string `split_words:"true"`
-	EtcdCertificate  string `split_words:"true"`
-	EtcdPrivateKey   string `split_words:"true"`
-	EtcdUser         string `split_words:"true"`
-	EtcdPasswordFile string `split_words:"true"`
+	Store     etcdURL    `desc:"where several servers share their state: etcd://a:2379,b:2379,c:2379/call-me"`
+	Advertise serverURLs `desc:"where the other servers reach this one: http://a.example:8000"`
+	CAFile    string     `split_words:"true" desc:"who vouches for the other servers (PEM)"`
+
+	EtcdCAFile       string `split_words:"true" desc:"who vouches for etcd (PEM)"`
+	EtcdCertificate  string `split_words:"true" desc:"the file of the certificate that etcd is shown (PEM)"`
+	EtcdPrivateKey   string `split_words:"true" desc:"the file of its private key (PEM)"`
+	EtcdUser         string `split_words:"true" desc:"the user of etcd"`
+	EtcdPasswordFile string `split_words:"true" desc:"the file of that user's password"`
 }
 
 // healthConfig has the settings of health.

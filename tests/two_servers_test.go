@@ -7,6 +7,7 @@ package tests
 // testdata/bugs/two-servers show that it can find something.
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -730,4 +731,108 @@ func (c *slowCall) answer() string {
 	part := make([]byte, 4096)
 	n, _ := c.conn.Read(part)
 	return string(part[:n])
+}
+
+// A file moves to etcd, and back by a backup: leases, queue and history are the same, and the
+// fences go on. A prefix with anything is refused.
+func TestMovingToEtcdAndBack(t *testing.T) {
+	t.Parallel()
+	c := newEtcd(t)
+	d := newDaemon(t)
+	d.want(201, post, maybe("first-id", "&ttl=1h"))
+	for i := range 300 {
+		d.want(201, post, fmt.Sprint("/maybe?environment=perf&holder=x&id=request-", i))
+		d.want(204, del, fmt.Sprint("/maybe?environment=perf&holder=x&id=request-", i))
+	}
+	d.want(403, post, maybe("waiter-id", "&wait=0s"))
+	d.want(200, put, "/pause?environment=web&reason=maintenance")
+	history := func(d *daemon) string { return d.want(200, "GET", "/history?limit=1000") }
+	before, queue := history(d), queueOf(d)
+	d.kill()
+
+	var addresses []string
+	for _, m := range c.members {
+		addresses = append(addresses, m.address)
+	}
+	store := "etcd://" + strings.Join(addresses, ",") + "/test"
+	move := func() (string, error) {
+		cmd := mortal(t, "move", d.file(), store)
+		cmd.Env = slices.DeleteFunc(slices.Clone(d.env), func(v string) bool { return strings.HasPrefix(v, "CALL_ME_DB=") })
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := move(); err != nil || !strings.Contains(out, "moved 605 records") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := move(); err == nil || !strings.Contains(out, "etcdctl del --prefix") {
+		t.Errorf("a second move: %v: %s", err, out)
+	}
+	s := c.newShared("")
+	s.start()
+	s.waitToLead()
+	if after := history(s.daemon); after != before || queueOf(s.daemon) != queue {
+		t.Errorf("the history was\n%s\nand is\n%s", before, after)
+	}
+	var given, later leaseJSON
+	json.Unmarshal([]byte(s.want(201, post, "/maybe?environment=perf&holder=x&id=after-the-move")), &given)
+
+	file := filepath.Join(t.TempDir(), "back.db")
+	backup, out := s.client("operator", "backup", file)
+	if err := backup.Run(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.kill()
+	back := newDaemon(t, "CALL_ME_DB="+file)
+	if queueOf(back) != queue {
+		t.Errorf("the queue was %s and is %s", queue, queueOf(back))
+	}
+	back.want(204, del, "/maybe?environment=perf&id=after-the-move")
+	json.Unmarshal([]byte(back.want(201, post, "/maybe?environment=perf&holder=x&id=after-the-return")), &later)
+	if given.Fence == 0 || later.Fence < given.Fence+1<<32 {
+		t.Errorf("the fence was %d and is %d", given.Fence, later.Fence)
+	}
+}
+
+// What can never work is refused in one line.
+func TestSettingsOfEtcdThatAreRefused(t *testing.T) {
+	t.Parallel()
+	c := newEtcd(t)
+	lead := c.newShared("", "CALL_ME_ENVIRONMENTS=uat,perf")
+	lead.start()
+	lead.waitToLead()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, err := c.client.Put(ctx, "/others/key", "value"); err != nil {
+		t.Fatal(err)
+	}
+	address := c.members[0].address
+	for _, r := range []struct {
+		env  []string
+		want string
+	}{
+		{[]string{"CALL_ME_ENVIRONMENTS=uat"}, "other environments than this server"},
+		{[]string{"CALL_ME_STORE=etcd://" + address + "/others"}, "not call-me's"},
+		{[]string{"CALL_ME_STORE=etcd://" + address + "/test", "CALL_ME_ADVERTISE="}, "CALL_ME_ADVERTISE must be set"},
+		{[]string{"CALL_ME_STORE=http://" + address}, "no address of etcd"},
+		{[]string{"CALL_ME_ETCD_USER=call-me"}, "belong together"},
+		{[]string{"CALL_ME_ETCD_CA_FILE=ca.pem"}, "etcds://"},
+	} {
+		s := c.newShared("", append([]string{"CALL_ME_ENVIRONMENTS=uat,perf"}, r.env...)...)
+		cmd := exec.Command(s.binary, "serve")
+		cmd.Env, cmd.Stderr = s.env, s.log
+		ended := make(chan error, 1)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- cmd.Wait() }()
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(s.log.String(), r.want) {
+				t.Errorf("%s: %v: %s, want %q", r.env, err, s.log, r.want)
+			}
+		case <-time.After(10 * time.Second):
+			cmd.Process.Kill()
+			t.Errorf("%s: it serves: %s", r.env, s.log)
+		}
+	}
 }
