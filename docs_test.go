@@ -19,7 +19,7 @@ import (
 func documented(t *testing.T) []string {
 	t.Helper()
 	files := []string{"README.md", "SECURITY.md", "CONTRIBUTING.md"}
-	for _, folder := range []string{"docs", "examples", "deploy"} {
+	for _, folder := range []string{"docs", "examples", "deploy", "ci"} {
 		filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
 				t.Fatal(err)

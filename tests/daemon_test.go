@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -212,6 +213,16 @@ func (d *daemon) call(method, path string) (int, string) {
 	body, _ := io.ReadAll(response.Body)
 	seekKey(string(body))
 	return response.StatusCode, string(body)
+}
+
+// uat returns the lease of uat, nil if it is free, and its queue.
+func (d *daemon) uat() (lease *leaseJSON, line []waiterJSON) {
+	d.t.Helper()
+	var all environmentsJSON
+	if _, body := d.call("GET", "/environments?environment=uat"); json.Unmarshal([]byte(body), &all) != nil || len(all.Environments) != 1 {
+		d.t.Fatalf("%s", body)
+	}
+	return all.Environments[0].Slots[0].Lease, all.Environments[0].Queue
 }
 
 // want calls call, fails the test if the status is another one, and returns the body.

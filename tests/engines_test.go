@@ -282,16 +282,6 @@ func (e *execution) wait() error {
 	}
 }
 
-// uat returns the lease of uat, nil if it is free, and its queue.
-func (d *daemon) uat() (lease *leaseJSON, line []waiterJSON) {
-	d.t.Helper()
-	var all environmentsJSON
-	if _, body := d.call("GET", "/environments?environment=uat"); json.Unmarshal([]byte(body), &all) != nil || len(all.Environments) != 1 {
-		d.t.Fatalf("%s", body)
-	}
-	return all.Environments[0].Slots[0].Lease, all.Environments[0].Queue
-}
-
 func (r *repository) touch(name string) {
 	if err := os.WriteFile(filepath.Join(r.target, name), nil, 0o644); err != nil {
 		r.t.Fatal(err)
