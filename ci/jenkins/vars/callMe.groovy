@@ -38,7 +38,8 @@ def call(Map options = [:], environments, Closure body) {
 String newHolder() {
     blocks++
     String stage = env.STAGE_NAME ? env.STAGE_NAME + '/' : ''
-    return "jenkins:${env.JOB_NAME}/${env.BUILD_NUMBER}/${stage}${blocks}".replace(' ', '-')
+    String holder = "jenkins:${env.JOB_NAME}/${env.BUILD_NUMBER}/${stage}${blocks}"
+    return holder.replace(' ', '-')
 }
 
 // requestCommand returns the command that waits. An exit code that is not 0 is printed in place of a
