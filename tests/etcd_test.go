@@ -8,6 +8,7 @@ package tests
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -54,6 +55,16 @@ type etcdMember struct {
 // newEtcd starts three members. Its least ttl is a second.
 func newEtcd(t *testing.T, flags ...string) *etcdCluster {
 	t.Helper()
+	return newEtcdWithTLS(t, nil, flags...)
+}
+
+// newEtcdWithTLS does what newEtcd does; with trust that is not nil, clients use TLS.
+func newEtcdWithTLS(t *testing.T, trust *tls.Config, flags ...string) *etcdCluster {
+	t.Helper()
+	scheme := "http://"
+	if trust != nil {
+		scheme = "https://"
+	}
 	binary, err := etcdBinary()
 	if err != nil {
 		missing(t, fmt.Sprintf("etcd (go build -C testdata/etcd go.etcd.io/etcd/server/v3: %.300v)", err))
@@ -75,16 +86,16 @@ func newEtcd(t *testing.T, flags ...string) *etcdCluster {
 	for i := range 3 {
 		m := &etcdMember{t: t, address: fmt.Sprint("127.0.0.1:", freePort()), log: &lockedBuffer{}}
 		m.args = append([]string{binary, "--name", fmt.Sprint("m", i), "--data-dir", filepath.Join(folder, fmt.Sprint(i)),
-			"--listen-client-urls", "http://" + m.address, "--advertise-client-urls", "http://" + m.address,
+			"--listen-client-urls", scheme + m.address, "--advertise-client-urls", scheme + m.address,
 			"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
 			"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
 			"--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "error"}, flags...)
 		c.members = append(c.members, m)
-		addresses = append(addresses, "http://"+m.address)
+		addresses = append(addresses, scheme+m.address)
 		m.start()
 		t.Cleanup(m.kill)
 	}
-	c.client, err = clientv3.New(clientv3.Config{Endpoints: addresses, Logger: zap.NewNop()})
+	c.client, err = clientv3.New(clientv3.Config{Endpoints: addresses, TLS: trust, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

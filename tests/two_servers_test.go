@@ -9,11 +9,13 @@ package tests
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -22,6 +24,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // A pair is two servers on one etcd. a leads.
@@ -818,21 +822,81 @@ func TestSettingsOfEtcdThatAreRefused(t *testing.T) {
 		{[]string{"CALL_ME_ETCD_CA_FILE=ca.pem"}, "etcds://"},
 	} {
 		s := c.newShared("", append([]string{"CALL_ME_ENVIRONMENTS=uat,perf"}, r.env...)...)
-		cmd := exec.Command(s.binary, "serve")
-		cmd.Env, cmd.Stderr = s.env, s.log
-		ended := make(chan error, 1)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
+		s.wantRefused(r.want)
+	}
+}
+
+// With TLS, a user and a password: a server that has them leads, also after its token has ended,
+// and one that has not is refused in one line.
+func TestEtcdWithTLSAndAPassword(t *testing.T) {
+	t.Parallel()
+	a := newAuthority(t)
+	folder := t.TempDir()
+	certificate, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
+	a.issue(certificate, key)
+	c := newEtcdWithTLS(t, a.trust(), "--cert-file", certificate, "--key-file", key, "--auth-token-ttl", "2", "--bcrypt-cost", "4")
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_, errRoot := c.client.UserAdd(ctx, "root", "the-root-password")
+	_, errRootRole := c.client.RoleAdd(ctx, "root")
+	_, errRootGrant := c.client.UserGrantRole(ctx, "root", "root")
+	_, errUser := c.client.UserAdd(ctx, "call-me", "the-password")
+	_, errRole := c.client.RoleAdd(ctx, "locks")
+	_, errAllow := c.client.RoleGrantPermission(ctx, "locks", "/test/", clientv3.GetPrefixRangeEnd("/test/"),
+		clientv3.PermissionType(clientv3.PermReadWrite))
+	_, errGrant := c.client.UserGrantRole(ctx, "call-me", "locks")
+	_, errEnable := c.client.AuthEnable(ctx)
+	if err := errors.Join(errRoot, errRootRole, errRootGrant, errUser, errRole, errAllow, errGrant, errEnable); err != nil {
+		t.Fatal(err)
+	}
+	var addresses []string
+	for _, m := range c.members {
+		addresses = append(addresses, m.address)
+	}
+	store := "etcds://" + strings.Join(addresses, ",") + "/test"
+	password, wrong := filepath.Join(folder, "password"), filepath.Join(folder, "wrong")
+	os.WriteFile(password, []byte("the-password\n"), 0o600)
+	os.WriteFile(wrong, []byte("another\n"), 0o600)
+	server := func(file, authority, store string) *sharedServer {
+		return c.newShared("", "CALL_ME_STORE="+store, "CALL_ME_ETCD_CA_FILE="+authority, "CALL_ME_ETCD_USER=call-me", "CALL_ME_ETCD_PASSWORD_FILE="+file)
+	}
+	s := server(password, a.file, store)
+	s.start()
+	s.waitToLead()
+	for i := range 10 { // longer than a token lasts
+		s.want(201, post, maybe(fmt.Sprint("request-", i), ""))
+		s.want(204, del, maybe(fmt.Sprint("request-", i), ""))
+		time.Sleep(500 * time.Millisecond)
+	}
+	if n := strings.Count(s.log.String(), "msg=leading "); n != 1 {
+		t.Errorf("it has led %d times: %s", n, s.log)
+	}
+	for what, r := range map[string]*sharedServer{
+		"invalid user ID or password": server(wrong, a.file, store),
+		"certificate":                 server(password, newAuthority(t).file, store),
+		"permission denied":           server(password, a.file, strings.Replace(store, "/test", "/elsewhere", 1)),
+	} {
+		r.wantRefused(what)
+	}
+}
+
+// wantRefused fails the test unless the server ends at its start, and says what.
+func (s *sharedServer) wantRefused(what string) {
+	s.t.Helper()
+	cmd := exec.Command(s.binary, "serve")
+	cmd.Env, cmd.Stderr = s.env, s.log
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(s.log.String(), what) {
+			s.t.Errorf("%v: %s, want %q", err, s.log, what)
 		}
-		go func() { ended <- cmd.Wait() }()
-		select {
-		case err := <-ended:
-			if err == nil || !strings.Contains(s.log.String(), r.want) {
-				t.Errorf("%s: %v: %s, want %q", r.env, err, s.log, r.want)
-			}
-		case <-time.After(10 * time.Second):
-			cmd.Process.Kill()
-			t.Errorf("%s: it serves: %s", r.env, s.log)
-		}
+	case <-time.After(10 * time.Second):
+		cmd.Process.Kill()
+		s.t.Errorf("want %q, but it serves: %s", what, s.log)
 	}
 }
