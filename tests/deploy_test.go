@@ -7,6 +7,7 @@ package tests
 import (
 	"bufio"
 	"context"
+	"encoding/xml"
 	"fmt"
 	"net/http"
 	"os"
@@ -141,6 +142,8 @@ func TestTheConfigurationsOfDeployStartAServerAgain(t *testing.T) {
 	for file, lines := range map[string][]string{
 		"deploy/call-me.service": {"Restart=always", "RestartSec=1", "StartLimitIntervalSec=0"},
 		"deploy/compose.yaml":    {"restart: unless-stopped"},
+		"deploy/call-me.plist":   {"<key>RunAtLoad</key><true/>", "<key>KeepAlive</key><true/>", "<key>ThrottleInterval</key><integer>1</integer>"},
+		"deploy/call-me.cmd":     {"goto again\r"},
 		"deploy/kubernetes.yaml": {"kind: StatefulSet", "replicas: 1 #", "accessModes: [ReadWriteOnce]",
 			"- {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 30}",
 			"- {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 30}"},
@@ -148,6 +151,11 @@ func TestTheConfigurationsOfDeployStartAServerAgain(t *testing.T) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, ".plist") {
+			if err := xml.Unmarshal(text, new(any)); err != nil {
+				t.Errorf("%s: %v", file, err)
+			}
 		}
 		for _, line := range lines {
 			if !regexp.MustCompile(`(?m)^ *` + regexp.QuoteMeta(line)).Match(text) {

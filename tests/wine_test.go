@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,6 +163,7 @@ func TestWindows(t *testing.T) {
 		"what it leaves stays with --leave-running":  w.testLeaveRunning,
 		"a lost lease ends it":                       w.testLost,
 		"the server":                                 w.testServer,
+		"the task starts the server again":           w.testTask,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -308,5 +310,63 @@ func (w *wine) testServer(t *testing.T, _ *daemon) {
 		if e.Name() != "old.db" && e.Name() != "new.db" {
 			t.Errorf("%s is left", e.Name())
 		}
+	}
+}
+
+// deploy/call-me.cmd starts the server in its folder, with the keys and the file there, and again
+// when it has ended.
+func (w *wine) testTask(t *testing.T, _ *daemon) {
+	folder := t.TempDir()
+	for name, from := range map[string]string{"call-me.exe": filepath.Join(w.folder, "call-me.exe"), "call-me.cmd": "deploy/call-me.cmd"} {
+		text, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(folder, name), text, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(folder, "keys"), []byte("the-key-of-the-task"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := makeDaemon(t)
+	d.key = "the-key-of-the-task"
+	d.cmd = w.command(t, d, "cmd", "/c", w.path(filepath.Join(folder, "call-me.cmd")))
+	d.cmd.Args[1] = "cmd"
+	d.cmd.WaitDelay = time.Second
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	servers := func() (pids []int) {
+		all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, file := range all {
+			line, _ := os.ReadFile(file)
+			if said := strings.ReplaceAll(string(line), `\`, "/"); strings.Contains(said, folder+"/call-me.exe") && strings.Contains(said, "serve") {
+				pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+				pids = append(pids, pid)
+			}
+		}
+		return pids
+	}
+	answers := func() {
+		t.Helper()
+		if err := waitForServer(d.http, d.base); err != nil && waitForServer(d.http, d.base) != nil { // wine is slow
+			log, _ := os.ReadFile(filepath.Join(folder, "call-me.log"))
+			t.Fatalf("%v\n%s", err, log)
+		}
+	}
+	answers()
+	d.want(201, "POST", "/maybe?environment=uat&id=12345678&ttl=1h")
+	killed := servers()
+	if len(killed) != 1 {
+		t.Fatalf("%d servers", len(killed))
+	}
+	syscall.Kill(killed[0], syscall.SIGKILL)
+	eventually(t, "the server is started again", func() bool { now := servers(); return len(now) == 1 && now[0] != killed[0] })
+	answers()
+	d.want(204, "DELETE", "/maybe?environment=uat&id=12345678")
+	d.kill()
+	for _, pid := range servers() {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
