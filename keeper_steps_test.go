@@ -230,7 +230,7 @@ func TestWithoutSpaceRenewalsGoOn(t *testing.T) {
 		if err := request("first"); err != nil {
 			t.Fatal(err)
 		}
-		s.err = fmt.Errorf("%w: quota", errNoSpace)
+		k.betweenBatches(func() { s.err = fmt.Errorf("%w: quota", errNoSpace) })
 		for range 20 {
 			refused := make(chan error, 1)
 			go func() { refused <- request("other") }()
@@ -255,7 +255,7 @@ func TestWithoutSpaceRenewalsGoOn(t *testing.T) {
 		if k.isHealthy.Load() {
 			t.Error("it says that it is healthy")
 		}
-		s.err = nil
+		k.betweenBatches(func() { s.err = nil })
 		time.Sleep(2 * scanPeriod)
 		if err := request("second"); err != nil || !k.isHealthy.Load() {
 			t.Errorf("with space again: %v, healthy: %v", err, k.isHealthy.Load())
