@@ -140,6 +140,31 @@ func rowEarlyEnd(t *testing.T, binary string) []string {
 	return p.wrong
 }
 
+// rowEarlyGrant: as rowEarlyEnd, but the leader hangs while it stores a grant, which arrives when
+// another server leads that has stored nothing yet.
+func rowEarlyGrant(t *testing.T, binary string) []string {
+	p := newPair(t, binary)
+	lead, next := p.a, p.b
+	for i := range 3 {
+		id := fmt.Sprint("request-", i)
+		lead.all(linkHeld)
+		granted := later(lead, post, maybe(id, "&ttl=1h"))
+		time.Sleep(20 * time.Millisecond)
+		p.etcd.remove("/test/meta/leader")
+		next.waitToLead()
+		lead.all(linkOpen)
+		if got := <-granted; got.status < 400 {
+			p.errorf("%s got %d %s from a server that leads no more", id, got.status, got.body)
+		}
+		if got := holders(next); len(got) > 0 {
+			p.errorf("uat is held by %q", got)
+		}
+		eventually(t, "it stands by", func() bool { status, _ := lead.call("GET", "/healthz"); return status == 200 && !lead.leads() })
+		lead, next = next, lead
+	}
+	return p.wrong
+}
+
 // rowStopped: the leader is stopped until a successor has given its slot to another, with calls in
 // its sockets, some of which it has begun to read.
 func rowStopped(t *testing.T, binary string) []string {
@@ -648,6 +673,7 @@ func rowEdited(t *testing.T, binary string) []string {
 // rows are the faults by their names.
 var rows = map[string]func(t *testing.T, binary string) []string{
 	"early-end":       rowEarlyEnd,
+	"early-grant":     rowEarlyGrant,
 	"stopped":         rowStopped,
 	"lost-answers":    rowLostAnswers,
 	"nothing-arrives": rowNothingArrives,
