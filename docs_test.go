@@ -34,8 +34,7 @@ func documented(t *testing.T) []string {
 }
 
 func TestDocumentedCommandsAndVariablesExist(t *testing.T) {
-	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", "CALL_ME_URL", leasesVariable, runTagsVariable, // set by run
-		"CALL_ME_STORE"} // of the chart; a server that does not read it does not start with it
+	variables := []string{"CALL_ME_ENVIRONMENT", "CALL_ME_SLOT", "CALL_ME_URL", leasesVariable, runTagsVariable} // set by run
 	for _, config := range []any{&serverConfig{}, &clientConfig{}} {
 		for _, s := range listSettings(config) {
 			variables = append(variables, s.variable)

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -83,6 +84,7 @@ type daemon struct {
 
 	wrapper []string // a command that starts the server
 	flags   []string // the flags of serve
+	binary  string   // empty: the one of the tests
 }
 
 // A lockedBuffer collects the output of a process.
@@ -142,7 +144,7 @@ func makeDaemon(t testing.TB, env ...string) *daemon {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	argv := slices.Concat(d.wrapper, []string{binaryPath(), "serve"}, d.flags)
+	argv := slices.Concat(d.wrapper, []string{cmp.Or(d.binary, binaryPath()), "serve"}, d.flags)
 	d.cmd = exec.Command(argv[0], argv[1:]...)
 	d.cmd.Env, d.cmd.Stderr = d.env, d.stderr
 	if err := d.cmd.Start(); err != nil {
