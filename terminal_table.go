@@ -321,10 +321,7 @@ func eventRow(e eventJSON) []cell {
 		if e.From == "" {
 			holder = "by itself"
 		}
-	case endedByForce:
-		held, colour = secondsText(e.HeldSeconds), yellow
-		reason = "by " + cmp.Or(e.By.String(), "an unnamed caller")
-	case endedByTakeover:
+	case endedByForce, endedByTakeover:
 		held, colour = secondsText(e.HeldSeconds), yellow
 		reason = "by " + cmp.Or(e.By.String(), "an unnamed caller") + inBrackets(e.Why.String())
 	case endedByHandOver:
