@@ -779,6 +779,7 @@ func TestUntilTheFileIsRewrittenNothingIsGrantedOrLost(t *testing.T) {
 		}
 		g.store.db.Close()
 		g.free("a")
+		synctest.Wait() // it may still be noting the failure that it has answered
 		if g.isHealthy.Load() {
 			t.Error("the server says that it is healthy")
 		}
