@@ -44,7 +44,8 @@ func newApp(t *terminal) *cli.App {
 		Commands: []*cli.Command{
 			serveCommand(t), requestCommand(t), releaseCommand(t), renewCommand(t), runCommand(t),
 			pauseCommand(t), resumeCommand(t),
-			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t), healthCommand(t),
+			statusCommand(t), historyCommand(t), backupCommand(t), checkCommand(t),
+			moveCommand(t), healthCommand(t),
 			doctorCommand(t), keyCommand(t),
 			completionCommand(t), hiddenWatchdog(),
 		},

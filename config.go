@@ -60,6 +60,16 @@ type serverConfig struct {
 
 	TLSPrivateKey  string  `split_words:"true" desc:"the file of its private key (PEM)"`
 	TrustedProxies proxies `split_words:"true" desc:"trusted reverse proxies; client addresses are taken from their X-Forwarded-For: 10.0.0.1,192.168.0.0/16"`
+
+	Store     etcdURL    `desc:"where several servers share their state: etcd://a:2379,b:2379,c:2379/call-me"`
+	Advertise serverURLs `desc:"where the other servers reach this one: http://a.example:8000"`
+	CAFile    string     `split_words:"true" desc:"who vouches for the other servers (PEM)"`
+
+	EtcdCAFile       string `split_words:"true" desc:"who vouches for etcd (PEM)"`
+	EtcdCertificate  string `split_words:"true" desc:"the file of the certificate that etcd is shown (PEM)"`
+	EtcdPrivateKey   string `split_words:"true" desc:"the file of its private key (PEM)"`
+	EtcdUser         string `split_words:"true" desc:"the user of etcd"`
+	EtcdPasswordFile string `split_words:"true" desc:"the file of that user's password"`
 }
 
 // healthConfig has the settings of health.
@@ -183,6 +193,9 @@ func setName(name string) string {
 func (c *serverConfig) validate() error {
 	if (c.TLSCertificate == "") != (c.TLSPrivateKey == "") {
 		return usagef("%[1]s_TLS_CERTIFICATE and %[1]s_TLS_PRIVATE_KEY belong together", variablePrefix)
+	}
+	if err := c.validateStore(); err != nil {
+		return err
 	}
 	if _, err := c.environments(); err != nil {
 		return err

@@ -40,7 +40,7 @@ func TestDocumentedCommandsAndVariablesExist(t *testing.T) {
 			variables = append(variables, s.variable)
 		}
 	}
-	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|pause|resume|doctor|serve|health|backup|check|completion|key)\b` +
+	line := regexp.MustCompile(`call-me ((?:run|request|release|renew|status|history|pause|resume|doctor|serve|health|backup|check|move|completion|key)\b` +
 		`(?:"[^"\n]*"|[^\n<>}'"` + "`" + `|;)&])*)`)
 	variable := regexp.MustCompile(`\bCALL_ME_[A-Z_]*[A-Z]\b`)
 	for _, file := range documented(t) {

@@ -64,6 +64,13 @@ var (
 	errDamaged = errors.New("the file is damaged")
 	errNoCopy  = errors.New("the file cannot be copied now")
 
+	// Those of a store that several servers share.
+	errStoreAway   = errors.New("etcd does not answer")
+	errNotLeader   = errors.New("this server does not lead any more")
+	errHung        = errors.New("the keeper hangs")
+	errNewerFormat = errors.New("it was written by a newer call-me")
+	errForeign     = errors.New("the keys are not call-me's, or a move was not finished")
+
 	// errReplaced is that the database file was deleted, cut off, written to or
 	// replaced while the server used it.
 	errReplaced = errors.New("the database file is not as the server left it")

@@ -31,9 +31,10 @@ var arrows = map[string][]string{
 	"run":      {"client", "terminal", "ci", "api", "config", "text", "errors"},
 	"terminal": {"client", "ci", "api", "text", "errors"},
 	"client":   {"config", "api", "limits", "text", "errors"},
-	"server":   {"keeper", "store", "record", "lock", "config", "api", "limits", "text", "errors"},
+	"server":   {"keeper", "store", "etcd", "record", "lock", "config", "api", "limits", "text", "errors"},
 	"keeper":   {"record", "lock", "errors"},
 	"store":    {"record", "errors"},
+	"etcd":     {"record", "errors"},
 	"record":   {"lock", "errors"},
 	"lock":     {"errors"},
 	"notes":    {"limits"},
@@ -51,6 +52,7 @@ var onlyImporter = map[string]string{
 	"github.com/kelseyhightower/envconfig": "config",
 	"go.etcd.io/bbolt":                     "store",
 	"github.com/coreos/go-oidc/v3":         "server",
+	"go.etcd.io/etcd":                      "etcd",
 }
 
 func wingOf(file string) string {

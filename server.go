@@ -42,6 +42,10 @@ type server struct {
 	renderer       renderer
 	boards         boards     // of the status page
 	attendance     attendance // of those who wait on it
+
+	// Of a server that shares its state; nil if it does not.
+	leads    func() float64       // 1 while it leads, else 0
+	onReload func(c serverConfig) // called when files were read again
 }
 
 // routes returns the handler of the whole API. Every route but GET /healthz requires

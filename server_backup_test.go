@@ -176,7 +176,7 @@ func TestASlowReaderOfACopyIsCutOff(t *testing.T) {
 				g := rigWithHistory(t, 4000)
 				s := &server{keeper: g.keeper, metrics: g.metrics, log: quietLog()}
 				s.keys.set([]acceptedKey{plainKey(testKey)})
-				callers, h := make(pipeListener), s.http()
+				callers, h := make(pipeListener), s.http(s.routes())
 				go h.Serve(newLimitedListener(callers, 10))
 				ours, theirs := net.Pipe()
 				callers <- theirs

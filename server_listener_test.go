@@ -153,7 +153,7 @@ func TestAConnectionHasItsTimes(t *testing.T) {
 				s := &server{keeper: g.keeper, metrics: g.metrics, log: quietLog()}
 				s.keys.set([]acceptedKey{plainKey(testKey)})
 				callers := make(pipeListener)
-				h := s.http()
+				h := s.http(s.routes())
 				go h.Serve(newLimitedListener(callers, 10))
 				ours, theirs := net.Pipe()
 				callers <- theirs

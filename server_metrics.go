@@ -317,8 +317,14 @@ func (c *environmentCollector) states() map[string]*gaugeValues {
 func (s *server) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(s.metrics.collectors()...)
+	if s.keeper != nil {
+		r.MustRegister(&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}})
+	}
+	if s.leads != nil {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "callme_leader", Help: "1 while this server leads, else 0."}, s.leads))
+	}
 	r.MustRegister(
-		&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "callme_healthy", Help: "1 while commits succeed."}, s.healthGauge),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -333,7 +339,7 @@ func (s *server) registry() *prometheus.Registry {
 
 // healthGauge returns 1 while commits succeed, else 0.
 func (s *server) healthGauge() float64 {
-	if s.keeper.isHealthy.Load() {
+	if s.keeper == nil || s.keeper.isHealthy.Load() {
 		return 1
 	}
 	return 0

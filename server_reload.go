@@ -113,8 +113,14 @@ func (s *server) reload(c serverConfig, pair *certificate, w *fileWatch) (stop f
 	}
 }
 
-// readAgain reads those files again that isDue reports, and uses what they have.
-func (s *server) readAgain(c serverConfig, pair *certificate, w *fileWatch, isDue func(*watchedFiles) bool) {
+// readAgain reads those files again that look reports, and uses what they have.
+func (s *server) readAgain(c serverConfig, pair *certificate, w *fileWatch, look func(*watchedFiles) bool) {
+	anyDue := false
+	isDue := func(f *watchedFiles) bool {
+		due := look(f)
+		anyDue = anyDue || due
+		return due
+	}
 	if isDue(&w.keys) {
 		if keys, err := c.acceptedKeys(); err != nil {
 			s.log.Error("the keys stay as they were", "error", err)
@@ -137,5 +143,8 @@ func (s *server) readAgain(c serverConfig, pair *certificate, w *fileWatch, isDu
 	}
 	if isDue(&w.environments) {
 		s.useEnvironments(c)
+	}
+	if anyDue && s.onReload != nil {
+		s.onReload(c)
 	}
 }

@@ -51,22 +51,8 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		return listenError(err, c.Port)
 	}
 	defer listener.Close()
-	store, err := openStore(c.DB)
-	if err != nil {
-		return storeError(err)
-	}
-	defer store.close()
 	m := newMetrics()
-	memory := limitMemory()
-	k, err := newKeeper(store, declared.slotsOf, newKeeperLimits(c, memory), keeperLog{m, log})
-	if err != nil {
-		return storeError(err)
-	}
-	logHistory(log, c, k, memory)
-	defer adjustGarbage()()
-	defer startWebhooks(newReceivers(webhooks, c.WebhookSecret, m, log), c.WebhookEvents, k, log)()
 	s := &server{
-		keeper:         k,
 		defaultTTL:     time.Duration(c.TTL),
 		log:            log,
 		metrics:        m,
@@ -77,15 +63,40 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err := s.useTokens(c); err != nil {
 		return err
 	}
-	stopReloading := s.reload(c, pair, watch)
-	defer stopReloading()
+	defer adjustGarbage()()
+	receivers := newReceivers(webhooks, c.WebhookSecret, m, log)
+	tellWebhooks := func(k *keeper) (stop func()) { return startWebhooks(receivers, c.WebhookEvents, k, log) }
+	limited := newServerListener(listener, pair)
+	if c.isShared() {
+		reload := func() (stop func()) { return s.reload(c, pair, watch) }
+		return s.serveShared(ctx, c, reload, limited, tellWebhooks)
+	}
+	store, err := openStore(c.DB)
+	if err != nil {
+		return storeError(err)
+	}
+	defer store.close()
+	memory := limitMemory()
+	s.keeper, err = newKeeper(store, declared.slotsOf, newKeeperLimits(c, memory), keeperLog{m, log})
+	if err != nil {
+		return storeError(err)
+	}
+	logHistory(log, c, s.keeper, memory)
+	defer tellWebhooks(s.keeper)()
+	defer s.reload(c, pair, watch)()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB,
 		"environments", declared.String())
+	return s.run(ctx, limited)
+}
+
+// newServerListener returns a listener with a limit of connections, and with TLS if there is a
+// certificate.
+func newServerListener(listener net.Listener, pair *certificate) net.Listener {
 	var limited net.Listener = newLimitedListener(listener, maxConnections())
 	if pair != nil {
 		limited = tls.NewListener(limited, pair.config())
 	}
-	return s.run(ctx, limited)
+	return limited
 }
 
 // run serves until ctx ends or the listener fails, and closes the keeper, so that every
@@ -93,7 +104,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 // stopTime, and then closes their connections. It returns nil after ctx has ended, and
 // else the error of the listener.
 func (s *server) run(ctx context.Context, listener net.Listener) error {
-	h := s.http()
+	h := s.http(s.routes())
 	failed := make(chan error, 1)
 	go func() { failed <- h.Serve(listener) }()
 	var err error
@@ -124,22 +135,25 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// http returns an http.Server for the routes, with the limits on time and size: headers
+// http returns an http.Server for a handler, with the limits on time and size: headers
 // must arrive within headerTime and have up to maxHeader bytes. Bodies are limited by
 // handle and readBody.
-func (s *server) http() *http.Server {
+func (s *server) http(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler:                      s.routes(),
+		Handler:                      handler,
 		DisableGeneralOptionsHandler: true, // net/http's handler of OPTIONS * needs no key
 		ReadHeaderTimeout:            headerTime,
 		IdleTimeout:                  idleTime,
 		MaxHeaderBytes:               maxHeader - 4<<10, // net/http allows 4 KiB more than this
-		ErrorLog:                     log.New(newSlogWriter(s.log), "", 0),
+		ErrorLog:                     newErrorLog(s.log),
 		Protocols:                    onlyHTTP1(),
 		ConnContext:                  withConnection,
 		ConnState:                    changeState,
 	}
 }
+
+// newErrorLog returns the log of net/http.
+func newErrorLog(to *slog.Logger) *log.Logger { return log.New(newSlogWriter(to), "", 0) }
 
 // useKeys replaces the accepted keys, and logs a warning if one has fewer than shortKey
 // characters. Calls that wait with a removed key end with errKey.
@@ -183,7 +197,9 @@ func (s *server) useEnvironments(c serverConfig) {
 		return
 	}
 	s.declaration.Store(&declared)
-	s.keeper.declare(declared.slotsOf)
+	if s.keeper != nil {
+		s.keeper.declare(declared.slotsOf)
+	}
 	s.log.Info("environments were read again", "environments", declared.String())
 }
 

@@ -77,7 +77,7 @@ func siteOf(t *testing.T, g *rig) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &httptest.Server{Listener: newLimitedListener(searched{l}, 1000), Config: s.http()}
+	h := &httptest.Server{Listener: newLimitedListener(searched{l}, 1000), Config: s.http(s.routes())}
 	h.Start()
 	t.Cleanup(func() {
 		g.close() // before the server: it replies to the calls that wait

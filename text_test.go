@@ -203,6 +203,7 @@ var commandsThatPrint = map[string][]struct{ args, says string }{
 	"history":       {{"history", "seen event"}, {"history --json", "seen from"}},
 	"backup":        {{"backup no/such/PAYLOAD", ""}},
 	"check":         {{"check no/such/PAYLOAD", ""}},
+	"move":          {{"move no/such/PAYLOAD etcd://localhost:1", ""}},
 	"health":        {{"health PAYLOAD", ""}},
 	"key":           {{"key PAYLOAD", ""}, {"key name --role PAYLOAD", ""}},
 	"doctor":        {{"doctor", ""}, {"doctor PAYLOAD", ""}},

@@ -1,0 +1,225 @@
+package main
+
+// The calls of etcd: which member is asked, how long a call is repeated, and what the errors
+// mean. Of etcd's client only single calls are used. Its locks, elections and sessions are not:
+// what keeps a server that leads no more from changing anything must be in the transactions
+// themselves (etcd_store.go). Nor are its retries: it does not repeat a transaction whose answer
+// was lost, and here that is safe.
+//
+// Only the etcd files import etcd's client.
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// etcdSettings says how etcd is reached.
+type etcdSettings struct {
+	endpoints []string // host:port
+	prefix    string   // of the keys, without a slash at its end
+	tls       *tls.Config
+	user      string
+	password  string
+	times     etcdTimes
+}
+
+// etcdTimes are the times of the leadership. All follow from the first.
+type etcdTimes struct {
+	ttl     time.Duration // of the leader's key, in whole seconds
+	renewal time.Duration // between two renewals of it
+	gate    time.Duration // how old the newest proof of the leadership may be
+	attempt time.Duration // of a call of one member
+	poll    time.Duration // between two looks of a server that does not lead
+	beat    time.Duration // after which a keeper counts as hung
+}
+
+// newEtcdTimes returns the times for a ttl. With 8 s the key is renewed every 2 s, the gate is
+// 6 s, and an attempt lasts 1.5 s.
+func newEtcdTimes(ttl time.Duration) etcdTimes {
+	return etcdTimes{ttl: ttl, renewal: ttl / 4, gate: ttl / 4 * 3, attempt: ttl * 3 / 16,
+		poll: ttl / 16, beat: ttl * 3 / 8}
+}
+
+// An etcdClient calls the members of one etcd: one after the other, and the one that has answered
+// last first. It is safe for concurrent use.
+type etcdClient struct {
+	members []*etcdMember
+	attempt time.Duration
+	current atomic.Uint32 // modulo the number of members: which is asked first
+}
+
+// An etcdMember is one member, with its own connection: etcd's client would spread the calls over
+// all of them, also over one that does not answer.
+type etcdMember struct {
+	config clientv3.Config
+
+	mu     sync.Mutex
+	client *clientv3.Client // nil until it is used
+}
+
+// newEtcdClient returns a client. It makes no connection.
+func newEtcdClient(s etcdSettings) *etcdClient {
+	c := &etcdClient{attempt: s.times.attempt}
+	scheme := "http://"
+	if s.tls != nil {
+		scheme = "https://"
+	}
+	// After a long time without a connection, one must be there again soon. grpc's own limits are
+	// 2 minutes between two tries, and 20 s for each.
+	connect := grpc.ConnectParams{MinConnectTimeout: 2 * s.times.attempt, Backoff: backoff.Config{
+		BaseDelay: s.times.attempt / 10, Multiplier: 1.6, Jitter: 0.2, MaxDelay: s.times.attempt / 2}}
+	for _, endpoint := range s.endpoints {
+		c.members = append(c.members, &etcdMember{config: clientv3.Config{
+			Endpoints:   []string{scheme + endpoint},
+			DialTimeout: s.times.attempt,
+			// A connection whose other end has vanished is given up soon: what was sent must be
+			// acknowledged within the timeout. 10 s is the shortest time that grpc accepts.
+			DialKeepAliveTime:    10 * time.Second,
+			DialKeepAliveTimeout: s.times.attempt,
+			DialOptions:          []grpc.DialOption{grpc.WithConnectParams(connect)},
+			TLS:                  s.tls,
+			Username:             s.user,
+			Password:             s.password,
+			Logger:               zap.NewNop(),
+			MaxUnaryRetries:      1, // none
+		}})
+	}
+	return c
+}
+
+// open returns the connection to the member, which is made if there is none. With a user it asks
+// for a token.
+func (m *etcdMember) open() (*clientv3.Client, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.client == nil {
+		client, err := clientv3.New(m.config)
+		if err != nil {
+			return nil, err
+		}
+		m.client = client
+	}
+	return m.client, nil
+}
+
+// close closes the connections. The client is not used afterwards.
+func (c *etcdClient) close() {
+	for _, m := range c.members {
+		m.mu.Lock()
+		if m.client != nil {
+			m.client.Close()
+		}
+		m.mu.Unlock()
+	}
+}
+
+// call calls f with one member after the other until f returns nil or a final error, or until
+// ctx ends. The error is then errStoreAway, with the last one. f may be called again after it had
+// an effect that it does not know of.
+func (c *etcdClient) call(ctx context.Context, f func(context.Context, *clientv3.Client) error) error {
+	for tries := 1; ; tries++ {
+		at := c.current.Load()
+		err := c.try(ctx, c.members[int(at)%len(c.members)], f)
+		if err == nil || isFinalEtcdError(err) {
+			return err
+		}
+		c.current.CompareAndSwap(at, at+1)
+		pause := time.Duration(0)
+		if tries%len(c.members) == 0 {
+			pause = c.attempt / 5
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %v", errStoreAway, err)
+		case <-time.After(pause):
+		}
+	}
+}
+
+// try calls f with one member.
+func (c *etcdClient) try(
+	ctx context.Context, m *etcdMember, f func(context.Context, *clientv3.Client) error,
+) error {
+	ctx, cancel := context.WithTimeout(ctx, c.attempt)
+	defer cancel()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	client, err := m.open()
+	if err != nil {
+		return err
+	}
+	return f(ctx, client)
+}
+
+// isFinalEtcdError reports whether another member would give the same answer. After any other
+// error it is unknown whether a transaction took effect.
+func isFinalEtcdError(err error) bool {
+	if errors.Is(err, rpctypes.ErrAuthOldRevision) { // the member is about to learn of a change
+		return false
+	}
+	switch etcdErrorCode(err) {
+	case codes.InvalidArgument, codes.PermissionDenied, codes.NotFound, codes.OutOfRange, codes.Unimplemented:
+		return true
+	case codes.ResourceExhausted: // also that of a member that has too many requests
+		return errors.Is(err, rpctypes.ErrNoSpace)
+	}
+	return false
+}
+
+// etcdErrorCode returns the code of an error of etcd's client.
+func etcdErrorCode(err error) codes.Code {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code()
+	}
+	return status.Code(err)
+}
+
+// isRefusedByEtcd reports whether etcd refuses this server for good: a wrong password, or a user
+// without the rights.
+func isRefusedByEtcd(err error) bool {
+	return errors.Is(err, rpctypes.ErrAuthFailed) || errors.Is(err, rpctypes.ErrPermissionDenied) ||
+		errors.Is(err, rpctypes.ErrUserEmpty)
+}
+
+// checkEtcdTLS returns an error if a member that answers has a certificate that is not accepted,
+// or does not accept that of this server. Members that do not answer are left out.
+func checkEtcdTLS(ctx context.Context, s etcdSettings) error {
+	if s.tls == nil {
+		return nil
+	}
+	for _, endpoint := range s.endpoints {
+		config := s.tls.Clone()
+		config.ServerName, _, _ = net.SplitHostPort(endpoint)
+		config.NextProtos = []string{"h2"}
+		limited, cancel := context.WithTimeout(ctx, s.times.attempt)
+		conn, err := (&tls.Dialer{Config: config}).DialContext(limited, "tcp", endpoint)
+		cancel()
+		var wrong *tls.CertificateVerificationError
+		var alert tls.AlertError
+		var unknown x509.UnknownAuthorityError
+		switch {
+		case err == nil:
+			conn.Close()
+		case errors.As(err, &wrong), errors.As(err, &alert), errors.As(err, &unknown):
+			return fmt.Errorf("%s: %w", endpoint, err)
+		}
+	}
+	return nil
+}

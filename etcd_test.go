@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// Writes are cut into as few parts as fit, and only where a step ends.
+func TestWritesAreCutAtSteps(t *testing.T) {
+	w := func(n int) []write {
+		all := make([]write, n)
+		for i := range all {
+			all[i] = write{"b", []byte(fmt.Sprint("key", i)), make([]byte, 10)}
+		}
+		return all
+	}
+	big := write{"b", []byte("big"), make([]byte, 600<<10)}
+	for _, c := range []struct {
+		writes []write
+		ends   []int
+		want   []int // the lengths of the parts
+	}{
+		{nil, nil, []int{0}},
+		{w(3), nil, []int{3}},
+		{w(3), []int{0, 0, 2, 3, 3}, []int{3}},
+		{w(119), []int{50, 100}, []int{119}},
+		{w(120), []int{50, 100}, []int{100, 20}},
+		{w(300), []int{100, 200}, []int{100, 100, 100}},
+		{w(300), []int{20, 40, 110, 130, 250}, []int{110, 20, 120, 50}}, // a step that is too large stays whole
+		{[]write{big, big, big}, []int{1, 2}, []int{1, 1, 1}},
+		{[]write{big, big, big}, []int{2}, []int{2, 1}},
+	} {
+		var got []int
+		var all []write
+		for _, part := range cutAtSteps(c.writes, c.ends) {
+			got, all = append(got, len(part)), append(all, part...)
+		}
+		if !slices.Equal(got, c.want) || len(all) != len(c.writes) {
+			t.Errorf("%d writes with the ends %v: parts of %v, want %v", len(c.writes), c.ends, got, c.want)
+		}
+	}
+}
+
+// What counts is the clock that has gone further: the monotonic one stands still while a machine
+// is suspended, and the other one may be set back.
+func TestTimePassesByTheFasterClock(t *testing.T) {
+	from := time.Now()
+	suspended := time.Unix(0, from.UnixNano()).Add(10 * time.Second) // no monotonic reading
+	if d := passed(from, from.Add(3*time.Second)); d != 3*time.Second {
+		t.Errorf("3 s by both clocks: %v", d)
+	}
+	if d := passed(from, suspended); d < 10*time.Second {
+		t.Errorf("10 s by the wall clock: %v", d)
+	}
+}
+
+// The header is told from that of a newer format and from a damaged one.
+func TestTheHeaderInEtcd(t *testing.T) {
+	h := etcdHeader{format: etcdFormat, counter: 1 << 45, sum: 1 << 63, term: 77, serial: 3}
+	if got, err := decodeEtcdHeader(encodeEtcdHeader(h)); got != h || err != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	damaged := encodeEtcdHeader(h)
+	damaged[len(damaged)-1]++
+	if _, err := decodeEtcdHeader(damaged); err == nil {
+		t.Error("a damaged header is accepted")
+	}
+	h.format++
+	if _, err := decodeEtcdHeader(encodeEtcdHeader(h)); err == nil {
+		t.Error("a newer format is accepted")
+	}
+}
+
+func TestTheAddressOfEtcd(t *testing.T) {
+	for text, want := range map[string]string{
+		"etcd://a:2379,b:2380/prefix":  "etcd://a:2379,b:2380/prefix",
+		"etcds://a,b,c":                "etcds://a:2379,b:2379,c:2379/call-me",
+		"etcd://[::1]:2379/x/y/":       "etcd://[::1]:2379/x/y",
+		"etcd://10.0.0.1/":             "etcd://10.0.0.1:2379/call-me",
+		"http://a:2379":                "",
+		"etcd://":                      "",
+		"etcd://user:secret@a:2379/x":  "",
+		"a:2379":                       "",
+		"etcd://a:2379,,b:2379/prefix": "",
+	} {
+		var e etcdURL
+		err := e.Decode(text)
+		if got := e.String(); (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("%q: %s, %v", text, got, err)
+		}
+	}
+}

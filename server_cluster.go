@@ -1,0 +1,239 @@
+package main
+
+// Several servers on one etcd. One of them leads: it has a keeper, as a server on a file has.
+// The others pass calls on to it (server_pass.go). When it ends, or cannot prove any more that it
+// leads, its keeper is closed and another server makes one. Which that is, the etcd files decide.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// takeoverAbsence is how much longer than usually a waiter may be away after a server has begun to
+// lead. A client may be in a poll of a machine that has vanished, and does not notice before the
+// poll's time is over: 25 s, 3 s for the answer, and 2 s until it asks the next server.
+const takeoverAbsence = 30*time.Second - maxAbsence
+
+// reloadPause is how long a server waits before it tries to lead again after it could not load
+// the state.
+const reloadPause = 5 * time.Second
+
+// A cluster is a server among several on one etcd.
+type cluster struct {
+	base      *server // what does not depend on who leads: keys, metrics, log. It has no keeper
+	candidate *candidate
+	newKeeper func(s keeperStore) (*keeper, error)
+	onLead    func(k *keeper) (stop func()) // starts what a leader does besides
+
+	info    atomic.Pointer[leaderInfo] // what this server says while it leads
+	lead    atomic.Pointer[leadership] // nil unless this server leads
+	other   atomic.Pointer[otherLeader]
+	standby http.Handler // of the calls while this server does not lead
+
+	transport *http.Transport // to other servers
+
+	isAway bool // etcd did not answer; it is logged once
+}
+
+// A leadership is what a server has while it leads.
+type leadership struct {
+	term    *etcdTerm
+	server  *server
+	handler http.Handler
+}
+
+// serveShared serves on a listener, with the state in etcd, until ctx ends. onLead is called with
+// each keeper, and what it returns when that keeper is closed. reload starts to read files again.
+func (s *server) serveShared(
+	ctx context.Context, c serverConfig, reload func() (stop func()), listener net.Listener,
+	onLead func(*keeper) (stop func()),
+) error {
+	settings, err := newEtcdSettings(c)
+	if err != nil {
+		return err
+	}
+	authority, err := authorities(c.CAFile, "CALL_ME_CA_FILE")
+	if err != nil {
+		return err
+	}
+	memory := limitMemory()
+	limits := newKeeperLimits(c, memory)
+	limits.absence = takeoverAbsence
+	cl := &cluster{base: s, candidate: newCandidate(settings), transport: newPassTransport(authority)}
+	defer cl.candidate.close()
+	cl.newKeeper = func(store keeperStore) (*keeper, error) {
+		return newKeeper(store, s.declared().slotsOf, limits, keeperLog{s.metrics, s.log})
+	}
+	cl.onLead = func(k *keeper) func() {
+		logHistory(s.log, c, k, memory)
+		return onLead(k)
+	}
+	s.leads = cl.leads
+	info := leaderInfo{Name: c.Advertise[0], URL: c.Advertise[0], Version: version()}
+	info.Settings, info.Slots = settingsDigests(c, s.declared(), *s.keys.keys.Load())
+	cl.info.Store(&info)
+	cl.standby = cl.standbyRoutes()
+	if err := cl.checkEtcd(ctx, settings); err != nil {
+		return err
+	}
+	if warning := c.unusedDB(); warning != "" {
+		s.log.Warn(warning)
+	}
+	s.onReload = cl.reloaded
+	defer reload()()
+	s.log.Info("serving", "address", listener.Addr().String(), "tls", c.TLSCertificate != "",
+		"store", c.Store.String(),
+		"environments", s.declared().String())
+	return cl.serve(ctx, listener)
+}
+
+// leads returns 1 while this server leads, else 0.
+func (c *cluster) leads() float64 {
+	if l := c.lead.Load(); l != nil && l.term.isProven() {
+		return 1
+	}
+	return 0
+}
+
+// serve answers calls until ctx ends, or until one of listener and run fails. Another server can
+// lead before the calls under way have their answers.
+func (c *cluster) serve(ctx context.Context, listener net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := c.base.http(c)
+	served, ran := make(chan error, 1), make(chan error, 1)
+	go func() { served <- h.Serve(listener) }()
+	go func() { ran <- c.run(ctx) }()
+	var err error
+	select {
+	case err = <-ran:
+	case err = <-served:
+		err = fmt.Errorf("serving: %w", err)
+		cancel()
+		<-ran
+	}
+	c.base.log.Info("stopping")
+	limited, end := context.WithTimeout(context.Background(), stopTime)
+	defer end()
+	h.Shutdown(limited)
+	h.Close()
+	return err
+}
+
+// run leads whenever nobody else does, and follows the leader meanwhile, until ctx ends. Then it
+// lets another server lead at once, and returns nil. The error is why the process should end.
+func (c *cluster) run(ctx context.Context) error {
+	defer c.follow(etcdMeta{})
+	for ctx.Err() == nil {
+		m, err := c.candidate.look(ctx)
+		c.logAway(err)
+		if err == nil {
+			c.follow(m)
+		}
+		if err == nil && m.leader == nil && m.invalid == nil && ctx.Err() == nil {
+			info := *c.info.Load()
+			info.Since = time.Now()
+			term, err := c.candidate.stand(ctx, info)
+			if term != nil {
+				if err := c.serveTerm(ctx, term); err != nil {
+					return err
+				}
+				continue
+			}
+			c.logAway(err)
+		}
+		sleepUntil(ctx, c.candidate.times.poll)
+	}
+	return nil
+}
+
+// sleepUntil returns after d, or when ctx ends.
+func sleepUntil(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// logAway logs that etcd does not answer, or refuses, once until it answers again.
+func (c *cluster) logAway(err error) {
+	switch {
+	case err != nil && !c.isAway && !errors.Is(err, context.Canceled):
+		c.base.log.Warn("etcd cannot be used", "error", err)
+		c.isAway = true
+	case err == nil && c.isAway:
+		c.base.log.Info("etcd answers again")
+		c.isAway = false
+	}
+}
+
+// serveTerm serves with a keeper until the term or ctx ends. It returns the error of a state that
+// cannot be loaded, and errHung if the keeper cannot be closed: it may still use what it has.
+func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm) error {
+	k, err := c.newKeeper(term.store())
+	if err != nil {
+		c.base.log.Error("this server cannot lead", "error", err)
+		term.resign()
+		if errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
+			return storeError(err)
+		}
+		sleepUntil(ctx, reloadPause)
+		return nil
+	}
+	s := c.base.withKeeper(k)
+	stop := c.onLead(k)
+	c.follow(etcdMeta{})
+	c.lead.Store(&leadership{term, s, s.routes()})
+	c.base.log.Info("leading", "term", term.number, "leases", k.published.Load().count)
+	select {
+	case <-ctx.Done():
+	case <-term.ctx.Done():
+		c.base.log.Warn("leading no more", "term", term.number, "reason", context.Cause(term.ctx))
+	}
+	c.lead.Store(nil)
+	closed := make(chan struct{})
+	go func() { defer close(closed); k.close() }()
+	select {
+	case <-closed:
+	case <-time.After(c.candidate.times.ttl):
+		term.resign()
+		return errHung
+	}
+	term.resign()
+	stop()
+	return nil
+}
+
+// withKeeper returns a server with a keeper, and with the keys and all else of s.
+func (s *server) withKeeper(k *keeper) *server {
+	next := &server{keeper: k, defaultTTL: s.defaultTTL, log: s.log, metrics: s.metrics,
+		trustedProxies: s.trustedProxies, leads: s.leads}
+	next.declaration.Store(s.declaration.Load())
+	next.keys.set(*s.keys.keys.Load())
+	next.tokens.Store(s.tokens.Load())
+	return next
+}
+
+// reloaded gives the leading server the settings that were read again.
+func (c *cluster) reloaded(config serverConfig) {
+	info := *c.info.Load()
+	info.Settings, info.Slots = settingsDigests(config, c.base.declared(), *c.base.keys.keys.Load())
+	c.info.Store(&info)
+	l := c.lead.Load()
+	if l == nil {
+		return
+	}
+	l.server.keys.set(*c.base.keys.keys.Load())
+	l.server.tokens.Store(c.base.tokens.Load())
+	l.server.declaration.Store(c.base.declaration.Load())
+	l.server.keeper.declare(c.base.declared().slotsOf)
+	info.Since = time.Now()
+	if err := l.term.announce(info); err != nil {
+		c.base.log.Warn("the other servers do not know of the new settings yet", "error", err)
+	}
+}

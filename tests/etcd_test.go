@@ -1,0 +1,261 @@
+//go:build unix
+
+package tests
+
+// Real etcd for the tests of two servers: three members, built from testdata/etcd, and links
+// through which the servers reach them.
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+// etcdBinary builds etcd once, and returns its path. go's cache has it the next time.
+var etcdBinary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(binDir, "etcd")
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	defer cancel()
+	build := exec.CommandContext(ctx, "go", "build", "-C", "testdata/etcd", "-o", path, "go.etcd.io/etcd/server/v3")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return path, nil
+})
+
+// An etcdCluster is three members of one etcd, which are stopped when the test ends.
+type etcdCluster struct {
+	t       *testing.T
+	members []*etcdMember
+	client  *clientv3.Client // by its own connections, not through links
+}
+
+type etcdMember struct {
+	t       *testing.T
+	address string // for clients
+	args    []string
+	log     *lockedBuffer
+	cmd     *exec.Cmd
+}
+
+// newEtcd starts three members. Its least ttl is a second.
+func newEtcd(t *testing.T, flags ...string) *etcdCluster {
+	t.Helper()
+	return newEtcdWithTLS(t, nil, flags...)
+}
+
+// newEtcdWithTLS does what newEtcd does; with trust that is not nil, clients use TLS.
+func newEtcdWithTLS(t *testing.T, trust *tls.Config, flags ...string) *etcdCluster {
+	t.Helper()
+	scheme := "http://"
+	if trust != nil {
+		scheme = "https://"
+	}
+	binary, err := etcdBinary()
+	if err != nil {
+		missing(t, fmt.Sprintf("etcd (go build -C testdata/etcd go.etcd.io/etcd/server/v3: %.300v)", err))
+	}
+	c := &etcdCluster{t: t}
+	folder := t.TempDir()
+	if _, err := os.Stat("/dev/shm"); err == nil {
+		if folder, err = os.MkdirTemp("/dev/shm", "call-me-etcd"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(folder) })
+	}
+	var peers, all []string
+	for i := range 3 {
+		peers = append(peers, fmt.Sprint("http://127.0.0.1:", freePort()))
+		all = append(all, fmt.Sprintf("m%d=%s", i, peers[i]))
+	}
+	var addresses []string
+	for i := range 3 {
+		m := &etcdMember{t: t, address: fmt.Sprint("127.0.0.1:", freePort()), log: &lockedBuffer{}}
+		m.args = append([]string{binary, "--name", fmt.Sprint("m", i), "--data-dir", filepath.Join(folder, fmt.Sprint(i)),
+			"--listen-client-urls", scheme + m.address, "--advertise-client-urls", scheme + m.address,
+			"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
+			"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
+			"--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "error"}, flags...)
+		c.members = append(c.members, m)
+		addresses = append(addresses, scheme+m.address)
+		m.start()
+		t.Cleanup(m.kill)
+	}
+	c.client, err = clientv3.New(clientv3.Config{Endpoints: addresses, TLS: trust, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.client.Close() })
+	eventually(t, "etcd has a quorum", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := c.client.Get(ctx, "/")
+		return err == nil
+	})
+	return c
+}
+
+func (m *etcdMember) start() {
+	m.t.Helper()
+	m.cmd = exec.Command(m.args[0], m.args[1:]...)
+	m.cmd.Stderr = m.log
+	if err := m.cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// kill ends the member with SIGKILL, also one that is stopped.
+func (m *etcdMember) kill() {
+	m.cmd.Process.Kill()
+	m.cmd.Wait()
+}
+
+func (m *etcdMember) signal(s syscall.Signal) { m.cmd.Process.Signal(s) }
+
+// get returns the values of the keys with a prefix.
+func (c *etcdCluster) get(prefix string) map[string]string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	got, err := c.client.Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, kv := range got.Kvs {
+		all[string(kv.Key)] = string(kv.Value)
+	}
+	return all
+}
+
+// remove deletes a key, by hand.
+func (c *etcdCluster) remove(key string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	got, err := c.client.Delete(ctx, key)
+	if err != nil || got.Deleted != 1 {
+		c.t.Fatalf("deleting %q: %v", key, err)
+	}
+}
+
+// fill writes until the quota is used up.
+func (c *etcdCluster) fill() {
+	c.t.Helper()
+	big := strings.Repeat("x", 200<<10)
+	for i := range 1000 {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		_, err := c.client.Put(ctx, fmt.Sprint("/filler/", i), big)
+		cancel()
+		if errors.Is(err, rpctypes.ErrNoSpace) {
+			return
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	c.t.Fatal("there is space for everything")
+}
+
+// makeSpace does what an operator does: delete, compact, defragment, disarm.
+func (c *etcdCluster) makeSpace() {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	deleted, err := c.client.Delete(ctx, "/filler/", clientv3.WithPrefix())
+	if err == nil {
+		_, err = c.client.Compact(ctx, deleted.Header.Revision, clientv3.WithCompactPhysical())
+	}
+	for _, m := range c.members {
+		if err == nil {
+			_, err = c.client.Defragment(ctx, "http://"+m.address)
+		}
+	}
+	if err == nil {
+		_, err = c.client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// sharedBinary is the program with the times of tests: the leader's key lasts 2 s.
+var sharedBinary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(binDir, "call-me-shared")
+	return path, build(path, "-ldflags", "-X main.leaderTTL=2s")
+})
+
+// A sharedServer is a server with its state in etcd, which it reaches through links of its own.
+type sharedServer struct {
+	*daemon
+	links  []*link // to the members of etcd
+	inward *link   // by which the other servers reach it
+}
+
+// newShared returns a server that is not started. A binary other than the empty one has a bug.
+func (c *etcdCluster) newShared(binary string, env ...string) *sharedServer {
+	c.t.Helper()
+	fresh, err := sharedBinary()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s := &sharedServer{daemon: makeDaemon(c.t)}
+	var members []string
+	for _, m := range c.members {
+		l := newLink(c.t, m.address)
+		s.links = append(s.links, l)
+		members = append(members, l.address)
+	}
+	s.inward = newLink(c.t, s.host)
+	s.binary = cmp.Or(binary, fresh)
+	for i, variable := range s.env { // a file and etcd exclude each other
+		if strings.HasPrefix(variable, "CALL_ME_DB=") {
+			s.env[i] = "CALL_ME_DB="
+		}
+	}
+	s.reach(members...)
+	s.env = append(s.env, "CALL_ME_ADVERTISE=http://"+s.inward.address)
+	s.env = append(s.env, env...)
+	s.http.Timeout = 15 * time.Second
+	return s
+}
+
+// reach makes the addresses those of etcd.
+func (s *sharedServer) reach(addresses ...string) {
+	s.env = append(s.env, "CALL_ME_STORE=etcd://"+strings.Join(addresses, ",")+"/test")
+}
+
+// all sets the state of all links to etcd.
+func (s *sharedServer) all(state linkState) {
+	for _, l := range s.links {
+		l.set(state)
+	}
+}
+
+// leads reports whether the server says that it leads.
+func (s *sharedServer) leads() bool {
+	status, _ := s.call("GET", "/healthz?leader=1")
+	return status == 200
+}
+
+// waitToLead returns how long it took until the server leads.
+func (s *sharedServer) waitToLead() time.Duration {
+	s.t.Helper()
+	started := time.Now()
+	eventually(s.t.(*testing.T), "the server leads", s.leads)
+	return time.Since(started)
+}
