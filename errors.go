@@ -65,6 +65,7 @@ var (
 	errNoCopy  = errors.New("the file cannot be copied now")
 
 	// Those of a store that several servers share.
+	errEtcdFailed  = errors.New("etcd failed or is full: it is unknown whether this took effect")
 	errStoreAway   = errors.New("etcd does not answer")
 	errNotLeader   = errors.New("this server does not lead any more")
 	errHung        = errors.New("the keeper hangs")

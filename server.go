@@ -48,6 +48,9 @@ type server struct {
 	onReload func(c serverConfig) // called when files were read again
 }
 
+// isShared reports whether the server shares its state with others.
+func (s *server) isShared() bool { return s.leads != nil }
+
 // routes returns the handler of the whole API. Every route but GET /healthz requires
 // a key whose role is enough for the route's action, see requiredRoles. An unknown path is
 // errNotFound, an unknown method of a known path is errMethod. A cross-origin call of a

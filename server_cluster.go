@@ -62,6 +62,7 @@ func (s *server) serveShared(
 		return err
 	}
 	memory := limitMemory()
+	defer adjustGarbage()()
 	limits := newKeeperLimits(c, memory)
 	limits.absence = takeoverAbsence
 	cl := &cluster{base: s, candidate: newCandidate(settings), transport: newPassTransport(authority)}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -53,7 +54,7 @@ func newLimitedListener(l net.Listener, most int) *limitedListener {
 }
 
 // A connection is an accepted connection of a limitedListener. The listener's mu guards
-// its fields. A nil *connection stands for one of another listener.
+// its fields, but for guard. A nil *connection stands for one of another listener.
 type connection struct {
 	net.Conn
 	listener *limitedListener
@@ -62,6 +63,8 @@ type connection struct {
 	in       *list.List    // the list that it is in; nil while it has a key and a request
 	element  *list.Element // its element of in
 	isClosed bool
+
+	guard atomic.Pointer[func() bool] // asked before each write; nil if all may be written
 }
 
 // Accept returns the next connection. At the limit it first closes another one, or
@@ -166,6 +169,26 @@ func (c *connection) Close() error {
 	c.remove()
 	c.listener.mu.Unlock()
 	return c.Conn.Close()
+}
+
+// setGuard has mayWrite asked before each write from now on; not if it is nil. It has no effect
+// on a nil connection.
+func (c *connection) setGuard(mayWrite func() bool) {
+	switch {
+	case c == nil:
+	case mayWrite == nil:
+		c.guard.Store(nil)
+	default:
+		c.guard.Store(&mayWrite)
+	}
+}
+
+// Write writes to the connection, unless its guard is against it: then it returns errNotLeader.
+func (c *connection) Write(p []byte) (int, error) {
+	if mayWrite := c.guard.Load(); mayWrite != nil && !(*mayWrite)() {
+		return 0, errNotLeader
+	}
+	return c.Conn.Write(p)
 }
 
 // showedKey records that a request with a valid key has arrived on the connection. It has

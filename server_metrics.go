@@ -320,7 +320,7 @@ func (s *server) registry() *prometheus.Registry {
 	if s.keeper != nil {
 		r.MustRegister(&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}})
 	}
-	if s.leads != nil {
+	if s.isShared() {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "callme_leader", Help: "1 while this server leads, else 0."}, s.leads))
 	}

@@ -139,6 +139,7 @@ func (o *otherLeader) isReachable() bool {
 // ServeHTTP answers as a server on a file does while this server leads and can prove it. Otherwise
 // it passes the call on.
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	connectionFor(r).setGuard(nil)
 	l := c.lead.Load()
 	if r.URL.Path == "/healthz" || l == nil {
 		c.standby.ServeHTTP(w, r)
@@ -226,7 +227,9 @@ func (c *cluster) health(w http.ResponseWriter, r *http.Request) error {
 
 // A provenWriter is the ResponseWriter of a leader. It sends nothing that was read from memory
 // once the newest proof of the leadership is too old: a process that was stopped between reading
-// and writing would send what its successor has changed.
+// and writing would send what its successor has changed. A header is replaced by that of 503.
+// After that the connection asks for the proof before each write, and ends if there is none, so
+// that nobody takes what was sent for the whole.
 type provenWriter struct {
 	http.ResponseWriter
 	cluster *cluster
@@ -238,30 +241,26 @@ type provenWriter struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *provenWriter) WriteHeader(code int) {
-	if w.refused || w.isSent && !w.term.isProven() {
-		return
-	}
-	if !w.isSent && !w.term.isProven() {
+	switch {
+	case w.refused || w.isSent:
+	case !w.term.isProven():
 		w.refused = true
 		clear(w.Header())
 		w.cluster.refuse(w.ResponseWriter, w.request)
-		return
+	default:
+		w.isSent = true
+		if code < http.StatusInternalServerError {
+			connectionFor(w.request).setGuard(w.term.isProven)
+		}
+		w.ResponseWriter.WriteHeader(code)
 	}
-	w.isSent = w.isSent || code >= http.StatusOK
-	w.ResponseWriter.WriteHeader(code)
 }
 
-// Write implements http.ResponseWriter. A part of an answer that may not be sent ends the
-// connection, so that nobody takes what was sent for the whole.
+// Write implements http.ResponseWriter.
 func (w *provenWriter) Write(p []byte) (int, error) {
-	if !w.isSent {
-		w.WriteHeader(http.StatusOK)
-	}
-	switch {
-	case w.refused:
+	w.WriteHeader(http.StatusOK)
+	if w.refused {
 		return len(p), nil
-	case !w.term.isProven():
-		panic(http.ErrAbortHandler)
 	}
 	return w.ResponseWriter.Write(p)
 }

@@ -33,6 +33,9 @@ func (s *server) respondError(w http.ResponseWriter, r *http.Request, err error)
 	if errors.As(err, &fromKeeper) {
 		body = fromKeeper.json(status, time.Now())
 	}
+	if s.isShared() && errors.Is(err, errUnknown) {
+		body.Message = untrusted(errEtcdFailed.Error())
+	}
 	describeForbidden(&body, err)
 	switch status {
 	case http.StatusInternalServerError:

@@ -63,7 +63,6 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	if err := s.useTokens(c); err != nil {
 		return err
 	}
-	defer adjustGarbage()()
 	receivers := newReceivers(webhooks, c.WebhookSecret, m, log)
 	tellWebhooks := func(k *keeper) (stop func()) { return startWebhooks(receivers, c.WebhookEvents, k, log) }
 	limited := newServerListener(listener, pair)
@@ -82,6 +81,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		return storeError(err)
 	}
 	logHistory(log, c, s.keeper, memory)
+	defer adjustGarbage()()
 	defer tellWebhooks(s.keeper)()
 	defer s.reload(c, pair, watch)()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB,

@@ -259,3 +259,17 @@ func (s *sharedServer) waitToLead() time.Duration {
 	eventually(s.t.(*testing.T), "the server leads", s.leads)
 	return time.Since(started)
 }
+
+// stop stops the process, and returns once it has stopped: after the signal alone it still runs for
+// a moment, and may answer.
+func (s *sharedServer) stop() {
+	s.t.Helper()
+	s.cmd.Process.Signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	for !status.Stopped() {
+		_, err := syscall.Wait4(s.cmd.Process.Pid, &status, syscall.WUNTRACED, nil)
+		if err != nil && !errors.Is(err, syscall.EINTR) || status.Exited() || status.Signaled() {
+			s.t.Fatalf("the server has not stopped: %v, %v: %s", err, status, s.log)
+		}
+	}
+}

@@ -7,6 +7,7 @@ package tests
 // testdata/bugs/two-servers show that it can find something.
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -166,37 +167,47 @@ func rowEarlyGrant(t *testing.T, binary string) []string {
 }
 
 // rowStopped: the leader is stopped until a successor has given its slot to another, with calls in
-// its sockets, some of which it has begun to read.
+// its sockets, some of which it has begun to read. It acknowledges none, and shows nothing of the
+// state before.
 func rowStopped(t *testing.T, binary string) []string {
 	p := newPair(t, binary)
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=2s"))
 	p.want(p.a, 201, post, "/maybe?environment=perf&id=other-id&holder=other&ttl=1h")
-	begun := []*slowCall{
+	changes := []*slowCall{
 		beginCall(t, p.a, put, maybe("first-id", "")),
 		beginCall(t, p.a, post, "/maybe?environment=web&id=third-id&holder=third"),
 		beginCall(t, p.a, del, "/maybe?environment=perf&id=other-id"),
 	}
-	time.Sleep(50 * time.Millisecond)
-	p.a.cmd.Process.Signal(syscall.SIGSTOP)
-	looks := later(p.a, "GET", "/environments?environment=uat")
-	renews := later(p.a, put, maybe("first-id", ""))
-	for _, c := range begun {
+	var looks []*slowCall
+	look := func() {
+		for _, path := range []string{"/environments?environment=uat", "/history?environment=uat", "/"} {
+			looks = append(looks, beginCall(t, p.a, "GET", path))
+		}
+	}
+	look()
+	time.Sleep(50 * time.Millisecond) // so that it has begun to read them
+	p.a.stop()
+	look() // these are on connections that it has not accepted
+	renewed := later(p.a, put, maybe("first-id", ""))
+	for _, c := range slices.Concat(changes, looks) {
 		c.finish()
 	}
 	p.b.waitToLead()
 	time.Sleep(3 * time.Second) // the lease of first-id ends
 	p.want(p.b, 201, post, maybe("later-id", "&ttl=1h"))
 	p.a.cmd.Process.Signal(syscall.SIGCONT)
-	for _, c := range begun {
-		if got := c.answer(); strings.HasPrefix(got, "HTTP/1.1 2") {
-			p.errorf("%s got %.300s", c.what, got)
+	for _, c := range changes {
+		if got := c.answer(); got.status/100 == 2 {
+			p.errorf("%s got %d %.300s", c.what, got.status, got.body)
 		}
 	}
-	if got := <-renews; got.status < 400 {
+	if got := <-renewed; got.status < 400 {
 		p.errorf("a renewal that was sent meanwhile got %d %s", got.status, got.body)
 	}
-	if got := <-looks; got.status == 200 && !strings.Contains(got.body, "later-id") {
-		p.errorf("a look got an old state: %s", got.body)
+	for _, c := range looks {
+		if got := c.answer(); got.status == 200 && !strings.Contains(got.body, "later-id") {
+			p.errorf("%s got an old state: %s", c.what, got.body)
+		}
 	}
 	eventually(t, "the first server stands by", func() bool { status, _ := p.a.call("GET", "/healthz"); return status == 200 })
 	for _, s := range []*sharedServer{p.a, p.b} {
@@ -731,14 +742,14 @@ func TestTwoServersBugs(t *testing.T) {
 	}
 }
 
-// A slowCall is a call of which all has been sent but for the end of its body.
+// A slowCall is a call of which all has been sent but for its last bytes.
 type slowCall struct {
 	what string
 	conn net.Conn
 	rest string
 }
 
-// beginCall sends the header of a call, and a body that lacks its last byte.
+// beginCall sends a call but for the last byte of its body, or of its header if it has none.
 func beginCall(t *testing.T, s *sharedServer, method, path string) *slowCall {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.host)
@@ -746,21 +757,35 @@ func beginCall(t *testing.T, s *sharedServer, method, path string) *slowCall {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	path, body, _ := strings.Cut(path, "?")
-	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nX-API-KEY: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
-		method, path, s.host, s.key, len(body), body[:len(body)-1])
-	return &slowCall{method + " " + path + " " + body, conn, body[len(body)-1:]}
+	c, body := &slowCall{what: method + " " + path, conn: conn}, ""
+	if method != "GET" {
+		path, body, _ = strings.Cut(path, "?")
+	}
+	all := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nX-API-KEY: %s\r\n", method, path, s.host, s.key)
+	if body != "" {
+		all += fmt.Sprintf("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n", len(body))
+	}
+	all += "\r\n" + body
+	c.rest = all[len(all)-1:]
+	io.WriteString(conn, all[:len(all)-1])
+	return c
 }
 
 // finish sends the rest.
-func (c *slowCall) finish() { c.conn.Write([]byte(c.rest)) }
+func (c *slowCall) finish() { io.WriteString(c.conn, c.rest) }
 
-// answer returns the beginning of the answer; empty if the connection ended without one.
-func (c *slowCall) answer() string {
+// answer returns the answer; its status is zero if the connection ended without one.
+func (c *slowCall) answer() answerOf {
 	c.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-	part := make([]byte, 4096)
-	n, _ := c.conn.Read(part)
-	return string(part[:n])
+	response, err := http.ReadResponse(bufio.NewReader(c.conn), nil)
+	if err != nil {
+		return answerOf{0, err.Error()}
+	}
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return answerOf{0, err.Error()}
+	}
+	return answerOf{response.StatusCode, string(body)}
 }
 
 // A file moves to etcd, and back by a backup: leases, queue and history are the same, and the
