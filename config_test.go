@@ -194,7 +194,7 @@ func TestVariablesThatAreNotReadAreWarnedOf(t *testing.T) {
 // The variables that help and messages name are those that envconfig reads.
 func TestEveryVariableIsReadUnderTheNameThatHelpGives(t *testing.T) {
 	values := map[string]string{"CALL_ME_PORT": "7", "CALL_ME_TTL": "7s", "CALL_ME_MAX_HOLD": "7s", "CALL_ME_LOG": "json", "CALL_ME_TRUSTED_PROXIES": "10.0.0.7", "CALL_ME_HOST": "seven",
-		"CALL_ME_TIMEOUT": "7s", "CALL_ME_FENCE": "7", "CALL_ME_PRIORITY": "7", "CALL_ME_HISTORY": "7MB", "CALL_ME_WEBHOOK_EVENTS": "expired"}
+		"CALL_ME_TIMEOUT": "7s", "CALL_ME_FENCE": "7", "CALL_ME_PRIORITY": "7", "CALL_ME_HISTORY": "7MB", "CALL_ME_STORE": "etcds://seven", "CALL_ME_ADVERTISE": "https://seven", "CALL_ME_WEBHOOK_EVENTS": "expired"}
 	environments := filepath.Join(t.TempDir(), "environments")
 	if err := os.WriteFile(environments, []byte("seven"), 0o600); err != nil {
 		t.Fatal(err)

@@ -318,7 +318,11 @@ func (s *server) registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(s.metrics.collectors()...)
 	if s.keeper != nil {
-		r.MustRegister(&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}})
+		r.MustRegister(&environmentCollector{keeper: s.keeper, declared: s.declared, labels: labelSet{}},
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+				Name: "callme_history_used_ratio",
+				Help: "How much of its limits, in bytes or in events, the history uses, from 0 to 1. " +
+					"At 1 events are deleted before they are 30 days old."}, s.keeper.historyUse))
 	}
 	if s.isShared() {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -327,10 +331,6 @@ func (s *server) registry() *prometheus.Registry {
 	r.MustRegister(
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "callme_healthy", Help: "1 while commits succeed."}, s.healthGauge),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "callme_history_used_ratio",
-			Help: "How much of its limits, in bytes or in events, the history uses, from 0 to 1. " +
-				"At 1 events are deleted before they are 30 days old."}, s.keeper.historyUse),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -29,6 +29,21 @@ const thisPackage = "./tests"
 
 var full = flag.Bool("full", false, "leave nothing out: `go test ./... -full`")
 
+// twoServers is for the tests with a real etcd. They stop processes and links for times that are
+// only a few times as long as those that etcd and the servers have, so they want a machine on which
+// nothing else is tested.
+var twoServers = flag.Bool("two-servers", false, "the tests of several servers on one etcd, and nothing beside them: "+
+	"`go test ./tests -run 'TwoServers|Etcd' -two-servers -parallel 3`")
+
+// needsEtcd skips a test with a real etcd unless these are asked for.
+func needsEtcd(t *testing.T) {
+	t.Helper()
+	if !*twoServers {
+		t.Skip("left out without -two-servers")
+	}
+	t.Parallel()
+}
+
 // helperCommands has what this test binary does, by its first argument, when a test starts it
 // as a command. The functions get the second argument and do not return.
 var helperCommands = map[string]func(string){}

@@ -255,6 +255,7 @@ var commandMatrix = []struct {
 	{"doctor", [5]int{0, 0, 0, 0, 0}},
 	{"health", [5]int{0, 0, 0, 0, 0}},
 	{"check FILE", [5]int{0, 0, 0, 0, 0}},
+	{"move FILE", [5]int{2, 2, 2, 2, 2}}, // it needs no key, but also an address
 	{"key ENV", [5]int{0, 0, 0, 0, 0}},
 	{"completion bash", [5]int{0, 0, 0, 0, 0}},
 }

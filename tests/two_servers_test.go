@@ -705,12 +705,13 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 
 // Every row holds.
 func TestTwoServers(t *testing.T) {
-	t.Parallel()
+	needsEtcd(t)
 	for name, row := range rows {
 		if name == "absent" && leftOut(t, "the row that takes half a minute") {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for _, wrong := range row(t, "") {
 				t.Error(wrong)
 			}
@@ -720,7 +721,7 @@ func TestTwoServers(t *testing.T) {
 
 // Each bug is seen in the row that it names.
 func TestTwoServersBugs(t *testing.T) {
-	t.Parallel()
+	needsEtcd(t)
 	tried := patches(t, "two-servers")
 	if leftOut(t, fmt.Sprintf("all but two of %d bugs of two servers", len(tried))) {
 		rand.New(rand.NewPCG(*seed, 9)).Shuffle(len(tried), func(i, j int) { tried[i], tried[j] = tried[j], tried[i] })
@@ -728,6 +729,7 @@ func TestTwoServersBugs(t *testing.T) {
 	}
 	for _, bug := range tried {
 		t.Run(bug.name, func(t *testing.T) {
+			t.Parallel()
 			binary := filepath.Join(t.TempDir(), "call-me")
 			if err := build(binary, "-overlay", bug.overlay(t), "-ldflags", "-X main.leaderTTL=2s"); err != nil {
 				t.Fatal(err)
@@ -791,7 +793,7 @@ func (c *slowCall) answer() answerOf {
 // A file moves to etcd, and back by a backup: leases, queue and history are the same, and the
 // fences go on. A prefix with anything is refused.
 func TestMovingToEtcdAndBack(t *testing.T) {
-	t.Parallel()
+	needsEtcd(t)
 	c := newEtcd(t)
 	d := newDaemon(t)
 	d.want(201, post, maybe("first-id", "&ttl=1h"))
@@ -850,7 +852,7 @@ func TestMovingToEtcdAndBack(t *testing.T) {
 
 // What can never work is refused in one line.
 func TestSettingsOfEtcdThatAreRefused(t *testing.T) {
-	t.Parallel()
+	needsEtcd(t)
 	c := newEtcd(t)
 	lead := c.newShared("", "CALL_ME_ENVIRONMENTS=uat,perf")
 	lead.start()
@@ -880,7 +882,7 @@ func TestSettingsOfEtcdThatAreRefused(t *testing.T) {
 // With TLS, a user and a password: a server that has them leads, also after its token has ended,
 // and one that has not is refused in one line.
 func TestEtcdWithTLSAndAPassword(t *testing.T) {
-	t.Parallel()
+	needsEtcd(t)
 	a := newAuthority(t)
 	folder := t.TempDir()
 	certificate, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
