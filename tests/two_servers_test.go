@@ -451,6 +451,9 @@ func rowCircle(t *testing.T, binary string) []string {
 	p.a.inward.set(linkCut) // the standby does not reach the leader
 	p.want(p.a, 200, "GET", "/maybe?environment=uat")
 	p.want(p.b, 503, "GET", "/maybe?environment=uat")
+	if status, body := p.b.call("GET", "/metrics"); status != 200 || !strings.Contains(body, "\ncallme_leader 0\n") {
+		p.errorf("the metrics of a standby: %d %.300s", status, body)
+	}
 	time.Sleep(6 * time.Second)
 	if p.b.leads() {
 		p.errorf("a standby that does not reach the leader leads")
@@ -504,6 +507,7 @@ func rowQuorumLost(t *testing.T, binary string) []string {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Logf("back after %v", time.Since(started).Round(time.Millisecond))
+	eventually(t, "the other server is back", func() bool { status, _ := p.b.call("GET", "/healthz"); return status == 200 })
 	p.want(p.b, 204, del, maybe("first-id", ""))
 	p.want(p.b, 201, post, maybe("waiter-id", "&wait=0s"))
 	return p.wrong

@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+// What a leader has read from memory is not sent once the newest proof of its leadership is too
+// old, whatever has happened to the answer until then.
+func TestAnAnswerIsNotSentOnceTheProofIsOld(t *testing.T) {
+	s := &server{metrics: newMetrics(), log: quietLog()}
+	c := &cluster{base: s}
+	term := &etcdTerm{candidate: &candidate{times: newEtcdTimes(8 * time.Second)}}
+	term.ctx, term.stop = context.WithCancelCause(t.Context())
+	l, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &httptest.Server{Listener: newLimitedListener(l, 100), Config: s.http(c)}
+	h.Start()
+	defer h.Close()
+	becomeOld := func() { term.prove(time.Now().Add(-term.times.gate)) }
+	long := make([]byte, 100_000)
+	for name, r := range map[string]struct {
+		answer func(w http.ResponseWriter)
+		isSent bool // as a whole, with 200
+	}{
+		"in time":                  {func(w http.ResponseWriter) { w.Write(long) }, true},
+		"old before the header":    {func(w http.ResponseWriter) { becomeOld(); w.Write(long) }, false},
+		"old before the body":      {func(w http.ResponseWriter) { w.WriteHeader(200); becomeOld(); w.Write(long) }, false},
+		"old before it is written": {func(w http.ResponseWriter) { io.WriteString(w, "short"); becomeOld() }, false},
+		"old in the middle": {func(w http.ResponseWriter) {
+			w.Write(long)
+			http.NewResponseController(w).Flush()
+			becomeOld()
+			w.Write(long)
+		}, false},
+	} {
+		for range 2 { // on a connection that a call before it has used, too
+			term.prove(time.Now())
+			answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { r.answer(w) })
+			c.lead.Store(&leadership{term, s, answer})
+			got := 0
+			if response, err := h.Client().Get(h.URL); err == nil {
+				if _, err := io.ReadAll(response.Body); err == nil {
+					got = response.StatusCode
+				}
+				response.Body.Close()
+			}
+			if (got == http.StatusOK) != r.isSent {
+				t.Errorf("%s: the status is %d", name, got)
+			}
+		}
+	}
+}
