@@ -125,6 +125,28 @@ func (t *etcdTerm) create(ctx context.Context, info leaderInfo) (revision int64,
 	return revision, err
 }
 
+// fullest returns the member whose quota is used most, how much of it in bytes, and the quota. It is
+// zero if no member says its own: etcd before 3.6 does not, and one may not let this server ask.
+func (c *candidate) fullest(ctx context.Context) (member string, used, quota int64) {
+	for _, m := range c.client.members {
+		client, err := m.open()
+		if err != nil {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, c.times.attempt)
+		status, err := client.Status(limited, m.config.Endpoints[0])
+		cancel()
+		if err != nil || status.DbSizeQuota <= 0 {
+			continue
+		}
+		share := func(used, quota int64) float64 { return float64(used) / float64(quota) }
+		if quota == 0 || share(status.DbSize, status.DbSizeQuota) > share(used, quota) {
+			member, used, quota = m.config.Endpoints[0], status.DbSize, status.DbSizeQuota
+		}
+	}
+	return member, used, quota
+}
+
 // An etcdTerm is the time in which this server leads. The keeper of the term uses its store,
 // other goroutines only isProven, ctx and end.
 type etcdTerm struct {

@@ -38,6 +38,10 @@ type cluster struct {
 	transport *http.Transport // to other servers
 
 	isAway bool // etcd did not answer; it is logged once
+	twin   struct {
+		term  int64 // in which a leader has the address of this server; zero if none has
+		since time.Time
+	}
 }
 
 // A leadership is what a server has while it leads.
@@ -135,6 +139,9 @@ func (c *cluster) run(ctx context.Context) error {
 		c.logAway(err)
 		if err == nil {
 			c.follow(m)
+			if err := c.checkTwin(m); err != nil {
+				return err
+			}
 		}
 		if err == nil && m.leader == nil && m.invalid == nil && ctx.Err() == nil {
 			info := *c.info.Load()
@@ -149,6 +156,22 @@ func (c *cluster) run(ctx context.Context) error {
 			c.logAway(err)
 		}
 		sleepUntil(ctx, c.candidate.times.poll)
+	}
+	return nil
+}
+
+// checkTwin returns an error if another server leads whose address is that of this one. After a
+// start, the key of this server's own last life may be there until its lease has ended.
+func (c *cluster) checkTwin(m etcdMeta) error {
+	own := c.info.Load().URL
+	switch {
+	case m.leader == nil || m.leader.URL != own:
+		c.twin.term = 0
+	case c.twin.term != m.term:
+		c.twin.term, c.twin.since = m.term, time.Now()
+	case time.Since(c.twin.since) > 4*c.candidate.times.ttl:
+		return withHint(fmt.Errorf("another server leads that has the address of this one, %s", own),
+			"give each server a CALL_ME_ADVERTISE of its own")
 	}
 	return nil
 }
@@ -188,6 +211,7 @@ func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm) error {
 	}
 	s := c.base.withKeeper(k)
 	stop := c.onLead(k)
+	go c.watchSpace(term)
 	c.follow(etcdMeta{})
 	c.lead.Store(&leadership{term, s, s.routes()})
 	c.base.log.Info("leading", "term", term.number, "leases", k.published.Load().count)

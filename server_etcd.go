@@ -89,6 +89,22 @@ func settingsDigests(c serverConfig, declared declaredEnvironments, keys []accep
 
 func digestText(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text)))[:16] }
 
+// spacePeriod is the time between two looks at how full etcd is.
+const spacePeriod = time.Hour
+
+// watchSpace logs a warning when a term begins, and each hour of it, if a member of etcd has used more
+// than four fifths of its quota: etcd accepts nothing when it is used up.
+func (c *cluster) watchSpace(term *etcdTerm) {
+	for term.ctx.Err() == nil {
+		member, used, quota := c.candidate.fullest(term.ctx)
+		if used > quota/5*4 {
+			c.base.log.Warn("etcd is nearly full", "member", member, "used", byteSize(used).String(),
+				"quota", byteSize(quota).String(), "hint", "docs/two-servers.md says how to make space")
+		}
+		sleepUntil(term.ctx, spacePeriod)
+	}
+}
+
 // checkEtcd returns an error if etcd can never be used as it is configured: a wrong certificate or
 // password, a prefix with the keys of somebody else, a newer format, or a leader with other
 // environments. It returns nil if etcd does not answer: the server waits for it then.

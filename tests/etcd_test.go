@@ -153,6 +153,24 @@ func (c *etcdCluster) remove(key string) {
 	}
 }
 
+// fillTo writes until the first member has used so many bytes.
+func (c *etcdCluster) fillTo(size int64) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for used := int64(0); used < size; {
+		_, err := c.client.Put(ctx, "/filler/big", strings.Repeat("x", 100_000))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		status, err := c.client.Status(ctx, "http://"+c.members[0].address)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		used = status.DbSize
+	}
+}
+
 // fill writes until the quota is used up.
 func (c *etcdCluster) fill() {
 	c.t.Helper()
@@ -258,6 +276,20 @@ func (s *sharedServer) waitToLead() time.Duration {
 	started := time.Now()
 	eventually(s.t.(*testing.T), "the server leads", s.leads)
 	return time.Since(started)
+}
+
+// ended returns the error of the process once it has ended by itself; nil if it goes on.
+func (s *sharedServer) ended() error {
+	ended := make(chan error, 1)
+	go func() { ended <- s.cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(20 * time.Second):
+		s.cmd.Process.Kill()
+		<-ended
+		return nil
+	}
 }
 
 // stop stops the process, and returns once it has stopped: after the signal alone it still runs for

@@ -200,8 +200,7 @@ func stopped(t *testing.T, binary string, awake linkState) []string {
 		c.finish()
 	}
 	p.b.waitToLead()
-	time.Sleep(3 * time.Second) // the lease of first-id ends
-	p.want(p.b, 201, post, maybe("later-id", "&ttl=1h"))
+	eventually(t, "the lease of first-id ends", func() bool { status, _ := p.b.call(post, maybe("later-id", "&ttl=1h")); return status == 201 })
 	p.a.all(awake)
 	p.a.cmd.Process.Signal(syscall.SIGCONT)
 	for _, c := range changes {
@@ -681,15 +680,67 @@ func rowEdited(t *testing.T, binary string) []string {
 		p.etcd.remove(key)
 	}
 	p.a.kill()
-	ended := make(chan error, 1)
-	go func() { ended <- p.b.cmd.Wait() }()
-	select {
-	case err := <-ended:
-		if err == nil || !strings.Contains(p.b.log.String(), "records are missing") {
-			p.errorf("%v: %s", err, p.b.log)
+	if err := p.b.ended(); err == nil || !strings.Contains(p.b.log.String(), "records are missing") {
+		p.errorf("%v: %s", err, p.b.log)
+	}
+	return p.wrong
+}
+
+// rowHung: the keeper of the leader hangs, but not the rest of it. Another server leads, and the
+// process ends, so that it is started again.
+func rowHung(t *testing.T, binary string) []string {
+	if binary == "" {
+		binary = filepath.Join(t.TempDir(), "call-me")
+		if err := build(binary, "-overlay", patches(t, "faults")[0].overlay(t), "-ldflags", "-X main.leaderTTL=2s"); err != nil {
+			t.Fatal(err)
 		}
-	case <-time.After(15 * time.Second):
-		p.errorf("it goes on with the rest: %s", p.b.log)
+	}
+	p := newPair(t, binary)
+	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
+	hanging := later(p.a, post, "/maybe?environment=hang&id=hanging-id&holder=x")
+	t.Logf("another server leads after %v", p.b.waitToLead().Round(time.Millisecond))
+	if got := holders(p.b); !slices.Equal(got, []string{"first-id"}) {
+		p.errorf("uat is held by %q", got)
+	}
+	if err := p.a.ended(); err == nil || !strings.Contains(p.a.log.String(), "the keeper hangs") {
+		p.errorf("%v: %s", err, p.a.log)
+	}
+	if got := <-hanging; got.status/100 == 2 {
+		p.errorf("a call that nobody has treated got %d %s", got.status, got.body)
+	}
+	return p.wrong
+}
+
+// rowTwins: two servers have the same address. The one that does not lead says so, and ends.
+func rowTwins(t *testing.T, binary string) []string {
+	p := &pair{t: t, etcd: newEtcd(t)}
+	p.a = p.etcd.newShared(binary)
+	p.b = p.etcd.newShared(binary, "CALL_ME_ADVERTISE=http://"+p.a.inward.address)
+	p.a.start()
+	p.a.waitToLead()
+	p.b.start()
+	if err := p.b.ended(); err == nil || !strings.Contains(p.b.log.String(), "has the address of this one") {
+		p.errorf("%v: %s", err, p.b.log)
+	}
+	p.a.kill()
+	p.a.start() // the key of its last life is there
+	p.a.waitToLead()
+	p.want(p.a, 201, post, maybe("first-id", ""))
+	return p.wrong
+}
+
+// rowNearlyFull: etcd has used nearly all of its quota, and the leader says so.
+func rowNearlyFull(t *testing.T, binary string) []string {
+	p := &pair{t: t, etcd: newEtcd(t, "--quota-backend-bytes", "8000000")}
+	p.etcd.fillTo(6_800_000)
+	p.a = p.etcd.newShared(binary)
+	p.a.start()
+	p.a.waitToLead()
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(p.a.log.String(), "etcd is nearly full"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.errorf("it does not say so: %s", p.a.log)
+			break
+		}
 	}
 	return p.wrong
 }
@@ -715,6 +766,9 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"race":            rowRace,
 	"hand-over":       rowHandOver,
 	"edited":          rowEdited,
+	"hung":            rowHung,
+	"twins":           rowTwins,
+	"nearly-full":     rowNearlyFull,
 }
 
 // Every row holds.
