@@ -207,13 +207,22 @@ func (c *client) acquire(ctx context.Context, o acquireOptions, listener acquire
 		case !isAccepted,
 			o.noWait && errors.Is(err, errNoSlot): // the server has nothing of this request
 			return grant{}, err
-		case troubleOf(err) != noTrouble && c.answered.Load() && r.isLate():
-			err = fmt.Errorf("%w in time: %w", errNoSlot, err)
+		case !o.noWait && troubleOf(err) != noTrouble && c.answered.Load() && r.isLate():
+			err = lateError{err}
 		}
 		c.endOnce(o.environment, id, o.names()[1:]...)
 		return grant{}, err
 	}
 }
+
+// A lateError ends a request whose server was in trouble when the time was over. It is errNoSlot,
+// but does not say that no slot was free, which nobody knows.
+type lateError struct{ trouble error }
+
+func (e lateError) Error() string { return "no slot in time: " + e.trouble.Error() }
+
+// Unwrap returns errNoSlot and the trouble.
+func (e lateError) Unwrap() []error { return []error{errNoSlot, e.trouble} }
 
 // noteFailure notes that a request has ended without a slot, or that the server accepts no call
 // of this client.

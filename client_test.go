@@ -500,6 +500,31 @@ func TestAcquireEndsAtItsTimeout(t *testing.T) {
 	}
 }
 
+// A server whose disk is full does not say whether a slot is free. A client that waited has waited in
+// vain; for one that did not want to wait it is an error like any other.
+func TestAServerInTroubleDoesNotSayThatNoSlotIsFree(t *testing.T) {
+	for name, c := range map[string]struct {
+		options acquireOptions
+		code    int
+	}{
+		"--no-wait":    {acquireOptions{noWait: true}, exitFailed},
+		"--timeout 1m": {acquireOptions{timeout: time.Minute}, exitNoSlot},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client := fakeClient(t, func(*http.Request) (*http.Response, error) {
+					return fakeResponse(503, "application/json", `{"code":503,"message":"the server's disk is full"}`, http.Header{versionHeader: {apiVersion}}), nil
+				})
+				c.options.environment, c.options.holder = "uat", "h"
+				_, err := client.acquire(t.Context(), c.options, &eventCounter{})
+				if err == nil || exitCode(err) != c.code || strings.Contains(err.Error(), "free") || !strings.Contains(err.Error(), "disk is full") {
+					t.Errorf("%v, exit code %d, want %d", err, exitCode(err), c.code)
+				}
+			})
+		})
+	}
+}
+
 func TestFollowIgnoresBeats(t *testing.T) {
 	beat, change := "event: beat\ndata: {}\n\n", "id: 7\nevent: granted\ndata: {}\n\n"
 	for text, want := range map[string]int{": hello\n\n" + beat + beat: 0, change: 1, beat + change + beat: 1, change + beat + change: 2, beat + "data: {}\n\n": 1} {
