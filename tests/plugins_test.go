@@ -291,6 +291,37 @@ func TestThePluginsLeaveTheQueueWhenTheyAreCancelled(t *testing.T) {
 	})
 }
 
+// releaseTools returns a folder of programs with which a script can fetch a release of a system: Linux has
+// sha256sum, and Darwin shasum instead.
+func releaseTools(t *testing.T, system string, archive []byte, sum string) (folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	for _, name := range []string{"bash", "cat", "cp", "grep", "gzip", "mkdir", "mktemp", "sha256sum", "tar", "tr"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			missing(t, name)
+		}
+		if name == "sha256sum" && system == "Darwin" {
+			script := "#!/bin/sh\n[ \"$1 $2\" = '-a 256' ] && shift 2 && exec " + path + " \"$@\"\n"
+			os.WriteFile(filepath.Join(folder, "shasum"), []byte(script), 0o755)
+		} else if err := os.Symlink(path, filepath.Join(folder, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := "call-me_" + strings.ToLower(system) + "_arm64.tar.gz"
+	os.WriteFile(filepath.Join(folder, "archive"), archive, 0o644)
+	os.WriteFile(filepath.Join(folder, "uname"), []byte("#!/bin/sh\ncase $1 in -s) echo "+system+" ;; -m) echo arm64 ;; esac\n"), 0o755)
+	os.WriteFile(filepath.Join(folder, "curl"), []byte(`#!/bin/sh
+for url; do :; done
+case $url in
+*/releases/download/v1.2.3/checksums.txt) echo "`+sum+`  `+name+`" ;;
+*/releases/download/v1.2.3/`+name+`) cp `+folder+`/archive "${url##*/}" ;;
+*) exit 22 ;;
+esac
+`), 0o755)
+	return folder
+}
+
 // The orb and the template fetch a release where there is no call-me, and use it if its checksum is right.
 func TestThePluginsFetchARelease(t *testing.T) {
 	t.Parallel()
@@ -298,31 +329,23 @@ func TestThePluginsFetchARelease(t *testing.T) {
 		missing(t, "bash")
 	}
 	archive, sum := releaseArchive(t, []byte("#!/bin/sh\n"))
-	tools := t.TempDir()
-	os.WriteFile(filepath.Join(tools, "archive"), archive, 0o644)
-	curl := `#!/bin/sh
-for url; do :; done
-case $url in
-*/releases/download/v1.2.3/checksums.txt) for a in amd64 arm64; do echo "` + sum + `  call-me_linux_$a.tar.gz"; done ;;
-*/releases/download/v1.2.3/call-me_linux_*.tar.gz) cp ` + tools + `/archive "${url##*/}" ;;
-*) exit 22 ;;
-esac
-`
-	os.WriteFile(filepath.Join(tools, "curl"), []byte(curl), 0o755)
-	for _, p := range ciPlugins[:2] {
-		for wanted, works := range map[string]bool{"": true, sum: true, sum[1:] + sum[:1]: false} {
-			j := p.job(t, makeDaemon(t), map[string]string{"environment": "uat", "version": "v1.2.3", "sha256": wanted})
-			cmd, out := j.command(j.before[0])
-			cmd.Env = append(cmd.Env, "PATH="+tools+":/usr/bin:/bin", "HOME="+j.folder, "BASH_ENV="+j.folder+"/bash_env")
-			os.WriteFile(j.folder+"/bash_env", nil, 0o644)
-			err := cmd.Run()
-			found, _ := filepath.Glob(filepath.Join(j.folder, "*call-me", "call-me"))
-			if (err == nil) != works || (len(found) == 1) != works {
-				t.Errorf("%s, checksum %q: %v, %v\n%s", p.name, wanted, err, found, out)
-			}
-			onPath, _ := os.ReadFile(j.folder + "/bash_env")
-			if works && !strings.Contains(out.String(), "##vso[task.prependpath]") && !strings.Contains(string(onPath), ".call-me") {
-				t.Errorf("%s: it is not on the PATH\n%s", p.name, out)
+	for _, system := range []string{"Linux", "Darwin"} {
+		tools := releaseTools(t, system, archive, sum)
+		for _, p := range ciPlugins[:2] {
+			for wanted, works := range map[string]bool{"": true, sum: true, sum[1:] + sum[:1]: false} {
+				j := p.job(t, makeDaemon(t), map[string]string{"environment": "uat", "version": "v1.2.3", "sha256": wanted})
+				cmd, out := j.command(j.before[0])
+				cmd.Env = append(cmd.Env, "PATH="+tools, "HOME="+j.folder, "BASH_ENV="+j.folder+"/bash_env")
+				os.WriteFile(j.folder+"/bash_env", nil, 0o644)
+				err := cmd.Run()
+				found, _ := filepath.Glob(filepath.Join(j.folder, "*call-me", "call-me"))
+				if (err == nil) != works || (len(found) == 1) != works {
+					t.Errorf("%s on %s, checksum %q: %v, %v\n%s", p.name, system, wanted, err, found, out)
+				}
+				onPath, _ := os.ReadFile(j.folder + "/bash_env")
+				if works && !strings.Contains(out.String(), "##vso[task.prependpath]") && !strings.Contains(string(onPath), ".call-me") {
+					t.Errorf("%s on %s: it is not on the PATH\n%s", p.name, system, out)
+				}
 			}
 		}
 	}

@@ -9,7 +9,7 @@ echo '*' >"$notes/.gitignore"
 export XDG_CACHE_HOME="$notes"
 if [ -n "${PLUGIN_HOST:-}" ]; then export CALL_ME_HOST="$PLUGIN_HOST"; fi
 if [ -n "${PLUGIN_KEY:-}" ]; then export CALL_ME_API_KEY="$PLUGIN_KEY"; fi
-# A list comes from Woodpecker as JSON, and from Drone with commas.
+# A list comes with commas, or as JSON.
 listed() { printf %s "$1" | tr '[],"' '    '; }
 environments=$(listed "${PLUGIN_ENVIRONMENT:-}")
 case "${PLUGIN_ACTION:-}" in
