@@ -26,17 +26,18 @@ func (k *keeper) similar(name string, isSeen func(string) bool) string {
 		return ""
 	}
 	oldest, since := "", k.firstSeen(published, name)
-	consider := func(other string) {
-		first := k.firstSeen(published, other)
-		if first > 0 && first < since && similarNames(name, other) && isSeen(other) {
+	consider := func(other string, first uint64) { // first is the number of an event or a lease
+		if first < since && similarNames(name, other) && isSeen(other) {
 			oldest, since = other, first
 		}
 	}
-	for other := range k.history.environments {
-		consider(other)
+	for other, use := range k.history.environments {
+		consider(other, use.first)
 	}
 	for v := range published.all() {
-		consider(v.name)
+		if len(v.leases) > 0 {
+			consider(v.name, v.leases[0].fence)
+		}
 	}
 	return oldest
 }

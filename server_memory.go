@@ -20,29 +20,29 @@ import (
 	"time"
 )
 
-// How much garbage there may be, in percent of what is used, before it is collected. Most of
-// what a large server uses is the history, which stays: Go's own default, 100, would double it.
-// In a small one collecting so often would be a fifth of the work.
+// How much garbage there may be, in percent of what is used, before it is collected: as much as
+// what is used, which is Go's own default, up to freeGarbage. Most of what a large server uses is
+// the history, which stays: Go's default would double it. In a small one collecting so often
+// would be a fifth of the work.
 const (
-	garbageOfSmall = 100 // up to smallHeap
-	garbageOfLarge = 30
-	smallHeap      = 24 << 20 // in bytes
+	mostGarbage  = 100
+	leastGarbage = 30
+	freeGarbage  = 24 << 20 // in bytes
 )
 
-// garbagePercent returns how much garbage there may be beside this many bytes that are used.
+// garbagePercent returns how much garbage there may be beside this many bytes that are used: a
+// multiple of ten, so that it seldom changes.
 func garbagePercent(used uint64) int {
-	if used > smallHeap {
-		return garbageOfLarge
-	}
-	return garbageOfSmall
+	percent := int(mostGarbage * freeGarbage / max(used, freeGarbage))
+	return max(leastGarbage, percent/10*10)
 }
 
 // limitMemory sets the limit of Go's garbage collector to nine tenths of the control
-// group's, unless GOMEMLIMIT is set, and garbageOfLarge, unless GOGC is set: a start may load
+// group's, unless GOMEMLIMIT is set, and leastGarbage, unless GOGC is set: a start may load
 // much. It returns the limit that is in force in bytes; zero if there is none.
 func limitMemory() int {
 	if !isSet("GOGC") {
-		debug.SetGCPercent(garbageOfLarge)
+		debug.SetGCPercent(leastGarbage)
 	}
 	limit := int64(0)
 	if runtime.GOOS == "linux" {
@@ -65,7 +65,7 @@ func adjustGarbage() (stop func()) {
 		return func() {}
 	}
 	used := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	inForce := garbageOfLarge // since limitMemory
+	inForce := leastGarbage // since limitMemory
 	adjust := func() {
 		runtimemetrics.Read(used)
 		if wanted := garbagePercent(used[0].Value.Uint64()); wanted != inForce {

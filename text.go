@@ -85,6 +85,9 @@ func visible(text string) string {
 // punctuation, symbol or the ASCII space, and neither one that Unicode lets programs
 // ignore nor one of blanks.
 func isVisible(r rune) bool {
+	if r <= unicode.MaxASCII {
+		return unicode.IsPrint(r) // the tables have no such character
+	}
 	return unicode.IsPrint(r) && !strings.ContainsRune(blanks, r) &&
 		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }

@@ -108,6 +108,9 @@ func (s *commandScanner) next(r rune) (breaks bool) {
 // isIgnoredByCollation reports whether a comparison of text by culture may skip a visible
 // character. It is true of all visible characters that ICU 72 skips, and of others.
 func isIgnoredByCollation(r rune) bool {
+	if r <= unicode.MaxASCII {
+		return false // the tables have no such character
+	}
 	return unicode.In(r, unicode.M, unicode.Lm) || r == 0x180a || r == 0x1cd3 || r == 0xfe73
 }
 
