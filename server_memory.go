@@ -20,20 +20,18 @@ import (
 	"time"
 )
 
-// How much garbage there may be, in percent of what is used, before it is collected: as much as
-// what is used, which is Go's own default, up to freeGarbage. Most of what a large server uses is
-// the history, which stays: Go's default would double it. In a small one collecting so often
-// would be a fifth of the work.
+// How much garbage there may be before it is collected: freeGarbage, or leastGarbage if that is
+// more. Most of what a large server uses is the history, which stays: Go's own default of 100 %
+// would double it. In a small one collecting after each few megabytes would be a fifth of the work.
 const (
-	mostGarbage  = 100
-	leastGarbage = 30
-	freeGarbage  = 24 << 20 // in bytes
+	leastGarbage = 30       // in percent of what is used
+	freeGarbage  = 16 << 20 // in bytes
 )
 
 // garbagePercent returns how much garbage there may be beside this many bytes that are used: a
-// multiple of ten, so that it seldom changes.
+// multiple of ten, so that it seldom changes. Below 4 MB the runtime takes 4 MB for what is used.
 func garbagePercent(used uint64) int {
-	percent := int(mostGarbage * freeGarbage / max(used, freeGarbage))
+	percent := int(100 * freeGarbage / max(used, 4<<20))
 	return max(leastGarbage, percent/10*10)
 }
 
