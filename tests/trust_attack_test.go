@@ -34,6 +34,7 @@ type attack struct {
 	binary  string
 	env     []string
 	host    string
+	hosts   []string // of several servers that share their state: each call goes to one of them
 	db      string
 	log     *lockedBuffer
 	late    time.Duration
@@ -250,7 +251,10 @@ func (a *attack) call(e entry, f fate, impatient time.Duration) entry {
 	if a.network != nil && f != faithful {
 		host, client = a.network.host(), a.bad
 	}
-	e.far = client == a.bad
+	if len(a.hosts) > 0 {
+		host = a.hosts[rand.IntN(len(a.hosts))]
+	}
+	e.far = client == a.bad || len(a.hosts) > 0 // one server passes calls on to the other
 	limit := e.wait + 10*time.Second
 	if impatient > 0 {
 		limit = impatient

@@ -41,8 +41,15 @@ type pair struct {
 
 func newPair(t *testing.T, binary string, flags ...string) *pair {
 	t.Helper()
-	p := &pair{t: t, etcd: newEtcd(t, flags...)}
-	p.a, p.b = p.etcd.newShared(binary), p.etcd.newShared(binary)
+	return newEtcd(t, flags...).newPair(binary)
+}
+
+// newPair returns two servers with some variables.
+func (c *etcdCluster) newPair(binary string, env ...string) *pair {
+	t := c.t
+	t.Helper()
+	p := &pair{t: t, etcd: c}
+	p.a, p.b = c.newShared(binary, env...), c.newShared(binary, env...)
 	p.a.start()
 	p.a.waitToLead()
 	p.b.start()
@@ -755,6 +762,7 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"nothing-arrives": rowNothingArrives,
 	"late-answer":     rowLateAnswer,
 	"killed":          rowKilled,
+	"load":            rowLoad,
 	"member-lost":     rowMemberLost,
 	"stalled-read":    rowStalledRead,
 	"hung-member":     rowHungMember,

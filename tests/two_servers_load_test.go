@@ -1,0 +1,96 @@
+//go:build unix
+
+package tests
+
+// Two servers under load: the attack of trust_attack_test.go, with calls to both.
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// takeoverSlack is how much later than by the rules a waiter may be seen to end: the first absence
+// after a takeover is 30 s instead of 10.
+const takeoverSlack = 20*time.Second + slack
+
+// newSharedAttack returns an attack on two servers. A binary other than the empty one has a bug.
+func newSharedAttack(t *testing.T, binary string, seed uint64) (*attack, *pair) {
+	t.Helper()
+	parts, declared := settings()
+	p := newEtcd(t).newPair(binary, "CALL_ME_ENVIRONMENTS="+declared)
+	return &attack{t: t, hosts: []string{p.a.host, p.b.host}, late: takeoverSlack, parts: parts,
+		began: time.Now(), random: rand.New(rand.NewPCG(seed, 1)), counts: map[string]int{},
+		direct: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}, p
+}
+
+// takeOver ends the leader with the signal, and starts it again once the other server leads.
+func (a *attack) takeOver(p *pair, signal syscall.Signal) {
+	r := restart{killed: a.now()}
+	p.a.cmd.Process.Signal(signal)
+	p.a.cmd.Wait()
+	r.started = a.now()
+	if signal == syscall.SIGTERM {
+		r.started = r.killed // another server can lead before the process has ended
+	}
+	p.b.waitToLead()
+	r.ready = a.now()
+	a.restarts = append(a.restarts, r)
+	p.a.start()
+	eventually(a.t, "it stands by", func() bool { status, _ := p.a.call("GET", "/healthz"); return status == 200 })
+	p.a, p.b = p.b, p.a
+	a.counts["takeovers"]++
+}
+
+// sufferTakeovers runs one era in which the leader is killed or told to stop, and returns its verdicts.
+func (a *attack) sufferTakeovers(p *pair) []verdict {
+	a.era(8*time.Second, 16, false, func(stop <-chan struct{}) {
+		random := rand.New(rand.NewPCG(a.random.Uint64(), 2))
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Second + rand.N(time.Second)):
+			}
+			signal := syscall.SIGKILL
+			if random.IntN(4) == 0 {
+				signal = syscall.SIGTERM
+			}
+			a.takeOver(p, signal)
+		}
+	})
+	return a.check()
+}
+
+// rowLoad: under load, whenever the leader is killed or told to stop, there is an order of all calls
+// to both servers in which each reply is the one that the rules give.
+func rowLoad(t *testing.T, binary string) (wrong []string) {
+	a, p := newSharedAttack(t, binary, *seed)
+	for _, v := range a.sufferTakeovers(p) {
+		if v.what != undecided {
+			wrong = append(wrong, v.tell(t))
+		}
+	}
+	t.Log(countsText(a.counts))
+	return wrong
+}
+
+// The long form of rowLoad.
+func TestTrustTwoServers(t *testing.T) {
+	needsEtcd(t)
+	if long == 0 {
+		t.Skip("its short form is a row of TestTwoServers")
+	}
+	started := time.Now()
+	counts := rounds(t, 0, []string{"operations", "unanswered", "takeovers", "histories", "undecided", "violations"},
+		func(t *testing.T, seed uint64, left time.Duration) map[string]int {
+			a, p := newSharedAttack(t, "", seed)
+			for end := time.Now().Add(left); time.Now().Before(end) && !t.Failed(); {
+				a.report(a.sufferTakeovers(p))
+			}
+			return a.counts
+		})
+	t.Logf("after %v: %s", time.Since(started).Round(time.Second), countsText(counts))
+}
