@@ -68,6 +68,7 @@ var (
 	errEtcdFailed  = errors.New("etcd failed or is full: it is unknown whether this took effect")
 	errStoreAway   = errors.New("etcd does not answer")
 	errNotLeader   = errors.New("this server does not lead any more")
+	errTwin        = errors.New("another server leads that has the address of this one")
 	errHung        = errors.New("the keeper hangs")
 	errNewerFormat = errors.New("it was written by a newer call-me")
 	errForeign     = errors.New("the keys are not call-me's, or a move was not finished")

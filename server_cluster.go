@@ -136,14 +136,18 @@ func (c *cluster) run(ctx context.Context) error {
 	defer c.follow(etcdMeta{})
 	for ctx.Err() == nil {
 		m, err := c.candidate.look(ctx)
-		c.logAway(err)
 		if err == nil {
 			c.follow(m)
-			if err := c.checkTwin(m); err != nil {
-				return err
-			}
+			err = c.checkTwin(m)
 		}
-		if err == nil && m.leader == nil && m.invalid == nil && ctx.Err() == nil {
+		if errors.Is(err, errTwin) {
+			return err
+		}
+		if err == nil && m.leader == nil {
+			err = m.invalid // this server cannot lead
+		}
+		c.logAway(err)
+		if err == nil && m.leader == nil && ctx.Err() == nil {
 			info := *c.info.Load()
 			info.Since = time.Now()
 			term, err := c.candidate.stand(ctx, info)
@@ -170,7 +174,7 @@ func (c *cluster) checkTwin(m etcdMeta) error {
 	case c.twin.term != m.term:
 		c.twin.term, c.twin.since = m.term, time.Now()
 	case time.Since(c.twin.since) > 4*c.candidate.times.ttl:
-		return withHint(fmt.Errorf("another server leads that has the address of this one, %s", own),
+		return withHint(fmt.Errorf("%w: %s", errTwin, own),
 			"give each server a CALL_ME_ADVERTISE of its own")
 	}
 	return nil

@@ -697,10 +697,7 @@ func rowEdited(t *testing.T, binary string) []string {
 // process ends, so that it is started again.
 func rowHung(t *testing.T, binary string) []string {
 	if binary == "" {
-		binary = filepath.Join(t.TempDir(), "call-me")
-		if err := build(binary, "-overlay", patches(t, "faults")[0].overlay(t), "-ldflags", "-X main.leaderTTL=2s"); err != nil {
-			t.Fatal(err)
-		}
+		binary = faulty(t, "keeper-hangs")
 	}
 	p := newPair(t, binary)
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
@@ -716,6 +713,18 @@ func rowHung(t *testing.T, binary string) []string {
 		p.errorf("a call that nobody has treated got %d %s", got.status, got.body)
 	}
 	return p.wrong
+}
+
+// faulty builds a binary with one of the faults that rows need.
+func faulty(t *testing.T, name string) string {
+	t.Helper()
+	all := patches(t, "faults")
+	i := slices.IndexFunc(all, func(f patch) bool { return f.name == name })
+	binary := filepath.Join(t.TempDir(), "call-me")
+	if err := build(binary, "-overlay", all[i].overlay(t), "-ldflags", "-X main.leaderTTL=2s"); err != nil {
+		t.Fatal(err)
+	}
+	return binary
 }
 
 // rowTwins: two servers have the same address. The one that does not lead says so, and ends.
@@ -774,6 +783,9 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"race":            rowRace,
 	"hand-over":       rowHandOver,
 	"edited":          rowEdited,
+	"all-killed":      rowAllKilled,
+	"versions":        rowVersions,
+	"slow":            rowSlow,
 	"hung":            rowHung,
 	"twins":           rowTwins,
 	"nearly-full":     rowNearlyFull,

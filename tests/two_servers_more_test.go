@@ -1,0 +1,215 @@
+//go:build unix
+
+package tests
+
+// Rows of two_servers_test.go in which etcd is slow, divided, or ends as a whole, or in which the
+// servers are of two versions.
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// rowAllKilled: all servers and all of etcd are killed under load, and started again. What was
+// acknowledged is as it was.
+func rowAllKilled(t *testing.T, binary string) []string {
+	p := newPair(t, binary)
+	const clients = 8
+	for round := range 3 {
+		type known struct {
+			id   string // of the last request; it is held unless its release was acknowledged
+			free bool
+			ok   bool // the last call had an answer
+		}
+		states := make([]known, clients)
+		var all sync.WaitGroup
+		stop := make(chan struct{})
+		for i := range clients {
+			all.Go(func() {
+				s := &states[i]
+				for n := 0; ; n++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					path := fmt.Sprintf("/maybe?environment=env-%d&id=request-%d-%d&holder=x&ttl=1h", i, round, n)
+					status, _ := p.a.call(post, path)
+					*s = known{fmt.Sprintf("request-%d-%d", round, n), false, status == 201}
+					if status != 201 {
+						return
+					}
+					status, _ = p.a.call(del, path)
+					s.free, s.ok = true, status == 204
+					if status != 204 {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(time.Duration(500+100*round) * time.Millisecond)
+		for _, m := range p.etcd.members {
+			m.signal(syscall.SIGKILL)
+		}
+		p.a.cmd.Process.Signal(syscall.SIGKILL)
+		p.b.cmd.Process.Signal(syscall.SIGKILL)
+		close(stop)
+		all.Wait()
+		p.a.cmd.Wait()
+		p.b.cmd.Wait()
+		for _, m := range p.etcd.members {
+			m.cmd.Wait()
+			m.start()
+		}
+		p.a.start()
+		p.b.start()
+		eventually(t, "one of them leads", func() bool { return p.a.leads() || p.b.leads() })
+		if p.b.leads() {
+			p.a, p.b = p.b, p.a
+		}
+		for i, s := range states {
+			path := fmt.Sprintf("/maybe?environment=env-%d&id=%s&holder=x", i, s.id)
+			status, body := p.a.call(put, path)
+			if want := map[bool]int{true: 409, false: 200}[s.free]; s.ok && status != want {
+				p.errorf("env-%d %+v: a renewal gets %d %s, want %d", i, s, status, body, want)
+			}
+			p.a.call(del, path)
+		}
+	}
+	return p.wrong
+}
+
+// rowVersions: the leader is of a newer version, which has stored another format. A server of this
+// version passes calls on to it, but does not lead, and says why.
+func rowVersions(t *testing.T, binary string) []string {
+	newer := faulty(t, "newer-format")
+	p := newPair(t, binary)
+	older, other := p.a, p.b
+	other.kill()
+	other.binary = newer
+	other.start()
+	p.want(older, 201, post, maybe("first-id", "&ttl=1h"))
+	older.stop()
+	other.waitToLead()
+	p.want(other, 200, put, maybe("first-id", "&ttl=2h")) // this stores the newer format
+	older.cmd.Process.Signal(syscall.SIGCONT)
+	eventually(t, "the older one stands by", func() bool { status, _ := older.call("GET", "/healthz"); return status == 200 })
+	p.want(older, 200, put, maybe("first-id", ""))
+	p.etcd.newShared(binary).wantRefused("its format is 2, this call-me knows 1")
+	other.kill()
+	eventually(t, "the older one says why it does not lead", func() bool {
+		return strings.Contains(older.log.String(), "its format is 2, this call-me knows 1")
+	})
+	p.want(older, 503, "GET", "/maybe?environment=uat")
+	other.start()
+	other.waitToLead()
+	eventually(t, "the older one stands by again", func() bool { status, _ := older.call("GET", "/healthz"); return status == 200 })
+	if got := holders(older); !slices.Equal(got, []string{"first-id"}) {
+		p.errorf("uat is held by %q", got)
+	}
+	return p.wrong
+}
+
+// rowSlow: each answer of etcd takes long. The times are those of a server outside of tests. The
+// leader stays the same while an answer takes less than an attempt; when it takes longer, nobody is
+// answered, and afterwards all is as before.
+func rowSlow(t *testing.T, binary string) []string {
+	if binary == "" {
+		binary = binaryPath()
+	}
+	p := &pair{t: t, etcd: newEtcd(t)}
+	var delay atomic.Int64
+	p.a, p.b = p.etcd.newShared(binary), p.etcd.newShared(binary)
+	for _, s := range []*sharedServer{p.a, p.b} {
+		var addresses []string
+		for _, m := range p.etcd.members {
+			addresses = append(addresses, newSlowLink(t, m.address, &delay))
+		}
+		s.reach(addresses...)
+	}
+	p.a.start()
+	p.a.waitToLead()
+	p.b.start()
+	p.want(p.a, 201, post, "/maybe?environment=perf&id=other-id&holder=other&ttl=8s")
+	for i, d := range []time.Duration{300 * time.Millisecond, time.Second} {
+		delay.Store(int64(d))
+		id := fmt.Sprint("request-", i)
+		p.want(p.a, 201, post, maybe(id, "&ttl=1h"))
+		p.want(p.a, 200, put, "/maybe?environment=perf&id=other-id&holder=other")
+		p.want(p.a, 200, put, maybe(id, ""))
+		p.want(p.a, 204, del, maybe(id, ""))
+	}
+	if n := strings.Count(p.a.log.String(), "msg=leading "); n != 1 || !p.a.leads() {
+		p.errorf("it has led %d times: %s", n, p.a.log)
+	}
+	p.want(p.a, 200, put, "/maybe?environment=perf&id=other-id&holder=other")
+	delay.Store(int64(3 * time.Second)) // longer than an attempt, and for longer than the lease lasts
+	time.Sleep(9 * time.Second)
+	p.want(p.a, 503, "GET", "/maybe?environment=perf")
+	p.want(p.a, 503, put, "/maybe?environment=perf&id=other-id&holder=other")
+	delay.Store(0)
+	eventually(t, "one of them leads, and is reached", func() bool { status, _ := p.a.call("GET", "/healthz"); return status == 200 })
+	p.want(p.a, 200, put, "/maybe?environment=perf&id=other-id&holder=other")
+	return p.wrong
+}
+
+// newSlowLink returns an address that forwards connections to a target. What comes back arrives
+// after a delay.
+func newSlowLink(t *testing.T, target string, delay *atomic.Int64) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	type part struct {
+		due  time.Time
+		text []byte
+	}
+	serve := func(near net.Conn) {
+		defer near.Close()
+		far, err := net.DialTimeout("tcp", target, 5*time.Second)
+		if err != nil {
+			return
+		}
+		defer far.Close()
+		go func() { io.Copy(far, near); far.Close() }()
+		parts := make(chan part, 1000)
+		go func() {
+			defer close(parts)
+			buffer := make([]byte, 64<<10)
+			for {
+				n, err := far.Read(buffer)
+				if err != nil {
+					return
+				}
+				parts <- part{time.Now().Add(time.Duration(delay.Load())), bytes.Clone(buffer[:n])}
+			}
+		}()
+		for p := range parts {
+			time.Sleep(time.Until(p.due))
+			if _, err := near.Write(p.text); err != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go serve(near)
+		}
+	}()
+	return listener.Addr().String()
+}
