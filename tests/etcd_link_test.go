@@ -2,10 +2,15 @@
 
 package tests
 
-// Links: connections that a test can cut, hold and make lose what comes back.
+// Links: connections that a test can cut, hold and make lose what comes back, and those between the
+// members of etcd.
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"net"
+	"regexp"
 	"sync"
 	"testing"
 	"time"
@@ -142,4 +147,99 @@ func (l *link) now() linkState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state
+}
+
+// A peerLink is an address that forwards connections to a member of etcd from the others.
+type peerLink struct {
+	address, target string
+
+	mu    sync.Mutex
+	conns map[net.Conn]string // with the id of the member that has made it
+	isCut func(from string) bool
+}
+
+// serverFrom is the header by which a member says its id.
+var serverFrom = regexp.MustCompile(`X-Server-From: (\w+)`)
+
+func newPeerLink(t testing.TB, target string) *peerLink {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	l := &peerLink{address: listener.Addr().String(), target: target, conns: map[net.Conn]string{},
+		isCut: func(string) bool { return false }}
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go l.serve(near)
+		}
+	}()
+	return l
+}
+
+func (l *peerLink) serve(near net.Conn) {
+	defer near.Close()
+	first := make([]byte, 64<<10)
+	n, err := near.Read(first)
+	if err != nil {
+		return
+	}
+	from := ""
+	if m := serverFrom.FindSubmatch(first[:n]); m != nil {
+		from = string(m[1])
+	}
+	l.mu.Lock()
+	isCut := l.isCut(from)
+	l.conns[near] = from
+	l.mu.Unlock()
+	defer func() {
+		l.mu.Lock()
+		delete(l.conns, near)
+		l.mu.Unlock()
+	}()
+	far, err := net.DialTimeout("tcp", l.target, 5*time.Second)
+	if err != nil || isCut {
+		return
+	}
+	defer far.Close()
+	far.Write(first[:n])
+	go func() { io.Copy(near, far); near.Close() }()
+	io.Copy(far, near)
+}
+
+// cut ends the connections of which isCut says so, and those that come later.
+func (l *peerLink) cut(isCut func(from string) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.isCut = isCut
+	for c, from := range l.conns {
+		if isCut(from) {
+			c.Close()
+		}
+	}
+}
+
+// isolate cuts a member off from the others.
+func (c *etcdCluster) isolate(member int) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	list, err := c.client.MemberList(ctx)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	id := ""
+	for _, m := range list.Members {
+		if m.Name == fmt.Sprint("m", member) {
+			id = fmt.Sprintf("%x", m.ID)
+		}
+	}
+	for i, l := range c.peers {
+		l.cut(func(from string) bool { return i == member || from == id })
+	}
 }

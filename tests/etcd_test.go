@@ -41,6 +41,7 @@ var etcdBinary = sync.OnceValues(func() (string, error) {
 type etcdCluster struct {
 	t       *testing.T
 	members []*etcdMember
+	peers   []*peerLink      // by which the members reach each other; nil if they do directly
 	client  *clientv3.Client // by its own connections, not through links
 }
 
@@ -55,11 +56,12 @@ type etcdMember struct {
 // newEtcd starts three members. Its least ttl is a second.
 func newEtcd(t *testing.T, flags ...string) *etcdCluster {
 	t.Helper()
-	return newEtcdWithTLS(t, nil, flags...)
+	return startEtcd(t, nil, false, flags...)
 }
 
-// newEtcdWithTLS does what newEtcd does; with trust that is not nil, clients use TLS.
-func newEtcdWithTLS(t *testing.T, trust *tls.Config, flags ...string) *etcdCluster {
+// startEtcd does what newEtcd does. With trust that is not nil, clients use TLS. If isDivisible is
+// true, a member can be cut off from the others.
+func startEtcd(t *testing.T, trust *tls.Config, isDivisible bool, flags ...string) *etcdCluster {
 	t.Helper()
 	scheme := "http://"
 	if trust != nil {
@@ -77,9 +79,14 @@ func newEtcdWithTLS(t *testing.T, trust *tls.Config, flags ...string) *etcdClust
 		}
 		t.Cleanup(func() { os.RemoveAll(folder) })
 	}
-	var peers, all []string
+	var listen, peers, all []string
 	for i := range 3 {
-		peers = append(peers, fmt.Sprint("http://127.0.0.1:", freePort()))
+		host := fmt.Sprint("127.0.0.1:", freePort())
+		listen, peers = append(listen, "http://"+host), append(peers, "http://"+host)
+		if isDivisible {
+			l := newPeerLink(t, host)
+			c.peers, peers[i] = append(c.peers, l), "http://"+l.address
+		}
 		all = append(all, fmt.Sprintf("m%d=%s", i, peers[i]))
 	}
 	var addresses []string
@@ -87,7 +94,7 @@ func newEtcdWithTLS(t *testing.T, trust *tls.Config, flags ...string) *etcdClust
 		m := &etcdMember{t: t, address: fmt.Sprint("127.0.0.1:", freePort()), log: &lockedBuffer{}}
 		m.args = append([]string{binary, "--name", fmt.Sprint("m", i), "--data-dir", filepath.Join(folder, fmt.Sprint(i)),
 			"--listen-client-urls", scheme + m.address, "--advertise-client-urls", scheme + m.address,
-			"--listen-peer-urls", peers[i], "--initial-advertise-peer-urls", peers[i],
+			"--listen-peer-urls", listen[i], "--initial-advertise-peer-urls", peers[i],
 			"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
 			"--heartbeat-interval", "50", "--election-timeout", "500", "--log-level", "error"}, flags...)
 		c.members = append(c.members, m)

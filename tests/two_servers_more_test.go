@@ -119,6 +119,32 @@ func rowVersions(t *testing.T, binary string) []string {
 	return p.wrong
 }
 
+// rowDivided: the only member that the leader reaches is cut off from the other two. It still knows
+// the key of the leader, but that is no proof.
+func rowDivided(t *testing.T, binary string) []string {
+	p := &pair{t: t, etcd: startEtcd(t, nil, true)}
+	p.a, p.b = p.etcd.newShared(binary), p.etcd.newShared(binary)
+	p.a.reach(p.etcd.members[0].address)
+	p.a.start()
+	p.a.waitToLead()
+	p.b.start()
+	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
+	p.etcd.isolate(0)
+	p.b.waitToLead()
+	p.want(p.b, 204, del, maybe("first-id", ""))
+	p.want(p.b, 201, post, maybe("later-id", ""))
+	for range 10 {
+		if status, body := p.a.call(put, maybe("first-id", "")); status < 400 {
+			p.errorf("a renewal got %d %s from a server that leads no more", status, body)
+		}
+		if got := holders(p.a); len(got) > 0 {
+			p.errorf("it still shows %q", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return p.wrong
+}
+
 // rowSlow: each answer of etcd takes long. The times are those of a server outside of tests. The
 // leader stays the same while an answer takes less than an attempt; when it takes longer, nobody is
 // answered, and afterwards all is as before.

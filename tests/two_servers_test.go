@@ -783,6 +783,7 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"race":            rowRace,
 	"hand-over":       rowHandOver,
 	"edited":          rowEdited,
+	"divided":         rowDivided,
 	"all-killed":      rowAllKilled,
 	"versions":        rowVersions,
 	"slow":            rowSlow,
@@ -984,7 +985,7 @@ func TestEtcdWithTLSAndAPassword(t *testing.T) {
 	folder := t.TempDir()
 	certificate, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
 	a.issue(certificate, key)
-	c := newEtcdWithTLS(t, a.trust(), "--cert-file", certificate, "--key-file", key, "--auth-token-ttl", "2", "--bcrypt-cost", "4")
+	c := startEtcd(t, a.trust(), false, "--cert-file", certificate, "--key-file", key, "--auth-token-ttl", "2", "--bcrypt-cost", "4")
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	_, errRoot := c.client.UserAdd(ctx, "root", "the-root-password")
