@@ -166,10 +166,11 @@ func (c *etcdCluster) fillTo(size int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	for used := int64(0); used < size; {
-		_, err := c.client.Put(ctx, "/filler/big", strings.Repeat("x", 100_000))
+		_, err := c.client.Put(ctx, "/filler/big", strings.Repeat("x", 200_000))
 		if err != nil {
 			c.t.Fatal(err)
 		}
+		time.Sleep(20 * time.Millisecond) // what etcd has used is known after its next commit
 		status, err := c.client.Status(ctx, "http://"+c.members[0].address)
 		if err != nil {
 			c.t.Fatal(err)

@@ -747,8 +747,8 @@ func rowTwins(t *testing.T, binary string) []string {
 
 // rowNearlyFull: etcd has used nearly all of its quota, and the leader says so.
 func rowNearlyFull(t *testing.T, binary string) []string {
-	p := &pair{t: t, etcd: newEtcd(t, "--quota-backend-bytes", "8000000")}
-	p.etcd.fillTo(6_800_000)
+	p := &pair{t: t, etcd: newEtcd(t, "--quota-backend-bytes", "20000000")}
+	p.etcd.fillTo(17_000_000)
 	p.a = p.etcd.newShared(binary)
 	p.a.start()
 	p.a.waitToLead()
