@@ -50,7 +50,7 @@ func TestEverySignalInEveryState(t *testing.T) {
 	}
 	d := newDaemon(t)
 	var wait sync.WaitGroup
-	limit := make(chan struct{}, 8) // most of the time they wait
+	limit := make(chan struct{}, 16) // most of the time they wait
 	for _, s := range signals {
 		does := whatSignalsDo[s]
 		if does == "" {
