@@ -126,9 +126,14 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 }
 
 func TestTheChartsObjectsAreRefusedWithAnUnknownField(t *testing.T) {
-	known := exec.Command("known")
-	known.Stdin = strings.NewReader("apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {prots: []}\n")
-	if said, err := known.CombinedOutput(); err == nil || !strings.Contains(string(said), `unknown field "spec.prots"`) {
-		t.Errorf("%v: %s", err, said)
+	for object, field := range map[string]string{
+		"apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {prots: []}\n":                                              "spec.prots",
+		"apiVersion: monitoring.coreos.com/v1\nkind: ServiceMonitor\nmetadata: {name: a}\nspec: {endpoints: [{prot: http}]}\n": "spec.endpoints[0].prot",
+	} {
+		known := exec.Command("known")
+		known.Stdin = strings.NewReader(object)
+		if said, err := known.CombinedOutput(); err == nil || !strings.Contains(string(said), `unknown field "`+field+`"`) {
+			t.Errorf("%v: %s", err, said)
+		}
 	}
 }
