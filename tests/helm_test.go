@@ -71,7 +71,7 @@ func TestTheChartMakesWhatItsValuesSay(t *testing.T) {
 				"- {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 30}",
 				"- {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 30}",
 				"memory: 512Mi", "readOnlyRootFilesystem: true", "{name: CALL_ME_API_KEY_FILE, value: /keys/keys}", "automountServiceAccountToken: false"},
-		}, map[string][]string{"StatefulSet": {"ENVIRONMENTS", "OIDC", "TLS", "subPath: "}}},
+		}, map[string][]string{"StatefulSet": {"CALL_ME_STORE", "ENVIRONMENTS", "OIDC", "TLS", "subPath: "}}},
 		{"everything", everything, "ConfigMap Ingress NetworkPolicy Secret Service ServiceMonitor StatefulSet", map[string][]string{
 			"Secret":         {"  keys: |\n    first-key name=shop\n    second-key"},
 			"ConfigMap":      {"    uat: blue + green   url=https://uat.example owner=#shop\n    perf:2", `    [{"issuer": "https://issuer.example"}]`},
@@ -83,6 +83,11 @@ func TestTheChartMakesWhatItsValuesSay(t *testing.T) {
 		}, nil},
 		{"a claim that is there", existing + "persistence: {existingClaim: old}\n", "Service StatefulSet",
 			map[string][]string{"StatefulSet": {"persistentVolumeClaim: {claimName: old}"}}, map[string][]string{"StatefulSet": {"volumeClaimTemplates"}}},
+		{"a store", existing + "store: etcd://etcd:2379\nnetworkPolicy: {enabled: true, from: [{ipBlock: {cidr: 10.0.0.0/8}}]}\n", "Deployment NetworkPolicy PodDisruptionBudget Service", map[string][]string{
+			"NetworkPolicy":       {"cidr: 10.0.0.0/8", "- podSelector: # the servers pass calls on to each other"},
+			"Deployment":          {"replicas: 2", "type: RollingUpdate", `{name: CALL_ME_STORE, value: "etcd://etcd:2379"}`, `{name: CALL_ME_DB, value: ""}`, `{name: CALL_ME_ADVERTISE, value: "http://$(POD_IP):8000"}`, "fieldPath: status.podIP", "topologyKey: kubernetes.io/hostname", "tolerationSeconds: 30"},
+			"PodDisruptionBudget": {"maxUnavailable: 1"},
+		}, map[string][]string{"Deployment": {"volumeClaimTemplates", "persistentVolumeClaim", "/data", "serviceName"}}},
 	} {
 		objects, said := chart(t, c.values)
 		var kinds []string
@@ -116,8 +121,9 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 	for values, want := range map[string]string{
 		"{}":                                 "set keys.existingSecret to a Secret with the entry keys, or keys.text",
 		"keys: {existingSecret: a, text: b}": "not both",
-		existing + "persistance: {}\n":       "'persistance' not allowed",
-		existing + "environments: [uat]\n":   "want string",
+		existing + "stoer: etcd://etcd\n":    "'stoer' not allowed",
+		existing + "store: etcd://etcd\ntls: {existingSecret: a}\n": "end TLS at the Ingress",
+		existing + "environments: [uat]\n":                          "want string",
 	} {
 		if _, said := chart(t, values); !strings.Contains(said, want) {
 			t.Errorf("%s: %q, want %q", values, said, want)
