@@ -24,6 +24,7 @@ const (
 	linkHeld               // nothing passes, in either direction, and no connection ends; it passes later
 	linkSwallow            // what comes back is lost
 	linkBackHeld           // what comes back waits
+	linkGone               // nothing passes, and no connection ends; new ones do
 	linkLate               // open; but of what a connection was held with, the first part alone arrives, and it ends
 )
 
@@ -85,7 +86,7 @@ func (l *link) set(state linkState) {
 func (l *link) wait(isBack bool) linkState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.state == linkHeld || l.state == linkBackHeld && isBack {
+	for l.state == linkHeld || l.state == linkGone || l.state == linkBackHeld && isBack {
 		l.changed.Wait()
 	}
 	return l.state
@@ -93,7 +94,7 @@ func (l *link) wait(isBack bool) linkState {
 
 func (l *link) serve(near net.Conn) {
 	defer near.Close()
-	if l.wait(false) == linkCut {
+	if l.now() == linkGone || l.wait(false) == linkCut {
 		return
 	}
 	far, err := net.DialTimeout("tcp", l.target, 5*time.Second)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -141,6 +142,43 @@ func rowDivided(t *testing.T, binary string) []string {
 			p.errorf("it still shows %q", got)
 		}
 		time.Sleep(100 * time.Millisecond)
+	}
+	return p.wrong
+}
+
+// rowVanished: the machine of the leader vanishes, while real clients are in polls that never end. None
+// of them loses its place.
+func rowVanished(t *testing.T, binary string) []string {
+	const waiters = 12
+	p := newPair(t, binary)
+	front := newLink(t, p.a.host)
+	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
+	var cmds []*exec.Cmd
+	var logs []*lockedBuffer
+	for i := range waiters {
+		cmd, log := p.a.client(fmt.Sprint("waiter-", i), "request", "uat")
+		cmd.Env = append(cmd.Env, "HOST="+front.address+","+p.b.host)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() })
+		cmds, logs = append(cmds, cmd), append(logs, log)
+		eventually(t, "it waits", func() bool { return connected(p.a.daemon) == i+1 })
+	}
+	started := time.Now()
+	front.set(linkGone)
+	p.a.stop()
+	p.b.waitToLead()
+	for i := range waiters {
+		p.want(p.b, 204, del, "/maybe?environment=uat&force=1")
+		if err := cmds[i].Wait(); err != nil || strings.Contains(logs[i].String(), "end of the queue") {
+			p.errorf("waiter %d: %v: %s", i, err, logs[i])
+		}
+		if got := holders(p.b); !slices.Equal(got, []string{fmt.Sprint("waiter-", i)}) {
+			p.errorf("uat is held by %q, want waiter-%d", got, i)
+			return p.wrong
+		}
+		t.Logf("waiter %d has its slot after %v", i, time.Since(started).Round(100*time.Millisecond))
 	}
 	return p.wrong
 }

@@ -784,6 +784,7 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"hand-over":       rowHandOver,
 	"edited":          rowEdited,
 	"divided":         rowDivided,
+	"vanished":        rowVanished,
 	"all-killed":      rowAllKilled,
 	"versions":        rowVersions,
 	"slow":            rowSlow,
@@ -796,7 +797,7 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 func TestTwoServers(t *testing.T) {
 	needsEtcd(t)
 	for name, row := range rows {
-		if name == "absent" && leftOut(t, "the row that takes half a minute") {
+		if (name == "absent" || name == "vanished") && leftOut(t, "two rows that take half a minute each") {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
