@@ -35,10 +35,10 @@ var full = flag.Bool("full", false, "leave nothing out: `go test ./... -full`")
 var twoServers = flag.Bool("two-servers", false, "the tests of several servers on one etcd, and nothing beside them: "+
 	"`go test ./tests -run 'TwoServers|Etcd' -two-servers -parallel 3`")
 
-// needsEtcd skips a test with a real etcd unless these are asked for.
+// needsEtcd skips a test with a real etcd unless these are asked for, or its long form is.
 func needsEtcd(t *testing.T) {
 	t.Helper()
-	if !*twoServers {
+	if !*twoServers && (long == 0 || !strings.HasPrefix(t.Name(), "TestTrust")) {
 		t.Skip("left out without -two-servers")
 	}
 	t.Parallel()

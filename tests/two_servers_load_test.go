@@ -92,5 +92,5 @@ func TestTrustTwoServers(t *testing.T) {
 			}
 			return a.counts
 		})
-	t.Logf("after %v: %s", time.Since(started).Round(time.Second), countsText(counts))
+	record(t, "two-servers", started, counts)
 }
