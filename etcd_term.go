@@ -70,19 +70,20 @@ func (c *candidate) isForeign(ctx context.Context) (bool, error) {
 func (c *candidate) stand(ctx context.Context, info leaderInfo) (*etcdTerm, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.times.ttl)
 	defer cancel()
-	var lease clientv3.LeaseID
+	t := &etcdTerm{candidate: c}
 	err := c.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		// A lease whose grant was not answered ends by itself.
+		sent := time.Now()
 		granted, err := client.Grant(ctx, int64((c.times.ttl+time.Second-1)/time.Second))
 		if err == nil {
-			lease = granted.ID
+			t.lease = granted.ID
+			t.renewed.Store(&sent)
 		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	t := &etcdTerm{candidate: c, lease: lease}
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
 	t.number, err = t.create(ctx, info)
 	if t.number == 0 {
@@ -154,9 +155,10 @@ type etcdTerm struct {
 	number int64 // the create revision of the leader's key: no other term has it
 	lease  clientv3.LeaseID
 
-	proved atomic.Pointer[time.Time] // when the request was sent that was the newest proof
-	called atomic.Pointer[time.Time] // when the keeper last had an answer of etcd, or began to wait for one
-	busy   atomic.Bool               // it waits for one
+	proved  atomic.Pointer[time.Time] // when the request was sent that was the newest proof
+	renewed atomic.Pointer[time.Time] // when the request was sent that last renewed the lease
+	called  atomic.Pointer[time.Time] // when the keeper last had an answer of etcd, or began to wait for one
+	busy    atomic.Bool               // it waits for one
 
 	ctx  context.Context // ends with the term; its cause says why
 	stop context.CancelCauseFunc
@@ -166,11 +168,14 @@ type etcdTerm struct {
 // renewal of the lease is none: a leader of etcd that hangs, and has a successor, may give it.
 func (t *etcdTerm) prove(sent time.Time) { t.proved.Store(&sent) }
 
-// isProven reports whether what is in memory may be shown: the term has not ended, and there was a
-// proof of it a short time ago, by the monotonic clock and by the wall clock. A process that was
-// stopped, or a machine that was suspended, has none when it goes on.
+// isProven reports whether what is in memory may be shown: the term has not ended, there was a proof
+// of it a short time ago, by the monotonic clock and by the wall clock, and the lease of the leader's
+// key, without which the key does not stand any longer, was renewed a short time ago. A process that
+// was stopped, or a machine that was suspended, has neither when it goes on.
 func (t *etcdTerm) isProven() bool {
-	return t.ctx.Err() == nil && passed(*t.proved.Load(), time.Now()) < t.times.gate
+	now := time.Now()
+	return t.ctx.Err() == nil && passed(*t.proved.Load(), now) < t.times.gate &&
+		passed(*t.renewed.Load(), now) < t.times.gate
 }
 
 // passed returns how much time has passed, by the clock that has gone further.
@@ -206,7 +211,7 @@ func (t *etcdTerm) isHung() bool {
 func (t *etcdTerm) keep() {
 	ticker := time.NewTicker(t.times.poll)
 	defer ticker.Stop()
-	renewed := time.Now()
+	asked := time.Now()
 	for {
 		select {
 		case <-t.ctx.Done():
@@ -218,8 +223,8 @@ func (t *etcdTerm) keep() {
 			t.end(fmt.Errorf("%w: etcd has not confirmed it for %v", errNotLeader, t.times.gate))
 		case t.isHung():
 			t.end(errHung)
-		case time.Since(renewed) >= t.times.renewal:
-			renewed = time.Now()
+		case time.Since(asked) >= t.times.renewal:
+			asked = time.Now()
 			t.renew()
 		}
 	}
@@ -230,7 +235,11 @@ func (t *etcdTerm) renew() {
 	ctx, cancel := context.WithTimeout(context.Background(), t.times.renewal)
 	defer cancel()
 	err := t.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		sent := time.Now()
 		_, err := client.KeepAliveOnce(ctx, t.lease)
+		if err == nil {
+			t.renewed.Store(&sent)
+		}
 		return err
 	})
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {

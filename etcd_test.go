@@ -56,6 +56,23 @@ func TestTimePassesByTheFasterClock(t *testing.T) {
 	}
 }
 
+// A leader shows what is in memory as long as its key was there a short time ago, and will be for some
+// time: a proof alone does not renew its lease.
+func TestALeaderNeedsAProofAndARenewal(t *testing.T) {
+	for _, c := range []struct {
+		proved, renewed time.Duration // ago
+		want            bool
+	}{{0, 0, true}, {5 * time.Second, 5 * time.Second, true}, {6 * time.Second, 0, false}, {0, 6 * time.Second, false}} {
+		term := &etcdTerm{candidate: &candidate{times: newEtcdTimes(8 * time.Second)}, ctx: t.Context()}
+		proved, renewed := time.Now().Add(-c.proved), time.Now().Add(-c.renewed)
+		term.proved.Store(&proved)
+		term.renewed.Store(&renewed)
+		if term.isProven() != c.want {
+			t.Errorf("proved %v ago, renewed %v ago: %v", c.proved, c.renewed, !c.want)
+		}
+	}
+}
+
 // The header is told from that of a newer format and from a damaged one.
 func TestTheHeaderInEtcd(t *testing.T) {
 	h := etcdHeader{format: etcdFormat, counter: 1 << 45, sum: 1 << 63, term: 77, serial: 3}

@@ -16,6 +16,8 @@ func TestAnAnswerIsNotSentOnceTheProofIsOld(t *testing.T) {
 	s := &server{metrics: newMetrics(), log: quietLog()}
 	c := &cluster{base: s}
 	term := &etcdTerm{candidate: &candidate{times: newEtcdTimes(8 * time.Second)}}
+	now := time.Now()
+	term.renewed.Store(&now)
 	term.ctx, term.stop = context.WithCancelCause(t.Context())
 	l, err := net.Listen("tcp", "localhost:0")
 	if err != nil {

@@ -46,8 +46,8 @@ func (a *attack) takeOver(p *pair, signal syscall.Signal) {
 
 // sufferTakeovers runs one era in which the leader is killed or told to stop, and returns its verdicts.
 func (a *attack) sufferTakeovers(p *pair) []verdict {
+	random := rand.New(rand.NewPCG(a.random.Uint64(), 2))
 	a.era(8*time.Second, 16, false, func(stop <-chan struct{}) {
-		random := rand.New(rand.NewPCG(a.random.Uint64(), 2))
 		for {
 			select {
 			case <-stop:
