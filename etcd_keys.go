@@ -78,6 +78,11 @@ type leaderInfo struct {
 	Slots    string    `json:"slots"`    // a digest of the declared environments and slots alone
 }
 
+// hasSettingsOf reports whether both say the same of their settings.
+func (i leaderInfo) hasSettingsOf(other leaderInfo) bool {
+	return i.Settings == other.Settings && i.Slots == other.Slots
+}
+
 // An etcdMeta is what the two keys of meta show at one moment.
 type etcdMeta struct {
 	leader  *leaderInfo // nil if nobody leads

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -18,6 +19,10 @@ import (
 // lead. A client may be in a poll of a machine that has vanished, and does not notice before the
 // poll's time is over: 25 s, 3 s for the answer, and 2 s until it asks the next server.
 const takeoverAbsence = 30*time.Second - maxAbsence
+
+// lastAnswers is how long a server that is told to stop waits for the answers to what it has
+// committed, before it lets another one lead. Then it may not send them any more.
+const lastAnswers = 200 * time.Millisecond
 
 // reloadPause is how long a server waits before it tries to lead again after it could not load
 // the state.
@@ -29,6 +34,8 @@ type cluster struct {
 	candidate *candidate
 	newKeeper func(s keeperStore) (*keeper, error)
 	onLead    func(k *keeper) (stop func()) // starts what a leader does besides
+
+	settings sync.Mutex // held while the leadership is given what base has
 
 	info    atomic.Pointer[leaderInfo] // what this server says while it leads
 	lead    atomic.Pointer[leadership] // nil unless this server leads
@@ -46,9 +53,25 @@ type cluster struct {
 
 // A leadership is what a server has while it leads.
 type leadership struct {
-	term    *etcdTerm
-	server  *server
-	handler http.Handler
+	term      *etcdTerm
+	server    *server
+	handler   http.Handler
+	announced leaderInfo   // what the leader's key says
+	calls     sync.RWMutex // each call holds it for reading until it is answered
+}
+
+// waitForAnswers returns when all calls are answered, or after limit.
+func (l *leadership) waitForAnswers(limit time.Duration) {
+	answered := make(chan struct{})
+	go func() {
+		l.calls.Lock()
+		defer l.calls.Unlock()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(limit):
+	}
 }
 
 // serveShared serves on a listener, with the state in etcd, until ctx ends. onLead is called with
@@ -149,10 +172,10 @@ func (c *cluster) run(ctx context.Context) error {
 		c.logAway(err)
 		if err == nil && m.leader == nil && ctx.Err() == nil {
 			info := *c.info.Load()
-			info.Since = time.Now()
+			info.Since = time.Now().UTC()
 			term, err := c.candidate.stand(ctx, info)
 			if term != nil {
-				if err := c.serveTerm(ctx, term); err != nil {
+				if err := c.serveTerm(ctx, term, info); err != nil {
 					return err
 				}
 				continue
@@ -202,7 +225,8 @@ func (c *cluster) logAway(err error) {
 
 // serveTerm serves with a keeper until the term or ctx ends. It returns the error of a state that
 // cannot be loaded, and errHung if the keeper cannot be closed: it may still use what it has.
-func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm) error {
+// announced is what the leader's key says.
+func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm, announced leaderInfo) error {
 	k, err := c.newKeeper(term.store())
 	if err != nil {
 		c.base.log.Error("this server cannot lead", "error", err)
@@ -217,7 +241,9 @@ func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm) error {
 	stop := c.onLead(k)
 	go c.watchSpace(term)
 	c.follow(etcdMeta{})
-	c.lead.Store(&leadership{term, s, s.routes()})
+	l := &leadership{term: term, server: s, handler: s.routes(), announced: announced}
+	c.lead.Store(l)
+	c.useSettings(l) // they may have been read again since the server was made
 	c.base.log.Info("leading", "term", term.number, "leases", k.published.Load().count)
 	select {
 	case <-ctx.Done():
@@ -233,6 +259,7 @@ func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm) error {
 		term.resign()
 		return errHung
 	}
+	l.waitForAnswers(lastAnswers)
 	term.resign()
 	stop()
 	return nil
@@ -253,16 +280,28 @@ func (c *cluster) reloaded(config serverConfig) {
 	info := *c.info.Load()
 	info.Settings, info.Slots = settingsDigests(config, c.base.declared(), *c.base.keys.keys.Load())
 	c.info.Store(&info)
-	l := c.lead.Load()
-	if l == nil {
-		return
+	if l := c.lead.Load(); l != nil {
+		c.useSettings(l)
 	}
+}
+
+// useSettings gives the leading server the settings that base has now, and tells the other servers
+// if these are not those that it announced.
+func (c *cluster) useSettings(l *leadership) {
+	c.settings.Lock()
+	defer c.settings.Unlock()
 	l.server.keys.set(*c.base.keys.keys.Load())
 	l.server.tokens.Store(c.base.tokens.Load())
 	l.server.declaration.Store(c.base.declaration.Load())
 	l.server.keeper.declare(c.base.declared().slotsOf)
-	info.Since = time.Now()
+	info := *c.info.Load()
+	if info.hasSettingsOf(l.announced) {
+		return
+	}
+	info.Since = l.announced.Since
 	if err := l.term.announce(info); err != nil {
 		c.base.log.Warn("the other servers do not know of the new settings yet", "error", err)
+		return
 	}
+	l.announced = info
 }

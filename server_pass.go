@@ -30,7 +30,8 @@ var errNoLeader = fmt.Errorf("%w: no server leads at the moment; try again with 
 // An otherLeader is another server that leads.
 type otherLeader struct {
 	term  int64
-	info  leaderInfo
+	url   string
+	info  atomic.Pointer[leaderInfo] // another one when it has read its settings again
 	proxy *httputil.ReverseProxy
 
 	ctx      context.Context // ends when it leads no more: then the calls that it was passed end
@@ -42,17 +43,22 @@ type otherLeader struct {
 func (c *cluster) follow(m etcdMeta) {
 	before := c.other.Load()
 	isOther := m.leader != nil && m.leader.URL != c.info.Load().URL
-	if before != nil && isOther && before.term == m.term && before.info == *m.leader {
+	if before != nil && isOther && before.term == m.term && before.url == m.leader.URL {
+		if !before.info.Swap(m.leader).hasSettingsOf(*m.leader) {
+			c.compare(*m.leader)
+		}
 		return
 	}
 	var next *otherLeader
 	if isOther {
 		target, err := url.Parse(m.leader.URL)
 		if err == nil {
-			next = &otherLeader{term: m.term, info: *m.leader, proxy: c.newProxy(target)}
+			next = &otherLeader{term: m.term, url: m.leader.URL, proxy: c.newProxy(target)}
+			next.info.Store(m.leader)
 			next.ctx, next.stop = context.WithCancel(context.Background())
 			go c.watch(next, target)
-			c.compare(next.info)
+			c.base.log.Info("standing by", "leader", m.leader.Name, "url", m.leader.URL)
+			c.compare(*m.leader)
 		}
 	}
 	c.other.Store(next)
@@ -71,7 +77,6 @@ func (c *cluster) compare(leader leaderInfo) {
 		c.base.log.Warn("the leader has other settings than this server: keys, facts, ttl or limits",
 			"leader", leader.Name)
 	}
-	c.base.log.Info("standing by", "leader", leader.Name, "url", leader.URL)
 }
 
 // newProxy returns what passes calls on to a server.
@@ -145,6 +150,11 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.standby.ServeHTTP(w, r)
 		return
 	}
+	if !l.calls.TryRLock() { // it is about to end
+		c.refuse(w, r)
+		return
+	}
+	defer l.calls.RUnlock()
 	if !l.term.isProven() {
 		c.refuse(w, r)
 		return
@@ -170,7 +180,8 @@ func (c *cluster) standbyRoutes() http.Handler {
 	own("/openapi.yaml", s.withKey(actionLook, serveAsset("openapi.yaml", "application/yaml")))
 	passed := s.handle("passed", c.pass)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if h, pattern := mux.Handler(r); pattern != "" && r.Method == http.MethodGet {
+		isLook := r.Method == http.MethodGet || r.Method == http.MethodHead
+		if h, pattern := mux.Handler(r); pattern != "" && isLook {
 			h.ServeHTTP(w, r)
 			return
 		}
@@ -197,29 +208,43 @@ func (c *cluster) pass(w http.ResponseWriter, r *http.Request) error {
 	stop := context.AfterFunc(o.ctx, cancel)
 	defer stop()
 	w.Header().Del(versionHeader) // the leader's answer has it, but for those to calls of 2019
-	o.proxy.ServeHTTP(w, r.WithContext(ctx))
+	o.proxy.ServeHTTP(patientWriter{w}, r.WithContext(ctx))
 	return nil
 }
 
+// A patientWriter is the ResponseWriter of a call that is passed on. It waits no longer than
+// writeTime for a client that does not read.
+type patientWriter struct{ http.ResponseWriter }
+
+// Write implements http.ResponseWriter.
+func (w patientWriter) Write(p []byte) (int, error) {
+	http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTime))
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap returns the inner ResponseWriter, for http.ResponseController.
+func (w patientWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 // health answers GET /healthz: 200 on the leader while commits succeed, and on a standby while the
-// leader answers; with leader=1 on the leader only.
+// leader answers. With leader=1 it is 200 on the leader only, also while commits fail: what needs
+// none, such as renewals, must go on.
 func (c *cluster) health(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Connection", "close")
 	answer := map[string]string{"status": "ok", "role": "leader"}
-	l, o := c.lead.Load(), c.other.Load()
+	l, o, mustLead := c.lead.Load(), c.other.Load(), r.URL.Query().Get("leader") == "1"
 	switch {
 	case l != nil && l.term.isProven():
-		if !l.server.keeper.isHealthy.Load() {
+		if !mustLead && !l.server.keeper.isHealthy.Load() {
 			return fmt.Errorf("%w: storing fails", errUnavailable)
 		}
 		return writeJSON(w, http.StatusOK, answer)
 	case o == nil || !o.isReachable():
 		return errNoLeader
-	case r.URL.Query().Get("leader") == "1":
-		return fmt.Errorf("%w: %s leads", errUnavailable, o.info.Name)
+	case mustLead:
+		return fmt.Errorf("%w: %s leads", errUnavailable, o.info.Load().Name)
 	}
-	answer["role"], answer["leader"] = "standby", o.info.URL
-	if o.info.Settings != c.info.Load().Settings {
+	answer["role"], answer["leader"] = "standby", o.url
+	if o.info.Load().Settings != c.info.Load().Settings {
 		answer["settings"] = "not those of the leader"
 	}
 	return writeJSON(w, http.StatusOK, answer)

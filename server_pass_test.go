@@ -46,7 +46,7 @@ func TestAnAnswerIsNotSentOnceTheProofIsOld(t *testing.T) {
 		for range 2 { // on a connection that a call before it has used, too
 			term.prove(time.Now())
 			answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { r.answer(w) })
-			c.lead.Store(&leadership{term, s, answer})
+			c.lead.Store(&leadership{term: term, server: s, handler: answer})
 			got := 0
 			if response, err := h.Client().Get(h.URL); err == nil {
 				if _, err := io.ReadAll(response.Body); err == nil {
@@ -58,5 +58,39 @@ func TestAnAnswerIsNotSentOnceTheProofIsOld(t *testing.T) {
 				t.Errorf("%s: the status is %d", name, got)
 			}
 		}
+	}
+}
+
+// A deadlineRecorder notes the last write deadline.
+type deadlineRecorder struct {
+	httptest.ResponseRecorder
+	at time.Time
+}
+
+func (d *deadlineRecorder) SetWriteDeadline(at time.Time) error {
+	d.at = at
+	return nil
+}
+
+// A standby does not wait for ever for a client that does not read what is passed on.
+func TestWhatIsPassedOnIsWrittenWithADeadline(t *testing.T) {
+	leader := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "an answer")
+	}))
+	defer leader.Close()
+	s := &server{metrics: newMetrics(), log: quietLog()}
+	s.keys.set([]acceptedKey{plainKey("a-key-of-16-bytes")})
+	c := &cluster{base: s, transport: newPassTransport(nil)}
+	c.info.Store(&leaderInfo{URL: "http://standby.example"})
+	c.follow(etcdMeta{term: 1, leader: &leaderInfo{URL: leader.URL}})
+	defer c.follow(etcdMeta{})
+	call := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/environments", nil)
+	call.Header.Set("X-API-KEY", "a-key-of-16-bytes")
+	w := &deadlineRecorder{ResponseRecorder: *httptest.NewRecorder()}
+	if err := c.pass(w, call); err != nil {
+		t.Fatal(err)
+	}
+	if w.Body.String() != "an answer" || time.Until(w.at) > writeTime || time.Until(w.at) < writeTime/2 {
+		t.Errorf("%q is written until %v", w.Body, w.at)
 	}
 }

@@ -63,6 +63,9 @@ func startWebhooks(receivers []*receiver, events webhookEvents, k *keeper, log *
 		stopListening()
 		cancel()
 		running.Wait()
+		for _, r := range receivers {
+			r.drop()
+		}
 	}
 }
 
@@ -180,6 +183,15 @@ func (r *receiver) deliverAll(ctx context.Context) {
 			r.metrics.queuedNotice(r.host, -1)
 			r.deliver(ctx, n)
 		}
+	}
+}
+
+// drop drops what is in the queue, and counts it. Nothing adds to the queue or delivers meanwhile.
+func (r *receiver) drop() {
+	for len(r.queue) > 0 {
+		<-r.queue
+		r.metrics.queuedNotice(r.host, -1)
+		r.metrics.endedNotice(r.host, noticeDropped)
 	}
 }
 

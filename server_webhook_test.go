@@ -369,6 +369,9 @@ func TestAReceiverThatHangsHoldsUpNobody(t *testing.T) {
 		}
 		before := time.Now()
 		stop()
+		if queued, now := stuck.count("queued"), stuck.count(noticeDropped); queued != 0 || now < dropped+maxNotices-1 {
+			t.Errorf("when it stops %d wait, and %d were dropped", queued, now)
+		}
 		if took := time.Since(before); took > 0 {
 			t.Errorf("the end took %v", took)
 		}

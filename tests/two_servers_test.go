@@ -542,6 +542,9 @@ func rowNoSpace(t *testing.T, binary string) []string {
 	}
 	p.want(p.a, 503, del, maybe("first-id", ""))
 	p.want(p.a, 503, "GET", "/healthz")
+	p.want(p.a, 200, "GET", "/healthz?leader=1")
+	p.want(p.b, 200, "GET", "/healthz")
+	p.want(p.b, 200, put, maybe("first-id", "")) // which it passes on
 	p.want(p.a, 200, put, maybe("first-id", ""))
 	p.etcd.makeSpace()
 	eventually(t, "it is healthy again", func() bool { status, _ := p.a.call("GET", "/healthz"); return status == 200 })
@@ -791,6 +794,8 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"hung":            rowHung,
 	"twins":           rowTwins,
 	"nearly-full":     rowNearlyFull,
+	"settings":        rowSettings,
+	"last-answers":    rowLastAnswers,
 }
 
 // Every row holds.
