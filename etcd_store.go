@@ -179,7 +179,7 @@ func cutAtSteps(writes []write, ends []int) (parts [][]write) {
 }
 
 // commit stores one transaction. It is sent until there is an answer, or until the proof of the
-// leadership is too old. The error is errNoSpace if nothing was stored, and will not be.
+// leadership is too old. The error is errNoSpace if nothing is stored.
 func (s *etcdStore) commit(counter uint64, writes []write) error {
 	writes = latestWrites(writes)
 	s.serial++
@@ -221,7 +221,6 @@ func (s *etcdStore) send(then []clientv3.Op, value []byte) (state int64, err err
 	defer done()
 	var sent time.Time
 	var got *clientv3.TxnResponse
-	isUnclear := false // an attempt was not answered: it may still be stored
 	err = s.term.client.call(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
 		sent = time.Now()
 		got, err = client.Txn(ctx).
@@ -230,12 +229,11 @@ func (s *etcdStore) send(then []clientv3.Op, value []byte) (state int64, err err
 			Then(then...).
 			Else(clientv3.OpGet(s.keys.leader()), clientv3.OpGet(s.keys.state())).
 			Commit()
-		isUnclear = isUnclear || err != nil && !isFinalEtcdError(err)
 		return err
 	})
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return s.afterNoSpace(value, isUnclear)
+		return s.afterNoSpace(value)
 	case err != nil:
 		return 0, err
 	case got.Succeeded:
@@ -263,8 +261,10 @@ func firstOf(r *etcdserverpb.ResponseOp) *mvccpb.KeyValue {
 
 // afterNoSpace finds out whether a transaction was stored that etcd had no space for: the one that
 // crosses its quota is stored, and gets that answer nevertheless. The error is errNoSpace if it was
-// not. If an attempt was not answered it may be stored later, and the term must end: then it is not.
-func (s *etcdStore) afterNoSpace(value []byte, isUnclear bool) (state int64, err error) {
+// not. An attempt that was not answered may be stored later all the same, until another transaction
+// is. The term does not end for that: while etcd has no space no other could begin. Once such an
+// attempt is stored, the state is not as this server left it, and confirm or the next save finds out.
+func (s *etcdStore) afterNoSpace(value []byte) (state int64, err error) {
 	m, err := s.prove()
 	switch {
 	case err != nil:
@@ -273,8 +273,6 @@ func (s *etcdStore) afterNoSpace(value []byte, isUnclear bool) (state int64, err
 		return m.state, nil
 	case m.state != s.state:
 		return 0, fmt.Errorf("%w: the state is not as this server left it", errNotLeader)
-	case isUnclear:
-		return 0, fmt.Errorf("%w: etcd has no space, and an answer was lost", errNotLeader)
 	}
 	return 0, fmt.Errorf("%w: the quota of etcd is used up", errNoSpace)
 }
