@@ -11,9 +11,9 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -198,6 +198,9 @@ func isRefusedByEtcd(err error) bool {
 		errors.Is(err, rpctypes.ErrUserEmpty)
 }
 
+// http2Greeting is what a client of HTTP/2 sends first: its preface, and settings without any.
+const http2Greeting = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
 // checkEtcdTLS returns an error if a member that answers has a certificate that is not accepted,
 // or does not accept that of this server. Members that do not answer are left out.
 func checkEtcdTLS(ctx context.Context, s etcdSettings) error {
@@ -205,21 +208,31 @@ func checkEtcdTLS(ctx context.Context, s etcdSettings) error {
 		return nil
 	}
 	for _, endpoint := range s.endpoints {
-		config := s.tls.Clone()
-		config.ServerName, _, _ = net.SplitHostPort(endpoint)
-		config.NextProtos = []string{"h2"}
-		limited, cancel := context.WithTimeout(ctx, s.times.attempt)
-		conn, err := (&tls.Dialer{Config: config}).DialContext(limited, "tcp", endpoint)
-		cancel()
+		err := greetTLS(ctx, s, endpoint)
 		var wrong *tls.CertificateVerificationError
-		var alert tls.AlertError
-		var unknown x509.UnknownAuthorityError
-		switch {
-		case err == nil:
-			conn.Close()
-		case errors.As(err, &wrong), errors.As(err, &alert), errors.As(err, &unknown):
+		var other *net.OpError
+		if errors.As(err, &wrong) || errors.As(err, &other) && other.Op == "remote error" {
 			return fmt.Errorf("%s: %w", endpoint, err)
 		}
 	}
 	return nil
+}
+
+// greetTLS connects to a member and reads the first byte of its answer: with TLS 1.3, a member that
+// refuses the certificate of this server says so only after the handshake.
+func greetTLS(ctx context.Context, s etcdSettings, endpoint string) error {
+	config := s.tls.Clone()
+	config.ServerName, _, _ = net.SplitHostPort(endpoint)
+	config.NextProtos = []string{"h2"}
+	ctx, cancel := context.WithTimeout(ctx, s.times.attempt)
+	defer cancel()
+	conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, "tcp", endpoint)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	io.WriteString(conn, http2Greeting) // what is wrong with it, reading says
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }

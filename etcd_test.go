@@ -1,7 +1,18 @@
 package main
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"testing"
 	"time"
@@ -108,4 +119,63 @@ func TestTheAddressOfEtcd(t *testing.T) {
 			t.Errorf("%q: %s, %v", text, got, err)
 		}
 	}
+}
+
+// A certificate that is not accepted is noticed on both ends, also that of this server.
+func TestCertificatesThatAreRefused(t *testing.T) {
+	authority, own, other := testCertificate(t), testCertificate(t), testCertificate(t)
+	pool := func(c tls.Certificate) *x509.CertPool {
+		p := x509.NewCertPool()
+		p.AddCert(c.Leaf)
+		return p
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		member := httptest.NewUnstartedServer(http.NotFoundHandler())
+		member.EnableHTTP2 = true
+		member.Config.ErrorLog = log.New(io.Discard, "", 0)
+		member.TLS = &tls.Config{Certificates: []tls.Certificate{authority}, MaxVersion: version,
+			ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool(own)}
+		member.StartTLS()
+		defer member.Close()
+		away := httptest.NewServer(nil)
+		away.Close()
+		endpoints := []string{away.Listener.Addr().String(), member.Listener.Addr().String()}
+		check := func(trusted tls.Certificate, shown ...tls.Certificate) error {
+			settings := etcdSettings{endpoints: endpoints, times: newEtcdTimes(8 * time.Second),
+				tls: &tls.Config{RootCAs: pool(trusted), Certificates: shown}}
+			return checkEtcdTLS(t.Context(), settings)
+		}
+		if err := check(authority, own); err != nil {
+			t.Errorf("version %x: with the right certificates: %v", version, err)
+		}
+		for what, err := range map[string]error{
+			"without a certificate":    check(authority),
+			"with another certificate": check(authority, other),
+			"with another authority":   check(other, own),
+		} {
+			if err == nil {
+				t.Errorf("version %x: %s: no error", version, what)
+			}
+		}
+	}
+}
+
+// testCertificate returns a certificate for 127.0.0.1 that is its own authority.
+func testCertificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
