@@ -133,6 +133,20 @@ func (m *etcdMember) kill() {
 
 func (m *etcdMember) signal(s syscall.Signal) { m.cmd.Process.Signal(s) }
 
+// leader returns the member that leads etcd.
+func (c *etcdCluster) leader() *etcdMember {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for _, m := range c.members {
+		if status, err := c.client.Status(ctx, "http://"+m.address); err == nil && status.Leader == status.Header.MemberId {
+			return m
+		}
+	}
+	c.t.Fatal("etcd has no leader")
+	return nil
+}
+
 // get returns the values of the keys with a prefix.
 func (c *etcdCluster) get(prefix string) map[string]string {
 	c.t.Helper()

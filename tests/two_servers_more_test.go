@@ -89,6 +89,20 @@ func rowAllKilled(t *testing.T, binary string) []string {
 	return p.wrong
 }
 
+// rowBothKilled: the leader of etcd is killed together with the leader of the servers.
+func rowBothKilled(t *testing.T, binary string) []string {
+	p := newPair(t, binary)
+	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
+	p.want(p.a, 403, post, maybe("waiter-id", "&wait=0s"))
+	p.etcd.leader().kill()
+	p.a.kill()
+	t.Logf("another server leads after %v", p.b.waitToLead().Round(time.Millisecond))
+	p.want(p.b, 200, put, maybe("first-id", ""))
+	p.want(p.b, 204, del, maybe("first-id", ""))
+	p.want(p.b, 201, post, maybe("waiter-id", "&wait=0s"))
+	return p.wrong
+}
+
 // rowVersions: the leader is of a newer version, which has stored another format. A server of this
 // version passes calls on to it, but does not lead, and says why.
 func rowVersions(t *testing.T, binary string) []string {

@@ -657,7 +657,10 @@ func rowRace(t *testing.T, binary string) []string {
 // rowHandOver: the leader is told to stop, again and again, while real clients wait with both
 // addresses. No place is lost, and the next grant comes within 2 s.
 func rowHandOver(t *testing.T, binary string) []string {
-	const waiters = 10
+	waiters, times := 10, 4
+	if !leftOut(t, "100 waiters and 40 hand-overs instead of 10 and 4") {
+		waiters, times = 100, 40
+	}
 	p := newPair(t, binary)
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
 	hosts := "HOST=" + p.a.host + "," + p.b.host
@@ -674,7 +677,7 @@ func rowHandOver(t *testing.T, binary string) []string {
 	}
 	lead, next := p.a, p.b
 	held := "/maybe?environment=uat&force=1"
-	for i := range 4 {
+	for i := range times {
 		lead.cmd.Process.Signal(syscall.SIGTERM)
 		started := time.Now()
 		lead.cmd.Wait()
@@ -701,7 +704,7 @@ func rowHandOver(t *testing.T, binary string) []string {
 			p.errorf("waiter %d has lost its place: %s", i, log)
 		}
 	}
-	for _, cmd := range cmds[4:] {
+	for _, cmd := range cmds[times:] {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
@@ -816,6 +819,7 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"divided":         rowDivided,
 	"vanished":        rowVanished,
 	"all-killed":      rowAllKilled,
+	"both-killed":     rowBothKilled,
 	"versions":        rowVersions,
 	"slow":            rowSlow,
 	"hung":            rowHung,
