@@ -48,6 +48,7 @@ type attack struct {
 	cmd      *exec.Cmd
 	ended    chan struct{} // closed when cmd has ended
 	restarts []restart
+	eraBegan time.Duration // of an attack on several servers
 
 	mu       sync.Mutex
 	entries  []entry
