@@ -471,6 +471,11 @@ func (c *crowd) name() string {
 // newCrowd starts a server, acquires the slot, and adds the given number of waiters.
 func newCrowd(b testing.TB, waiting int) *crowd {
 	served, d := newServed(b)
+	return newCrowdAt(b, served, d, waiting)
+}
+
+// newCrowdAt does the same at a server that runs.
+func newCrowdAt(b testing.TB, served *contender, d *daemon, waiting int) *crowd {
 	c := &crowd{b: b, served: served, d: d, line: make([]*standing, waiting)}
 	c.holder = c.connect()
 	c.holder.ask(b, c.name(), "0s")

@@ -236,7 +236,7 @@ func (d *daemon) want(status int, method, path string) (body string) {
 }
 
 // eventually waits until f returns true, and fails the test after 20 s.
-func eventually(t *testing.T, what string, f func() bool) {
+func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -247,7 +247,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 
 // missing skips a test because a tool is not installed. In CI, where all tools must be, it
 // fails the test.
-func missing(t *testing.T, what string) {
+func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("%s is not there; install it", what)

@@ -39,14 +39,14 @@ var etcdBinary = sync.OnceValues(func() (string, error) {
 
 // An etcdCluster is three members of one etcd, which are stopped when the test ends.
 type etcdCluster struct {
-	t       *testing.T
+	t       testing.TB
 	members []*etcdMember
 	peers   []*peerLink      // by which the members reach each other; nil if they do directly
 	client  *clientv3.Client // by its own connections, not through links
 }
 
 type etcdMember struct {
-	t       *testing.T
+	t       testing.TB
 	address string // for clients
 	args    []string
 	log     *lockedBuffer
@@ -54,14 +54,14 @@ type etcdMember struct {
 }
 
 // newEtcd starts three members. Its least ttl is a second.
-func newEtcd(t *testing.T, flags ...string) *etcdCluster {
+func newEtcd(t testing.TB, flags ...string) *etcdCluster {
 	t.Helper()
 	return startEtcd(t, nil, false, flags...)
 }
 
 // startEtcd does what newEtcd does. With trust that is not nil, clients use TLS. If isDivisible is
 // true, a member can be cut off from the others.
-func startEtcd(t *testing.T, trust *tls.Config, isDivisible bool, flags ...string) *etcdCluster {
+func startEtcd(t testing.TB, trust *tls.Config, isDivisible bool, flags ...string) *etcdCluster {
 	t.Helper()
 	scheme := "http://"
 	if trust != nil {
@@ -296,7 +296,7 @@ func (s *sharedServer) leads() bool {
 func (s *sharedServer) waitToLead() time.Duration {
 	s.t.Helper()
 	started := time.Now()
-	eventually(s.t.(*testing.T), "the server leads", s.leads)
+	eventually(s.t, "the server leads", s.leads)
 	return time.Since(started)
 }
 

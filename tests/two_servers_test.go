@@ -31,7 +31,7 @@ import (
 
 // A pair is two servers on one etcd. a leads.
 type pair struct {
-	t    *testing.T
+	t    testing.TB
 	etcd *etcdCluster
 	a, b *sharedServer
 
