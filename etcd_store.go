@@ -83,8 +83,7 @@ func (s *etcdStore) read(all map[string][]*mvccpb.KeyValue) error {
 		return m.invalid
 	}
 	s.state, s.header = m.state, m.header
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := s.term.ctx // a page may take several attempts; without a proof the term ends
 	proveAgain := func() error { _, err := s.prove(); return err }
 	count := 0
 	for _, name := range recordBuckets {

@@ -157,7 +157,7 @@ type etcdTerm struct {
 
 	proved  atomic.Pointer[time.Time] // when the request was sent that was the newest proof
 	renewed atomic.Pointer[time.Time] // when the request was sent that last renewed the lease
-	called  atomic.Pointer[time.Time] // when the keeper last had an answer of etcd, or began to wait for one
+	called  atomic.Pointer[time.Time] // when the keeper last had an answer of etcd; nil before expectCalls
 	busy    atomic.Bool               // it waits for one
 
 	ctx  context.Context // ends with the term; its cause says why
@@ -193,10 +193,17 @@ func (t *etcdTerm) calling() (ctx context.Context, done func()) {
 	ctx, cancel := context.WithDeadline(t.ctx, t.proved.Load().Add(t.times.gate))
 	return ctx, func() {
 		cancel()
-		now := time.Now()
-		t.called.Store(&now)
+		if t.called.Load() != nil {
+			t.expectCalls()
+		}
 		t.busy.Store(false)
 	}
+}
+
+// expectCalls notes that the keeper calls etcd from now on. While it loads it may take longer.
+func (t *etcdTerm) expectCalls() {
+	now := time.Now()
+	t.called.Store(&now)
 }
 
 // isHung reports whether the keeper has neither called etcd for some time nor waits for it: it

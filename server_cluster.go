@@ -227,9 +227,13 @@ func (c *cluster) logAway(err error) {
 // cannot be loaded, and errHung if the keeper cannot be closed: it may still use what it has.
 // announced is what the leader's key says.
 func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm, announced leaderInfo) error {
+	loaded := context.AfterFunc(ctx, func() { term.end(errStopping) })
 	k, err := c.newKeeper(term.store())
+	loaded()
 	if err != nil {
-		c.base.log.Error("this server cannot lead", "error", err)
+		if ctx.Err() == nil {
+			c.base.log.Error("this server cannot lead", "error", err)
+		}
 		term.resign()
 		if errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
 			return storeError(err)
@@ -237,6 +241,7 @@ func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm, announced leade
 		sleepUntil(ctx, reloadPause)
 		return nil
 	}
+	term.expectCalls()
 	s := c.base.withKeeper(k)
 	stop := c.onLead(k)
 	go c.watchSpace(term)

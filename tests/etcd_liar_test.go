@@ -26,7 +26,8 @@ type liar struct {
 	lease etcdserverpb.LeaseClient
 	hangs atomic.Bool
 
-	isFull atomic.Bool // the next transaction is stored, and its answer is that there is no space
+	lost   atomic.Int64 // so many pages of records have no answer
+	isFull atomic.Bool  // the next transaction is stored, and its answer is that there is no space
 
 	address string
 }
@@ -59,6 +60,9 @@ func (l *liar) hang(ctx context.Context) {
 
 func (l *liar) Range(ctx context.Context, r *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
 	l.hang(ctx)
+	if r.Limit > 100 && l.lost.Add(-1) >= 0 {
+		<-ctx.Done()
+	}
 	return l.kv.Range(ctx, r)
 }
 

@@ -291,3 +291,46 @@ func newSlowLink(t *testing.T, target string, delay *atomic.Int64) string {
 	}()
 	return listener.Addr().String()
 }
+
+// rowLoading: etcd is slow while a server loads what it has, or does not answer. A slow load is no keeper
+// that hangs; one without an answer ends with the term, or when the server is told to stop.
+func rowLoading(t *testing.T, binary string) []string {
+	p := &pair{t: t, etcd: newEtcd(t)}
+	p.a = p.etcd.newShared(binary)
+	member := newLiar(t, p.etcd.members[0])
+	p.a.reach(member.address)
+	member.lost.Store(2)
+	p.a.start()
+	p.a.waitToLead()
+	if strings.Contains(p.a.log.String(), "the keeper hangs") {
+		p.errorf("%s", p.a.log)
+	}
+	p.a.kill()
+
+	const all = 1 << 40
+	begin := func() {
+		member.lost.Store(all)
+		p.a.start()
+		eventually(t, "it loads", func() bool { return member.lost.Load() < all })
+	}
+	begin()
+	for end := time.Now().Add(10 * time.Second); !strings.Contains(p.a.log.String(), "this server cannot lead"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.errorf("it loads for ever: %s", p.a.log)
+			break
+		}
+	}
+	p.a.kill()
+	begin()
+	p.a.cmd.Process.Signal(syscall.SIGTERM)
+	ended := make(chan error, 1)
+	go func() { ended <- p.a.cmd.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		p.errorf("it does not stop: %s", p.a.log)
+		p.a.cmd.Process.Kill()
+		<-ended
+	}
+	return p.wrong
+}

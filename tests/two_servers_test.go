@@ -804,6 +804,7 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"late-answer":     rowLateAnswer,
 	"killed":          rowKilled,
 	"load":            rowLoad,
+	"loading":         rowLoading,
 	"member-lost":     rowMemberLost,
 	"stalled-read":    rowStalledRead,
 	"hung-member":     rowHungMember,
