@@ -25,6 +25,7 @@ type candidate struct {
 	client *etcdClient
 	keys   etcdKeys
 	times  etcdTimes
+	orphan clientv3.LeaseID // of a key of this server whose term has ended; zero if there is none
 }
 
 // newCandidate returns a candidate. close ends it.
@@ -35,11 +36,30 @@ func newCandidate(s etcdSettings) *candidate {
 // close closes the connections. No term is used afterwards.
 func (c *candidate) close() { c.client.close() }
 
-// look returns what etcd has of the leader and the state, within an attempt of each member.
+// look returns what etcd has of the leader and the state, within an attempt of each member. A key that
+// this server has left behind is deleted first: once etcd has a quorum again, it gives the key its full
+// ttl.
 func (c *candidate) look(ctx context.Context) (etcdMeta, error) {
 	limited, cancel := context.WithTimeout(ctx, c.times.attempt*time.Duration(len(c.client.members)))
 	defer cancel()
+	m, err := c.client.readMeta(limited, c.keys)
+	if err != nil || c.orphan == 0 {
+		return m, err
+	}
+	c.revoke(limited, c.orphan)
 	return c.client.readMeta(limited, c.keys)
+}
+
+// revoke ends a lease, and with it the leader's key. If etcd does not answer, look tries it again.
+func (c *candidate) revoke(ctx context.Context, lease clientv3.LeaseID) {
+	err := c.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		_, err := client.Revoke(ctx, lease)
+		return err
+	})
+	c.orphan = lease
+	if err == nil || isFinalEtcdError(err) { // it has ended
+		c.orphan = 0
+	}
 }
 
 // isForeign reports whether keys begin with the prefix that are none of call-me's, or of a move
@@ -87,7 +107,7 @@ func (c *candidate) stand(ctx context.Context, info leaderInfo) (*etcdTerm, erro
 	t.ctx, t.stop = context.WithCancelCause(context.Background())
 	t.number, err = t.create(ctx, info)
 	if t.number == 0 {
-		t.revoke()
+		t.resign()
 		return nil, err
 	}
 	go t.keep()
@@ -275,16 +295,7 @@ func (t *etcdTerm) announce(info leaderInfo) error {
 // resign ends the term, and lets the next server lead at once. The keeper must be closed.
 func (t *etcdTerm) resign() {
 	t.end(errStopping)
-	t.revoke()
-}
-
-// revoke ends the lease, and with it the leader's key. If etcd cannot be reached, the lease ends
-// by itself.
-func (t *etcdTerm) revoke() {
 	ctx, cancel := context.WithTimeout(context.Background(), t.times.attempt*2)
 	defer cancel()
-	t.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		_, err := client.Revoke(ctx, t.lease)
-		return err
-	})
+	t.revoke(ctx, t.lease)
 }
