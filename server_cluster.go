@@ -46,7 +46,7 @@ type cluster struct {
 
 	isAway bool // etcd did not answer; it is logged once
 	twin   struct {
-		term  int64 // in which a leader has the address of this server; zero if none has
+		term  int64 // in which a leader has the address of this server; zero if none is known to
 		since time.Time
 	}
 }
@@ -161,8 +161,8 @@ func (c *cluster) run(ctx context.Context) error {
 		m, err := c.candidate.look(ctx)
 		if err == nil {
 			c.follow(m)
-			err = c.checkTwin(m)
 		}
+		err = c.checkTwin(m, err)
 		if errors.Is(err, errTwin) {
 			return err
 		}
@@ -187,12 +187,13 @@ func (c *cluster) run(ctx context.Context) error {
 	return nil
 }
 
-// checkTwin returns an error if another server leads whose address is that of this one. After a
-// start, the key of this server's own last life may be there until its lease has ended.
-func (c *cluster) checkTwin(m etcdMeta) error {
+// checkTwin returns an error if another server leads whose address is that of this one, and err
+// otherwise, which is that of the look. After a start, the key of this server's own last life may be
+// there until its lease has ended; without a quorum none ends.
+func (c *cluster) checkTwin(m etcdMeta, err error) error {
 	own := c.info.Load().URL
 	switch {
-	case m.leader == nil || m.leader.URL != own:
+	case err != nil || m.leader == nil || m.leader.URL != own:
 		c.twin.term = 0
 	case c.twin.term != m.term:
 		c.twin.term, c.twin.since = m.term, time.Now()
@@ -200,7 +201,7 @@ func (c *cluster) checkTwin(m etcdMeta) error {
 		return withHint(fmt.Errorf("%w: %s", errTwin, own),
 			"give each server a CALL_ME_ADVERTISE of its own")
 	}
-	return nil
+	return err
 }
 
 // sleepUntil returns after d, or when ctx ends.

@@ -132,6 +132,8 @@ func (c *cluster) checkEtcd(ctx context.Context, s etcdSettings) error {
 			"another prefix: CALL_ME_STORE=etcd://.../call-me-2; or delete these keys")
 	case m.invalid != nil:
 		return fmt.Errorf("reading %q: %w", s.prefix, m.invalid)
+	case m.leader != nil && m.leader.URL == c.info.Load().URL: // the key of its own last life
+		return nil
 	case m.leader != nil && m.leader.Slots != c.info.Load().Slots:
 		return withHint(fmt.Errorf("%s leads, and has other environments than this server", m.leader.Name),
 			"give all servers the same CALL_ME_ENVIRONMENTS; a file of them, CALL_ME_ENVIRONMENTS_FILE, "+

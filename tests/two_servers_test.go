@@ -776,7 +776,8 @@ func rowTwins(t *testing.T, binary string) []string {
 		p.errorf("%v: %s", err, p.b.log)
 	}
 	p.a.kill()
-	p.a.start() // the key of its last life is there
+	p.a.env = append(p.a.env, "CALL_ME_ENVIRONMENTS=uat,perf")
+	p.a.start() // the key of its last life is there, with other environments
 	p.a.waitToLead()
 	p.want(p.a, 201, post, maybe("first-id", ""))
 	return p.wrong
