@@ -41,7 +41,8 @@ func (t *etcdTerm) store() *etcdStore {
 
 // load implements keeperStore. All is read as it was at one revision, after the term has begun:
 // what the servers before this one have stored is in it, and nothing that they send can be stored
-// any more. The errors are errNotLeader, errDamaged, errNewerFormat, errForeign and errStoreAway.
+// any more. The errors are errNotLeader, errDamaged, errNewerFormat, errForeign, errStoreAway, and why the
+// term has ended.
 func (s *etcdStore) load(each func(bucket string, key, value []byte) error) (counter uint64, err error) {
 	all := map[string][]*mvccpb.KeyValue{}
 	err = errCompacted
@@ -51,7 +52,7 @@ func (s *etcdStore) load(each func(bucket string, key, value []byte) error) (cou
 	}
 	if err != nil {
 		s.term.end(err)
-		return 0, err
+		return 0, context.Cause(s.term.ctx) // it may have ended before, and err is what came of it
 	}
 	sum := uint64(0)
 	for _, name := range recordBuckets {
