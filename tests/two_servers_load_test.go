@@ -28,25 +28,32 @@ func newSharedAttack(t *testing.T, binary string, seed uint64) (*attack, *pair) 
 		direct: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}, p
 }
 
-// takeOver ends the leader with the signal, and starts it again once the other server leads.
+// takeOver sends the leader a signal that ends or stops it, and starts it again, or lets it go on, once
+// the other server leads.
 func (a *attack) takeOver(p *pair, signal syscall.Signal) {
-	r := restart{killed: a.now()}
-	p.a.cmd.Process.Signal(signal)
-	p.a.cmd.Wait()
-	r.started = a.now()
-	if signal == syscall.SIGTERM {
-		r.started = r.killed // another server can lead before the process has ended
+	r := restart{killed: a.now(), started: a.now()}
+	if signal == syscall.SIGSTOP {
+		p.a.stop()
+	} else {
+		p.a.cmd.Process.Signal(signal)
+		p.a.cmd.Wait()
 	}
 	p.b.waitToLead()
 	r.ready = a.now()
 	a.restarts = append(a.restarts, r)
-	p.a.start()
+	if signal == syscall.SIGSTOP {
+		time.Sleep(rand.N(time.Second)) // what it knows is not so any more
+		p.a.cmd.Process.Signal(syscall.SIGCONT)
+	} else {
+		p.a.start()
+	}
 	eventually(a.t, "it stands by", func() bool { status, _ := p.a.call("GET", "/healthz"); return status == 200 })
 	p.a, p.b = p.b, p.a
 	a.counts["takeovers"]++
 }
 
-// sufferTakeovers runs one era in which the leader is killed or told to stop, and returns its verdicts.
+// sufferTakeovers runs one era in which the leader is killed, stopped for a while, or told to end, and
+// returns its verdicts.
 func (a *attack) sufferTakeovers(p *pair) []verdict {
 	random := rand.New(rand.NewPCG(a.random.Uint64(), 2))
 	a.eraBegan = a.now()
@@ -57,11 +64,8 @@ func (a *attack) sufferTakeovers(p *pair) []verdict {
 				return
 			case <-time.After(time.Second + rand.N(time.Second)):
 			}
-			signal := syscall.SIGKILL
-			if random.IntN(4) == 0 {
-				signal = syscall.SIGTERM
-			}
-			a.takeOver(p, signal)
+			signals := []syscall.Signal{syscall.SIGKILL, syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGTERM}
+			a.takeOver(p, signals[random.IntN(4)])
 		}
 	})
 	a.addTakeovers(p)
@@ -98,7 +102,7 @@ func (a *attack) addTakeovers(p *pair) {
 	}
 }
 
-// rowLoad: under load, whenever the leader is killed or told to stop, there is an order of all calls
+// rowLoad: under load, whenever the leader is killed, stopped or told to end, there is an order of all calls
 // to both servers in which each reply is the one that the rules give.
 func rowLoad(t *testing.T, binary string) (wrong []string) {
 	a, p := newSharedAttack(t, binary, *seed)
@@ -118,7 +122,7 @@ func TestTrustTwoServers(t *testing.T) {
 		t.Skip("its short form is a row of TestTwoServers")
 	}
 	started := time.Now()
-	counts := rounds(t, 0, []string{"operations", "unanswered", "takeovers", "histories", "undecided", "violations"},
+	counts := rounds(t, 0, []string{"operations", "unanswered", "takeovers", "takeovers nobody asked for", "histories", "undecided", "violations"},
 		func(t *testing.T, seed uint64, left time.Duration) map[string]int {
 			a, p := newSharedAttack(t, "", seed)
 			for end := time.Now().Add(left); time.Now().Before(end) && !t.Failed(); {
