@@ -142,6 +142,8 @@ func TestLabelsOfMetricsAreBounded(t *testing.T) {
 // Every metric that the examples name is one that the server has.
 func TestTheExamplesUseMetricsThatExist(t *testing.T) {
 	s := newSite(t, "")
+	s.server.leads = func() float64 { return 1 } // as of one of several
+	s.http.Config.Handler = s.server.routes()
 	s.call("POST /maybe?environment=uat&holder=ann")
 	s.call("POST /maybe?environment=uat&id=waiting-1&wait=0s")
 	s.call("DELETE /maybe?environment=uat&id=waiting-1")

@@ -205,7 +205,7 @@ var mistakes = []struct {
 
 func TestTypicalMistakesAreAnsweredWithWhatToType(t *testing.T) {
 	t.Parallel()
-	times := regexp.MustCompile(`\d\d:\d\d:\d\d`)
+	times := regexp.MustCompile(`(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d`) // with the date of a day after this one
 	logTime := regexp.MustCompile(`time=\S+ `)
 	durations := regexp.MustCompile(`(waited |held for |\()\d+(\.\d+)?m?s\b`)
 	for _, m := range mistakes {
