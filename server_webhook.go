@@ -195,19 +195,19 @@ func (r *receiver) drop() {
 	}
 }
 
-// deliver sends a notice, up to noticeTries times, and counts how that ended. It returns early
-// when ctx ends.
+// deliver sends a notice, up to noticeTries times, and counts how that ended. When ctx ends, the
+// notice is dropped.
 func (r *receiver) deliver(ctx context.Context, n notice) {
 	body, contentType := r.form.body(n)
 	pause := noticeBackoff
-	for try := 1; ; try++ {
+	for try := 1; ctx.Err() == nil; try++ {
 		failure := r.post(ctx, body, contentType)
 		if failure == nil {
 			r.metrics.endedNotice(r.host, noticeSent)
 			return
 		}
 		if ctx.Err() != nil {
-			return
+			break
 		}
 		if failure.isFinal || try == noticeTries {
 			r.metrics.endedNotice(r.host, noticeFailed)
@@ -219,11 +219,11 @@ func (r *receiver) deliver(ctx context.Context, n notice) {
 		}
 		select {
 		case <-ctx.Done():
-			return
 		case <-time.After(max(pause, failure.after)):
 		}
 		pause *= 5
 	}
+	r.metrics.endedNotice(r.host, noticeDropped)
 }
 
 // A postFailure is why a notice was not taken.

@@ -369,8 +369,8 @@ func TestAReceiverThatHangsHoldsUpNobody(t *testing.T) {
 		}
 		before := time.Now()
 		stop()
-		if queued, now := stuck.count("queued"), stuck.count(noticeDropped); queued != 0 || now < dropped+maxNotices-1 {
-			t.Errorf("when it stops %d wait, and %d were dropped", queued, now)
+		if left, now := stuck.count("queued"), stuck.count(noticeDropped); left != 0 || now != dropped+queued+1 {
+			t.Errorf("when it stops %d wait, and %d were dropped of %d and %d that waited", left, now, dropped, queued)
 		}
 		if took := time.Since(before); took > 0 {
 			t.Errorf("the end took %v", took)
