@@ -145,19 +145,7 @@ func rowDivided(t *testing.T, binary string) []string {
 	p.b.start()
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
 	p.etcd.isolate(0)
-	p.b.waitToLead()
-	p.want(p.b, 204, del, maybe("first-id", ""))
-	p.want(p.b, 201, post, maybe("later-id", ""))
-	for range 10 {
-		if status, body := p.a.call(put, maybe("first-id", "")); status < 400 {
-			p.errorf("a renewal got %d %s from a server that leads no more", status, body)
-		}
-		if got := holders(p.a); len(got) > 0 {
-			p.errorf("it still shows %q", got)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return p.wrong
+	return p.wantReplaced()
 }
 
 // rowVanished: the machine of the leader vanishes, while real clients are in polls that never end. None

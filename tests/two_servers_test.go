@@ -57,6 +57,25 @@ func (c *etcdCluster) newPair(binary string, env ...string) *pair {
 	return p
 }
 
+// wantReplaced waits until b leads, and gives the slot that first-id holds to another there. It returns
+// what was wrong so far, with each time that a still renews the first lease or shows it.
+func (p *pair) wantReplaced() (wrong []string) {
+	p.t.Helper()
+	p.b.waitToLead()
+	p.want(p.b, 204, del, maybe("first-id", ""))
+	p.want(p.b, 201, post, maybe("later-id", ""))
+	for range 10 {
+		if status, body := p.a.call(put, maybe("first-id", "")); status < 400 {
+			p.errorf("a renewal got %d %s from a server that leads no more", status, body)
+		}
+		if got := holders(p.a); len(got) > 0 {
+			p.errorf("it still shows %q", got)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return p.wrong
+}
+
 // errorf notes that something is wrong.
 func (p *pair) errorf(format string, args ...any) {
 	p.mu.Lock()
@@ -425,19 +444,7 @@ func rowHungMember(t *testing.T, binary string) []string {
 	p.b.start()
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
 	member.hangs.Store(true)
-	p.b.waitToLead()
-	p.want(p.b, 204, del, maybe("first-id", ""))
-	p.want(p.b, 201, post, maybe("later-id", ""))
-	for range 10 {
-		if status, body := p.a.call(put, maybe("first-id", "")); status < 400 {
-			p.errorf("a renewal got %d %s from a server that leads no more", status, body)
-		}
-		if got := holders(p.a); len(got) > 0 {
-			p.errorf("it still shows %q", got)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return p.wrong
+	return p.wantReplaced()
 }
 
 // rowAbsent: those who waited when the leader died may be in a poll that they do not know to be
