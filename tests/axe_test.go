@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	cdpruntime "github.com/chromedp/cdproto/runtime"
@@ -37,7 +36,7 @@ func TestAxe(t *testing.T) {
 				v.do(emulation.SetDeviceMetricsOverride(width, 900, 1, width < 600),
 					emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
 					chromedp.Navigate(s.base+at))
-				v.says("live", 10*time.Second)
+				v.says("live", pageTime)
 				if path == "dialog" {
 					v.press(`[aria-label^="More for uat blue"]`)
 					v.press(`#dialog [aria-label^="Force release"]`)

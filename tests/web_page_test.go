@@ -59,7 +59,7 @@ func TestTimesAreTheReaders(t *testing.T) {
 		v := newBrowser(t)
 		v.do(emulation.SetTimezoneOverride(c.zone), emulation.SetLocaleOverride().WithLocale("en-US"))
 		v.open(s.base, "ann")
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		until := time.Now().Add(90 * time.Minute).UTC().Add(c.offset)
 		shown := v.script(`document.querySelector("#e-uat .until time").textContent`)
 		isShown := false
@@ -96,7 +96,7 @@ func TestTheFilterOfThePage(t *testing.T) {
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme/shop/run/4711/deploy&reason=Release")
 	s.call("POST", "/maybe?environment=perf&id=12345678&holder=ann")
 	v := newVisit(t, s.base, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	shown := func(want string) {
 		t.Helper()
 		v.until(fmt.Sprintf(`Array.from(document.querySelectorAll("#table tbody")).filter((r) => r.checkVisibility()).map((r) => r.id).join() === %q`, want))
@@ -211,7 +211,7 @@ func TestWhatDoesNotWorkIsSaidAtItsRow(t *testing.T) {
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=ann&ttl=1h")
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	d.when(func(w http.ResponseWriter, r *http.Request) bool { // the page does not hear of the end
 		return r.URL.Path == "/rows" && unanswered("GET /rows")(w, r)
 	})
@@ -243,7 +243,7 @@ func TestThePageFitsSmallScreens(t *testing.T) {
 	for _, width := range []int64{1280, 1100, 1000, 800, 640, 390, 320} { // 640 is 1280 at 200 %
 		for _, path := range []string{"/", "/?environment=uat", "/?environment=uat&act=more&slot=blue", "/?view=tv"} {
 			v.do(emulation.SetDeviceMetricsOverride(width, 800, 1, width < 600), chromedp.Navigate(s.base+path))
-			v.says("live", 10*time.Second)
+			v.says("live", pageTime)
 			if wide := v.script("document.documentElement.scrollWidth"); wide != fmt.Sprint(width) {
 				t.Errorf("%s is %s wide on a screen of %d", path, wide, width)
 			}
@@ -262,11 +262,11 @@ func TestThePageOnPaperAndInForcedColours(t *testing.T) {
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=eve&ttl=2h")
 	s.call("POST", "/maybe?environment=demo&id=12345679&holder=bob&ttl=2h")
 	v := newVisit(t, s.base, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	for _, path := range []string{"/", "/?environment=uat"} {
 		v.do(emulation.SetDeviceMetricsOverride(794, 1123, 1, false), // A4
 			emulation.SetEmulatedMedia().WithMedia("print"), chromedp.Navigate(s.base+path))
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		if shown := v.script(`Array.from(document.querySelectorAll("button, .button, input")).filter((e) => e.checkVisibility()).length`); shown != "0" {
 			t.Errorf("%s on paper has %s things to press", path, shown)
 		}
@@ -279,7 +279,7 @@ func TestThePageOnPaperAndInForcedColours(t *testing.T) {
 	}
 	v.do(emulation.SetDeviceMetricsOverride(1280, 800, 1, false), emulation.SetEmulatedMedia().
 		WithFeatures([]*emulation.MediaFeature{{Name: "forced-colors", Value: "active"}}), chromedp.Navigate(s.base+"/"))
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	if v.script(`matchMedia("(forced-colors: active)").matches`) != "true" {
 		t.Fatal("Chromium does not force colours")
 	}
@@ -303,7 +303,7 @@ func TestTheViewForAScreenOnTheWall(t *testing.T) {
 	s := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat,perf,demo")
 	v := newBrowser(t)
 	v.do(emulation.SetDeviceMetricsOverride(1920, 1080, 1, false), chromedp.Navigate(withLogin(s.base, "tv")+"/?view=tv"))
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=eve&ttl=2h")
 	v.shows("1h59m left")
 	if shown := v.script(`Array.from(document.querySelectorAll("button, .button, input, svg.lane")).filter((e) => e.checkVisibility()).length`); shown != "0" {
@@ -323,17 +323,17 @@ func TestNamesAndKeysOfThePage(t *testing.T) {
 		s.call("POST", fmt.Sprint("/maybe?id=12345678-", i, "&environment=", path))
 	}
 	v := newVisit(t, s.base, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	for _, path := range []string{"/", "/?environment=uat"} {
 		v.do(chromedp.Navigate(s.base + path))
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		twice := v.script(`Array.from(document.querySelectorAll("main button, main .button")).map((b) => b.ariaLabel || b.textContent).filter((n, i, all) => !n || all.indexOf(n) !== i).join("; ")`)
 		if twice != "" {
 			t.Errorf("%s: names that are there twice: %s", path, twice)
 		}
 	}
 	v.do(chromedp.Navigate(s.base + "/"))
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	v.script(`document.querySelector('[aria-label="More for uat blue, held by eve"]').focus()`)
 	v.do(chromedp.KeyEvent("\r"))
 	v.until(`document.getElementById("dialog").open && document.activeElement.closest("#dialog") !== null`)

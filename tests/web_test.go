@@ -47,6 +47,12 @@ func newVisit(t *testing.T, base, user string) *visit {
 	return v
 }
 
+// How long a browser may take on a machine that runs many other programs.
+const (
+	pageTime  = 40 * time.Second // for what the page does at once; after 45 s it does without its worker
+	eventTime = 18 * time.Second // for what an event tells the page; after 20 s it asks without an event
+)
+
 // newBrowser starts a browser with an empty tab.
 func newBrowser(t *testing.T) *visit {
 	t.Helper()
@@ -116,7 +122,7 @@ func (v *visit) do(actions ...chromedp.Action) {
 // shows waits until the page shows the text.
 func (v *visit) shows(text string) {
 	v.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(eventTime); ; time.Sleep(20 * time.Millisecond) {
 		body := v.script("document.body.innerText")
 		if strings.Contains(strings.ToLower(body), strings.ToLower(text)) {
 			return

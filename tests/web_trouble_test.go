@@ -201,7 +201,7 @@ func TestThePageRefreshesOnceASecondHoweverManyEventsCome(t *testing.T) {
 			d := newDetour(t, s.base)
 			v := newBrowser(t)
 			v.open(d.url, "ann")
-			v.says("live", 10*time.Second)
+			v.says("live", pageTime)
 			eventually(t, "the page is quiet for a second", func() bool {
 				calls := d.times("GET /rows")
 				return time.Since(calls[len(calls)-1]) > 1500*time.Millisecond
@@ -259,7 +259,7 @@ func TestThePageWorksInTenHiddenTabs(t *testing.T) {
 		blank, _ := first.tab(false)
 		for i, tab := range tabs {
 			tab.front()
-			tab.says("live", 5*time.Second)
+			tab.says("live", pageTime)
 			s.want(201, "POST", fmt.Sprintf("/maybe?environment=uat&id=12345678-%d&holder=holder-%[1]d", i))
 			tab.shows(fmt.Sprint("holder-", i))
 			s.call("DELETE", fmt.Sprintf("/maybe?environment=uat&id=12345678-%d", i))
@@ -276,7 +276,7 @@ func TestThePageWorksInTenHiddenTabs(t *testing.T) {
 		s.call("POST", "/maybe?environment=uat&id=12345678&holder=meanwhile")
 		first.front()
 		first.shows("meanwhile")
-		first.says("live", 5*time.Second)
+		first.says("live", pageTime)
 	})
 }
 
@@ -295,7 +295,7 @@ func TestThePageWorksInTenWindows(t *testing.T) {
 		windows, shut = append(windows, window), append(shut, end)
 	}
 	for _, w := range windows {
-		w.says("live", 5*time.Second)
+		w.says("live", pageTime)
 	}
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
 	for _, w := range windows {
@@ -310,7 +310,7 @@ func TestThePageWorksInTenWindows(t *testing.T) {
 	blank.front()
 	eventually(t, "closed windows keep no stream", func() bool { return d.streams() == 0 })
 	first.front()
-	first.says("live", 5*time.Second)
+	first.says("live", pageTime)
 }
 
 func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
@@ -321,9 +321,9 @@ func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
 		v := newBrowser(t)
 		prepare(v)
 		v.open(d.url, "ann")
-		v.says("live", 5*time.Second)
+		v.says("live", pageTime)
 		v.do(chromedp.Click(`.window a[href="/?since=7d"]`, chromedp.ByQuery), chromedp.WaitVisible(`.window a[href="/?since=7d"][aria-current]`, chromedp.ByQuery))
-		v.says("live", 5*time.Second)
+		v.says("live", pageTime)
 		eventually(t, "the page before has no stream", func() bool { return d.streams() == 1 })
 		s.call("POST", "/maybe?environment=uat&id=12345678&holder=in-the-week")
 		v.shows("in-the-week")
@@ -333,7 +333,7 @@ func TestAPageThatIsLeftKeepsNoStream(t *testing.T) {
 		window, shut := v.tab(true)
 		prepare(window)
 		window.do(chromedp.Navigate(d.url + "/"))
-		window.says("live", 5*time.Second)
+		window.says("live", pageTime)
 		v.do(chromedp.Navigate("about:blank"))
 		window.shows("in-the-week")
 		eventually(t, "the window has a stream", func() bool { return d.streams() == 1 })
@@ -348,7 +348,7 @@ func TestThePageSaysWhatIsWrong(t *testing.T) {
 	d := newDetour(t, s.base)
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	for i, c := range []struct {
 		take func(http.ResponseWriter, *http.Request) bool
 		want string
@@ -363,13 +363,13 @@ func TestThePageSaysWhatIsWrong(t *testing.T) {
 		d.when(c.take)
 		id := fmt.Sprint("12345678-", i)
 		s.call("POST", "/maybe?environment=uat&holder=h&id="+id) // an event, to refresh
-		v.says(c.want, 10*time.Second)
+		v.says(c.want, pageTime)
 		if class := v.script("state.className"); class != "state off" {
 			t.Errorf("%s has the class %q", c.want, class)
 		}
 		d.when(nil)
 		s.call("DELETE", "/maybe?environment=uat&id="+id)
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		v.shows("free")
 	}
 }
@@ -389,7 +389,7 @@ func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
 		v := newBrowser(t)
 		prepare(v)
 		v.open(daemon.base, "ann")
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		var asked atomic.Int32 // for a login
 		chromedp.ListenTarget(v.ctx, func(e any) {
 			switch e := e.(type) {
@@ -404,7 +404,7 @@ func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
 		v.do(fetch.Enable().WithHandleAuthRequests(true))
 		write(newKey)
 		daemon.cmd.Process.Signal(syscall.SIGHUP)
-		v.says("the key is not accepted any more, as of", 10*time.Second)
+		v.says("the key is not accepted any more, as of", pageTime)
 		time.Sleep(4 * time.Second) // longer than a stream waits before it tries again
 		if n := asked.Load(); n != 0 {
 			t.Errorf("the browser asked for a login %d times", n)
@@ -413,7 +413,7 @@ func TestThePageSaysThatTheKeyWasRemoved(t *testing.T) {
 		v.press(`[aria-label="Reserve uat…"]`)
 		v.until(`document.querySelector("tr.problem")?.textContent === "the key is not accepted any more: log in again"`)
 		v.do(chromedp.Click("#again", chromedp.ByQuery))
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		if asked.Load() == 0 {
 			t.Error("the browser did not ask for the new key")
 		}
@@ -427,7 +427,7 @@ func TestThePageWorksWithCredentialsInItsURL(t *testing.T) {
 		v := newBrowser(t)
 		prepare(v)
 		v.do(chromedp.Navigate(withLogin(s.base, "tv") + "/"))
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
 		v.shows("github:acme")
 		s.call("DELETE", "/maybe?environment=uat&id=12345678")
@@ -571,7 +571,7 @@ func TestAReleaseThatFailsIsShown(t *testing.T) {
 	s.call("POST", "/maybe?environment=uat&id=12345678&holder=ann")
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	const release = `#e-uat button[aria-label^="Release uat blue"]`
 	for _, c := range []struct {
 		take func(http.ResponseWriter, *http.Request) bool
@@ -633,10 +633,10 @@ func TestThePageRefreshesAgainByItselfAfterAFailure(t *testing.T) {
 	d := newDetour(t, s.base)
 	v := newBrowser(t)
 	v.open(d.url, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	d.when(unanswered("GET /rows"))
 	s.call("POST", "/maybe?environment=uat&holder=shown-after-all&id=12345678")
-	v.says("the server does not answer", 10*time.Second)
+	v.says("the server does not answer", pageTime)
 	d.when(nil)
 	v.says("live", 35*time.Second)
 	v.shows("shown-after-all")
@@ -662,13 +662,13 @@ func TestThePageReportsADeadStreamButNotAnIdleOne(t *testing.T) {
 		quiet := newBrowser(t)
 		prepare(quiet)
 		quiet.open(s.base, "ann")
-		quiet.says("live", 10*time.Second)
+		quiet.says("live", pageTime)
 		quiet.script(`(window.said = [], new MutationObserver(() => said.push(document.getElementById("connection").textContent))
 			.observe(document.getElementById("connection"), { childList: true }))`)
 		v, _ := quiet.tab(true)
 		prepare(v)
 		v.open(silent.url, "ann")
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		if took := v.says("connection lost, trying again; as of", 43*time.Second); took < 35*time.Second {
 			t.Errorf("lost after %v", took)
 		}
@@ -694,7 +694,7 @@ func TestThePageWorksWithoutItsWorker(t *testing.T) {
 		})
 		v := newBrowser(t)
 		v.open(d.url, "ann")
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
 		v.shows("github:acme")
 	})
@@ -704,7 +704,7 @@ func TestThePageWorksWithoutItsWorker(t *testing.T) {
 		d := newDetour(t, s.base)
 		v := newBrowser(t)
 		v.open(d.url, "ann")
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 		v.do(chromedp.ActionFunc(func(ctx context.Context) error {
 			targets, err := cdptarget.GetTargets().WithFilter(cdptarget.Filter{{Type: "shared_worker"}}).Do(ctx)
 			if err != nil || len(targets) != 1 {
@@ -720,7 +720,7 @@ func TestThePageWorksWithoutItsWorker(t *testing.T) {
 		}
 		s.call("POST", "/maybe?environment=uat&id=12345678&holder=github:acme")
 		v.shows("github:acme")
-		v.says("live", 10*time.Second)
+		v.says("live", pageTime)
 	})
 }
 
@@ -733,9 +733,9 @@ func TestATabThatCrashesKeepsNoStream(t *testing.T) {
 	blank, _ := v.tab(false)
 	window, _ := v.tab(true)
 	window.do(chromedp.Navigate(d.url + "/"))
-	window.says("live", 10*time.Second)
+	window.says("live", pageTime)
 	blank.front() // a hidden tab keeps the worker alive
-	v.says("paused", 10*time.Second)
+	v.says("paused", pageTime)
 	go chromedp.Run(window.ctx, cdppage.Crash()) // it never returns
 	eventually(t, "the stream is kept while the tab may only be slow", func() bool { return d.streams() == 1 })
 	for end := time.Now().Add(50 * time.Second); d.streams() > 0; time.Sleep(20 * time.Millisecond) {
@@ -744,7 +744,7 @@ func TestATabThatCrashesKeepsNoStream(t *testing.T) {
 		}
 	}
 	blank.do(chromedp.Navigate(d.url + "/"))
-	blank.says("live", 10*time.Second)
+	blank.says("live", pageTime)
 }
 
 func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
@@ -752,7 +752,7 @@ func TestThePageNoticesAServerThatIsStopped(t *testing.T) {
 	daemon := newDaemon(t, "CALL_ME_ENVIRONMENTS=uat")
 	v := newBrowser(t)
 	v.open(daemon.base, "ann")
-	v.says("live", 10*time.Second)
+	v.says("live", pageTime)
 	daemon.cmd.Process.Signal(syscall.SIGSTOP)
 	took := v.says("the server does not answer, trying again; as of", 30*time.Second)
 	t.Logf("after %v", took)
