@@ -14,9 +14,11 @@ def stages = new ThreadLocal<Map>() // those of the parallel block that is read
 
 Thread.startDaemon {
     if (System.in.read() >= 0) {
-        for (pid in running) {
-            aborted.add(pid)
-            ['kill', '-TERM', '--', "-$pid"].execute().waitFor()
+        synchronized (running) { // a shell that has just been started is one of them
+            for (pid in running) {
+                aborted.add(pid)
+                ['kill', '-TERM', '--', "-$pid"].execute().waitFor()
+            }
         }
     }
 }
@@ -32,9 +34,13 @@ steps.sh = { argument ->
     shell.redirectError(ProcessBuilder.Redirect.INHERIT)
     if (!options.returnStdout) shell.redirectOutput(ProcessBuilder.Redirect.INHERIT)
     turn.release()
-    def process = shell.start()
-    long pid = process.pid()
-    running.add(pid)
+    Process process
+    long pid
+    synchronized (running) {
+        process = shell.start()
+        pid = process.pid()
+        running.add(pid)
+    }
     def text = process.inputStream.text
     int code = process.waitFor()
     turn.acquire()
