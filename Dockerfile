@@ -8,11 +8,12 @@ COPY . .
 ARG TARGETOS TARGETARCH VERSION
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags="-s -w -X main.release=$VERSION" -o /out/call-me . && mkdir /out/data
 
-# Nothing but the binary and a folder for the database: no shell, no root.
+# Nothing but the binary, a folder for the database, and one for backups of two servers: no shell, no root.
 FROM scratch
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/call-me /call-me
 COPY --from=build --chown=65532:65532 /out/data /data
+COPY --from=build --chown=65532:65532 /out/data /tmp
 USER 65532:65532
 ENV CALL_ME_DB=/data/call-me.db
 VOLUME /data

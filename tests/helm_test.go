@@ -85,7 +85,7 @@ func TestTheChartMakesWhatItsValuesSay(t *testing.T) {
 			map[string][]string{"StatefulSet": {"persistentVolumeClaim: {claimName: old}"}}, map[string][]string{"StatefulSet": {"volumeClaimTemplates"}}},
 		{"a store", existing + "store: etcd://etcd:2379\nnetworkPolicy: {enabled: true, from: [{ipBlock: {cidr: 10.0.0.0/8}}]}\n", "Deployment NetworkPolicy PodDisruptionBudget Service", map[string][]string{
 			"NetworkPolicy":       {"cidr: 10.0.0.0/8", "- podSelector: # the servers pass calls on to each other"},
-			"Deployment":          {"replicas: 2", "type: RollingUpdate", `{name: CALL_ME_STORE, value: "etcd://etcd:2379"}`, `{name: CALL_ME_DB, value: ""}`, `{name: CALL_ME_ADVERTISE, value: "$(POD_IP)"}`, "fieldPath: status.podIP", "topologyKey: kubernetes.io/hostname", "tolerationSeconds: 30"},
+			"Deployment":          {"replicas: 2", "type: RollingUpdate", `{name: CALL_ME_STORE, value: "etcd://etcd:2379"}`, `{name: CALL_ME_DB, value: ""}`, `{name: CALL_ME_ADVERTISE, value: "$(POD_IP)"}`, "fieldPath: status.podIP", "topologyKey: kubernetes.io/hostname", "tolerationSeconds: 30", "{name: tmp, mountPath: /tmp}", "emptyDir: {}"},
 			"PodDisruptionBudget": {"maxUnavailable: 1"},
 		}, map[string][]string{"Deployment": {"volumeClaimTemplates", "persistentVolumeClaim", "/data", "serviceName"}}},
 	} {
