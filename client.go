@@ -139,10 +139,12 @@ type grant struct {
 }
 
 // limit returns when the first of the leases has been held for as long as it may be, by
-// clockNow, and how long that is; a zero time if there is no limit.
-func (g grant) limit() (at time.Time, longest time.Duration) {
+// clockNow, and how long that is; a zero time if there is no limit. It is never later than the
+// server's: sent is when the call was sent of which this is the answer, and a slow call makes it
+// earlier by its time.
+func (g grantedJSON) limit(sent time.Time) (at time.Time, longest time.Duration) {
 	for _, l := range g.all() {
-		end := g.sent.Add(seconds(l.MaxHoldSeconds - l.HeldSeconds))
+		end := sent.Add(seconds(l.MaxHoldSeconds - l.HeldSeconds))
 		if l.MaxHoldSeconds > 0 && (at.IsZero() || end.Before(at)) {
 			at, longest = end, seconds(l.MaxHoldSeconds)
 		}

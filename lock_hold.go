@@ -24,7 +24,9 @@ func (l *lease) limitAfterStart(now time.Time) {
 	if l.longest == 0 {
 		return
 	}
-	rest := l.longest - now.Sub(l.since)
+	held := now.Sub(l.since)
+	l.since = now.Add(-held) // from here on by the monotonic clock, as the limit
+	rest := l.longest - held
 	l.limit = now.Add(max(0, min(rest, l.longest)))
 	if l.ttl == 0 {
 		l.deadline = l.limit

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // After a start, the longest hold goes on with what is left of it by the wall clock, and is
@@ -23,7 +24,7 @@ func TestTheRestOfTheLongestHoldAfterAStart(t *testing.T) {
 		"the clock was set back": {-9 * time.Hour, time.Hour, time.Minute, time.Hour, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &lease{since: start.Add(-c.since), longest: c.longest, ttl: c.ttl}
+			l := &lease{since: start.Add(-c.since).Round(0), longest: c.longest, ttl: c.ttl}
 			l.start(start)
 			l.limitAfterStart(start)
 			after := func(at time.Time) time.Duration {
@@ -38,8 +39,31 @@ func TestTheRestOfTheLongestHoldAfterAStart(t *testing.T) {
 			if after(l.limit) != c.limit || after(l.deadline) != c.expiry {
 				t.Errorf("limit %v, deadline %v; want %v and %v", after(l.limit), after(l.deadline), c.limit, c.expiry)
 			}
+			if !l.since.Equal(start.Add(-c.since)) {
+				t.Errorf("it is held since %v, want %v", l.since, start.Add(-c.since))
+			}
 		})
 	}
+}
+
+// A step of the wall clock after the start changes nothing of what the limit and the holder are told.
+func TestAStepOfTheWallClockMovesNoLongestHold(t *testing.T) {
+	start := time.Now()
+	l := &lease{since: start.Add(-20 * time.Minute).Round(0), longest: time.Hour, ttl: time.Minute}
+	l.start(start)
+	l.limitAfterStart(start)
+	now := stepWallClock(start.Add(time.Minute), 2*time.Hour)
+	if held, left := now.Sub(l.since), l.limit.Sub(now); held != 21*time.Minute || left != 39*time.Minute {
+		t.Errorf("it was held for %v, and %v are left", held, left)
+	}
+}
+
+// stepWallClock returns the time that time.Now would return if the wall clock was set by step
+// at t. A time.Time with a monotonic reading has the seconds of the wall clock in its first
+// word, above 30 bits of nanoseconds.
+func stepWallClock(t time.Time, step time.Duration) time.Time {
+	*(*int64)(unsafe.Pointer(&t)) += int64(step/time.Second) << 30
+	return t
 }
 
 func TestARequestWithAnotherLongestHoldIsAnother(t *testing.T) {

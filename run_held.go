@@ -25,16 +25,16 @@ type heldRun struct {
 	signals      chan os.Signal
 	tag          string // in runTagsVariable: the fence and a random text, unique among all servers
 	watchdog     *watchdog
-	deadline     atomic.Pointer[time.Time] // the deadline of the command; see renewer.deadline
-	lastDeadline time.Time                 // of the longest hold, which no renewal makes later; zero if none
-	firstSignal  syscall.Signal            // the first signal that asked to end; zero if none
-	endBy        time.Time                 // end of the command's grace; zero if it was not asked to end
-	lost         error                     // why the lease is lost; nil while it is held
-	isHanded     bool                      // all leases were handed over to other holders
-	handed       handedList                // the environments of those that were, while others are held
-	hasEnded     bool                      // the command was run, and has ended
-	remaining    bool                      // processes of the command run on, because they cannot be ended
-	reported     map[string]bool           // the processes that reportForeign has printed
+	deadline     atomic.Pointer[commandDeadline] // see renewer.deadline
+	lastDeadline time.Time                       // of the longest hold as the grant had it; zero if none
+	firstSignal  syscall.Signal                  // the first signal that asked to end; zero if none
+	endBy        time.Time                       // end of the command's grace; zero if not asked to end
+	lost         error                           // why the lease is lost; nil while it is held
+	isHanded     bool                            // all leases were handed over to other holders
+	handed       handedList                      // the environments of those that were, while others are held
+	hasEnded     bool                            // the command was run, and has ended
+	remaining    bool                            // processes of the command that cannot be ended run on
+	reported     map[string]bool                 // the processes that reportForeign has printed
 }
 
 // hold starts the watchdog, runs the command, renews the lease meanwhile and releases
@@ -48,7 +48,7 @@ func (h *heldRun) hold(path string, w *waitDisplay) error {
 	renewing, stop := context.WithCancel(context.Background())
 	defer stop()
 	r := &renewer{ttl: h.options.ttl, grace: h.grace, renew: h.renew, onDeadline: h.reportDeadline}
-	limit, longest := h.grant.limit()
+	limit, longest := h.grant.limit(h.grant.sent)
 	if !limit.IsZero() {
 		r.limit, r.ttl = limit, min(r.ttl, longest)
 		h.lastDeadline = r.deadline(limit)
@@ -59,7 +59,7 @@ func (h *heldRun) hold(path string, w *waitDisplay) error {
 	h.watchdog, err = startWatchdog(h.watchdogConfig(r.shortGrace()))
 	if err == nil {
 		h.client.onToken(h.watchdog.setToken)
-		h.reportDeadline(r.deadline(h.grant.sent)) // before the command exists
+		h.reportDeadline(r.newest(h.grant.sent)) // before the command exists
 	}
 	w.done()
 	if err != nil {
@@ -91,11 +91,16 @@ func (h *heldRun) hold(path string, w *waitDisplay) error {
 
 // warnOfLimit prints when the command will be ended because the longest hold is over.
 func (h *heldRun) warnOfLimit() {
-	if h.deadline.Load().After(h.lastDeadline) { // the lease was handed over
+	end := h.deadline.Load()
+	if end.at.After(h.lastDeadline) { // the lease was handed over
 		return
 	}
+	last := h.lastDeadline
+	if end.isLast {
+		last = end.at
+	}
 	h.say("call-me: %s will have been held for as long as it may be: %s is asked to end in %s",
-		h.grant.label(), printable(h.argv[0]), durationText(h.lastDeadline.Sub(clockNow())))
+		h.grant.label(), printable(h.argv[0]), durationText(last.Sub(clockNow())))
 }
 
 // command starts the command, waits until it has ended, and ends the processes that it
@@ -166,9 +171,9 @@ func (h *heldRun) await(p *process, lost <-chan error, shortGrace time.Duration)
 		select {
 		case <-p.ended:
 			// The command may have ended after the deadline while call-me was stopped.
-			if deadline := *h.deadline.Load(); h.lost == nil && isPast(deadline, clockNow()) {
+			if deadline := h.deadline.Load(); h.lost == nil && isPast(deadline.at, clockNow()) {
 				h.lost = errDeadline
-				if deadline.Equal(h.lastDeadline) {
+				if deadline.isLast {
 					h.lost = errLongestHold
 				}
 				h.say("call-me: lost %s: %s", h.lostLabel(), h.whyLost())
@@ -323,9 +328,9 @@ func (h *heldRun) codeWithRemaining(err error) error {
 }
 
 // reportDeadline stores the deadline of the command and sends it to the watchdog.
-func (h *heldRun) reportDeadline(deadline time.Time) {
+func (h *heldRun) reportDeadline(deadline commandDeadline) {
 	h.deadline.Store(&deadline)
-	h.watchdog.setDeadline(deadline)
+	h.watchdog.setDeadline(deadline.at)
 }
 
 // release releases the slot within releaseTime, and prints the result. After a signal,

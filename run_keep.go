@@ -34,7 +34,7 @@ func (h *heldRun) goesOn(err error) bool {
 	var reply *apiError
 	errors.As(err, &reply)
 	h.isHanded = true
-	h.reportDeadline(clockNow().Add(leaseTime))
+	h.reportDeadline(commandDeadline{at: clockNow().Add(leaseTime)})
 	words, lease := endWords(*reply.Ended), "the lease is"
 	if n := len(h.grant.all()); n > 1 {
 		words, lease = wasOrWere(n)+strings.TrimPrefix(words, "was"), "the leases are"

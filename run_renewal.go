@@ -30,11 +30,26 @@ var errDeadline = errors.New("the server could not be asked to renew the lease i
 
 // A renewer renews one lease. Its fields must be set before run is called.
 type renewer struct {
-	ttl        time.Duration                   // of the lease
-	grace      time.Duration                   // of the command, between SIGTERM and SIGKILL
-	renew      func(ctx context.Context) error // makes one attempt; errNotHeld if the lease is lost
-	onDeadline func(deadline time.Time)        // called with each new deadline
-	limit      time.Time                       // the end of the longest hold; zero if there is none
+	ttl        time.Duration         // of the lease
+	grace      time.Duration         // of the command, between SIGTERM and SIGKILL
+	onDeadline func(commandDeadline) // called with each new deadline
+	limit      time.Time             // the end of the longest hold; zero if there is none
+
+	// renew makes one attempt. Its limit is the end of the longest hold as the server counts it
+	// now; zero if there is none. The error is errNotHeld if the lease is lost.
+	renew func(ctx context.Context) (limit time.Time, err error)
+}
+
+// A commandDeadline is when the command must be asked to end.
+type commandDeadline struct {
+	at     time.Time
+	isLast bool // it is that of the longest hold, and no renewal makes it later
+}
+
+// A renewalResult is what an attempt to renew returned.
+type renewalResult struct {
+	limit time.Time
+	err   error
 }
 
 // shortGrace returns the grace of the command when the lease is lost: the configured
@@ -57,6 +72,19 @@ func (r *renewer) deadline(sent time.Time) time.Time {
 		end = r.limit
 	}
 	return end.Add(-r.shortGrace() - max(minMargin, min(maxMargin, r.ttl/5)))
+}
+
+// lower lets the longest hold end at limit, if that is earlier. A server that has started, or that
+// has taken over from another one, counts the hold by its own wall clock, which may be ahead.
+func (r *renewer) lower(limit time.Time) {
+	if !limit.IsZero() && limit.Before(r.limit) {
+		r.limit = limit
+	}
+}
+
+// newest returns the deadline as it is reported.
+func (r *renewer) newest(sent time.Time) commandDeadline {
+	return commandDeadline{r.deadline(sent), r.isLimited(sent)}
 }
 
 // isLimited reports whether the longest hold is over before the ttl.
@@ -90,12 +118,12 @@ func (r *renewer) run(ctx context.Context, sent time.Time) error {
 	defer cancel()
 	var (
 		next     = sent.Add(r.ttl / 3) // when the next attempt is due
-		attempt  chan error            // receives the result of the attempt in progress; nil if none
+		attempt  chan renewalResult    // receives that of the attempt in progress; nil if none
 		started  time.Time             // when that attempt was started
 		failures int                   // in a row
 		last     error                 // of the last attempt
 	)
-	r.onDeadline(r.deadline(sent))
+	r.onDeadline(r.newest(sent))
 	for {
 		// A timer does not advance while the machine is suspended, so it is a short one.
 		wake, now := r.deadline(sent), clockNow()
@@ -106,15 +134,16 @@ func (r *renewer) run(ctx context.Context, sent time.Time) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(min(time.Second, r.ttl/20, max(0, wake.Sub(now)))):
-		case err := <-attempt:
-			attempt, last = nil, err
+		case result := <-attempt:
+			attempt, last = nil, result.err
 			switch {
-			case err == nil:
+			case last == nil:
 				sent, failures = started, 0
+				r.lower(result.limit)
 				next = sent.Add(r.ttl / 3)
-				r.onDeadline(r.deadline(sent))
-			case errors.Is(err, errNotHeld):
-				return err
+				r.onDeadline(r.newest(sent))
+			case errors.Is(last, errNotHeld):
+				return last
 			default:
 				failures++
 				next = r.nextAttempt(clockNow(), r.deadline(sent), failures)
@@ -130,12 +159,13 @@ func (r *renewer) run(ctx context.Context, sent time.Time) error {
 			}
 			return errDeadline
 		case attempt == nil && isPast(next, now):
-			attempt, started = make(chan error, 1), now
+			attempt, started = make(chan renewalResult, 1), now
 			limit := r.attemptTime(r.deadline(sent).Sub(now))
-			go func(result chan<- error) {
+			go func(result chan<- renewalResult) {
 				limited, cancel := context.WithTimeout(ctx, limit)
 				defer cancel()
-				result <- r.renew(limited)
+				end, err := r.renew(limited)
+				result <- renewalResult{end, err}
 			}(attempt)
 		}
 	}
@@ -143,15 +173,16 @@ func (r *renewer) run(ctx context.Context, sent time.Time) error {
 
 // renew makes one attempt to renew the lease. If the server rejects the key, renew reads
 // the key again for the next attempt, since the operator may have changed it, or gets another
-// token. Of several
-// leases it renews those that were not handed over to another holder. The error
-// is errNotCallMe for a response with another fence, one of checkMissing, or one of do.
-func (h *heldRun) renew(ctx context.Context) error {
+// token. Of several leases it renews those that were not handed over to another holder. It
+// returns the end of the longest hold, see renewer. The error is errNotCallMe for a response with
+// another fence, one of checkMissing, or one of do.
+func (h *heldRun) renew(ctx context.Context) (limit time.Time, err error) {
 	var renewed grantedJSON
 	names := h.handed.left(h.options.names())
 	values := requestSelector(names[0], h.grant.id, names[1:]...)
 	values.Set("ttl", h.options.ttl.String()) // undoes a change of the ttl by call-me renew
-	err := h.client.do(ctx, h.client.callLimit(), "PUT", "/maybe", values, &renewed)
+	sent := clockNow()
+	err = h.client.do(ctx, h.client.callLimit(), "PUT", "/maybe", values, &renewed)
 	if h.handed.add(err, names) {
 		return h.renew(ctx)
 	}
@@ -159,11 +190,12 @@ func (h *heldRun) renew(ctx context.Context) error {
 		h.client.hasNewKey(ctx)
 	}
 	if err != nil {
-		return err
+		return limit, err
 	}
 	missing, areOwn := h.handed.missing(h.grant.grantedJSON, names, renewed)
 	if !areOwn {
-		return fmt.Errorf("the server %w: it has another fence", errNotCallMe)
+		return limit, fmt.Errorf("the server %w: it has another fence", errNotCallMe)
 	}
-	return h.checkMissing(ctx, missing)
+	limit, _ = renewed.limit(sent)
+	return limit, h.checkMissing(ctx, missing)
 }

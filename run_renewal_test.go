@@ -7,7 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 )
 
 // A fakeServer replies to renewals: to the nth with answer(n), after the time slow. It records the
@@ -16,23 +15,28 @@ type fakeServer struct {
 	mu     sync.Mutex
 	calls  []time.Time
 	answer func(n int) error
+	limit  func(n int) time.Time // the end of the longest hold; nil if there is none
 	slow   time.Duration
 	told   []time.Time
 }
 
 func (l *fakeServer) tenure(ttl time.Duration) *renewer {
-	return &renewer{ttl: ttl, grace: 5 * time.Second, onDeadline: func(d time.Time) { l.told = append(l.told, d) },
-		renew: func(ctx context.Context) error {
+	return &renewer{ttl: ttl, grace: 5 * time.Second, onDeadline: func(d commandDeadline) { l.told = append(l.told, d.at) },
+		renew: func(ctx context.Context) (time.Time, error) {
 			l.mu.Lock()
 			l.calls = append(l.calls, time.Now())
 			n := len(l.calls)
 			l.mu.Unlock()
 			if l.slow > 0 {
 				if err := sleep(ctx, l.slow); err != nil {
-					return errUnreachable
+					return time.Time{}, errUnreachable
 				}
 			}
-			return l.answer(n)
+			limit := time.Time{}
+			if l.limit != nil {
+				limit = l.limit(n)
+			}
+			return limit, l.answer(n)
 		}}
 }
 
@@ -149,6 +153,31 @@ func TestARefusedRenewalIsTheEndAtOnce(t *testing.T) {
 	})
 }
 
+// A server that counts the longest hold by another clock, because it has started or taken over, may
+// grant the slot to another holder earlier than the first one said, but not later.
+func TestALongestHoldMayEndEarlierThanWasSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for moved, want := range map[time.Duration]time.Duration{0: time.Hour, -40 * time.Minute: 20 * time.Minute, time.Hour: time.Hour} {
+			start := time.Now()
+			l := &fakeServer{answer: always(nil), limit: func(n int) time.Time {
+				if n < 10 {
+					return start.Add(time.Hour)
+				}
+				return start.Add(time.Hour + moved)
+			}}
+			r := l.tenure(time.Minute)
+			r.limit = start.Add(time.Hour)
+			if err := r.run(context.Background(), start); !errors.Is(err, errLongestHold) {
+				t.Errorf("ended with %v", err)
+			}
+			// The grace of 5 s and the margin of 4 s come before the end.
+			if took := time.Since(start); took < want-11*time.Second || took > want-9*time.Second {
+				t.Errorf("moved by %v: it took %v", moved, took)
+			}
+		}
+	})
+}
+
 // A step of the wall clock, forward or back, moves no deadline: it is not by the wall clock.
 func TestAStepOfTheWallClockMovesNoDeadline(t *testing.T) {
 	now := clockNow()
@@ -164,14 +193,6 @@ func TestAStepOfTheWallClockMovesNoDeadline(t *testing.T) {
 			t.Errorf("with a step of %v", step)
 		}
 	}
-}
-
-// stepWallClock returns the time that time.Now would return if the wall clock was set by step
-// at t. A time.Time with a monotonic reading has the seconds of the wall clock in its first
-// word, above 30 bits of nanoseconds.
-func stepWallClock(t time.Time, step time.Duration) time.Time {
-	*(*int64)(unsafe.Pointer(&t)) += int64(step/time.Second) << 30
-	return t
 }
 
 // The clock of the leases is that of Go, and in advance of it by the time of each suspension.
