@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,10 @@ const (
 	waitContinued = unix.WCONTINUED
 	waitNoReap    = unix.WNOWAIT
 )
+
+// argumentsTime is how long a process may be without arguments before it counts as one that has
+// removed them.
+const argumentsTime = 100 * time.Millisecond
 
 // siStatus is where siginfo_t has si_status: after si_signo, si_errno, si_code, padding to
 // the size of a pointer, si_pid and si_uid.
@@ -68,7 +73,7 @@ func (p *process) leftovers() []processInfo {
 	var found []processInfo
 	for _, info := range all {
 		ours := info.group == p.pid() || p.isDescendant(all, info)
-		if info.PID != p.pid() && ours && !isWatchdog(info.PID) {
+		if info.PID != p.pid() && ours && isLeftover(info.PID) {
 			found = append(found, info)
 		}
 	}
@@ -119,11 +124,23 @@ func (p *process) isDescendant(all map[int]processInfo, info processInfo) bool {
 	return false
 }
 
-// isWatchdog reports whether a process is the watchdog of this or another call-me. A
-// watchdog ends by itself when it has released its slot.
-func isWatchdog(pid int) bool {
-	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return string(line) == "call-me\x00"+watchdogCommand+"\x00"
+// isLeftover reports whether a process lives and is no watchdog of this or another call-me. A
+// watchdog ends by itself when it has released its slot. For a moment it has no arguments to be
+// known by: while it begins and while it ends. isLeftover waits until that is over, or for
+// argumentsTime: a process may also have removed its arguments.
+func isLeftover(pid int) bool {
+	for end := time.Now().Add(argumentsTime); ; time.Sleep(time.Millisecond) {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if len(line) > 0 {
+			return string(line) != "call-me\x00"+watchdogCommand+"\x00"
+		}
+		if _, alive := readProcess(pid); !alive {
+			return false
+		}
+		if time.Now().After(end) {
+			return true
+		}
+	}
 }
 
 // descendants returns the process ids of call-me's descendants, without the watchdog.
@@ -157,7 +174,7 @@ func (t commandTrace) processes() (found []processInfo) {
 		}
 	}
 	for pid, info := range all {
-		if ours[pid] && !isWatchdog(pid) {
+		if ours[pid] && isLeftover(pid) {
 			found = append(found, info)
 		}
 	}
