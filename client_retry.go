@@ -52,7 +52,8 @@ func (c *client) newRetrier(limit time.Duration, report onRetry) *retrier {
 }
 
 // wait waits before the next attempt after err, the result of the last one. It returns
-// nil when the call is to be repeated. It returns err if err is nil or means no trouble
+// nil when the call is to be repeated. A call that took longer than the longest delays is repeated
+// as after the first failure. It returns err if err is nil or means no trouble
 // with the server, and when the time of until has passed. It returns ctx's error if ctx
 // ends.
 func (r *retrier) wait(ctx context.Context, err error) error {
@@ -62,6 +63,9 @@ func (r *retrier) wait(ctx context.Context, err error) error {
 		return err
 	}
 	r.repeated = true
+	if !r.sent.IsZero() && clockNow().Sub(r.sent) > maxBackOff/2 { // a poll whose server has ended
+		r.failures = 0
+	}
 	r.failures++
 	now := time.Now()
 	switch {

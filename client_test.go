@@ -541,3 +541,32 @@ func TestFollowIgnoresBeats(t *testing.T) {
 		}
 	}
 }
+
+// A poll that ended with its server is repeated soon, however many failures there were before.
+func TestAFailureAfterALongPollIsTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := (&client{}).newRetrier(0, nil)
+		r.client.answered.Store(true)
+		pause := func(took time.Duration) time.Duration {
+			r.sent = clockNow()
+			time.Sleep(took)
+			began := time.Now()
+			if err := r.wait(t.Context(), errUnreachable); err != nil {
+				t.Fatal(err)
+			}
+			return time.Since(began)
+		}
+		for range 10 {
+			pause(time.Millisecond)
+		}
+		if got := pause(time.Millisecond); got < maxBackOff/2 {
+			t.Errorf("after eleven failures: %v", got)
+		}
+		if got := pause(maxBackOff/2 + time.Millisecond); got > 100*time.Millisecond {
+			t.Errorf("after a long poll: %v", got)
+		}
+		if got := pause(time.Millisecond); got > 200*time.Millisecond {
+			t.Errorf("after the next failure: %v", got)
+		}
+	})
+}
