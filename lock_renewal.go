@@ -42,6 +42,7 @@ func (e *environment) renew(b *batch, q renewal, others ...string) result {
 			l.renew(q.at, q.id != "")
 			continue
 		}
+		b.endStep()
 		changed := *l
 		changed.ttl, changed.confirmed = q.ttl, true
 		changed.start(q.at)

@@ -25,6 +25,22 @@ func TestTheStepsOfABatchAreSmall(t *testing.T) {
 			b.post(request{id: fmt.Sprint("waiter", i), holder: "ann"}, true)
 		}
 	}
+	var others []string
+	for i := range many {
+		others = append(others, fmt.Sprint("other", i))
+	}
+	everywhere := func(b *bench) { // one id has leases in many environments
+		for _, name := range others {
+			b.others[name] = newEnvironment(name, []string{name})
+		}
+		b.step(func(r *batch) {
+			b.e.request(r, request{id: "one", ttl: 2 * time.Hour}, true, 0)
+			for _, name := range others {
+				b.find(name).request(r, request{id: "one", ttl: 2 * time.Hour}, true, 0)
+			}
+		})
+	}
+	one := selector{id: "one"}
 	cases := map[string]struct {
 		before  func(b *bench)
 		rule    func(b *bench, r *batch)
@@ -55,12 +71,14 @@ func TestTheStepsOfABatchAreSmall(t *testing.T) {
 			})
 		}, func(b *bench, r *batch) { b.e.serveQueue(r) }, 3 * many, 3},
 		"ids are closed": {full, func(b *bench, r *batch) {
-			var names []string
-			for i := range many {
-				names = append(names, fmt.Sprint("other", i))
-			}
-			b.e.release(r, releaseRequest{selector: selector{id: "unknown"}}, names...)
+			b.e.release(r, releaseRequest{selector: selector{id: "unknown"}}, others...)
 		}, 1 + many, 1},
+		"leases get another ttl": {everywhere, func(b *bench, r *batch) {
+			b.e.renew(r, renewal{selector: one, at: b.now, hasTTL: true, ttl: time.Hour}, others...)
+		}, 1 + many, 1},
+		"slots are handed over": {everywhere, func(b *bench, r *batch) {
+			b.e.handOver(r, releaseRequest{selector: one, to: "ann", ttl: time.Hour}, others...)
+		}, 4 * (1 + many), 4},
 		"the places of a holder end": {queued, func(b *bench, r *batch) {
 			b.e.take(r, request{id: "taker", holder: "ann"}, takeover{fence: b.e.leases[0].fence}, 0)
 		}, 4 + 2*many, 4},

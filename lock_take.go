@@ -98,6 +98,7 @@ func (e *environment) handOver(b *batch, q releaseRequest, others ...string) res
 		return r
 	}
 	for _, l := range r.own {
+		b.endStep()
 		on := b.environment(l.environment)
 		on.endLease(b, l, eventHanded, q)
 		next := request{holder: q.to, url: l.url, reason: cmp.Or(q.why, l.reason), ttl: q.ttl,
