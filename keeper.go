@@ -148,7 +148,7 @@ func loadKeeper(
 		waitingCalls: map[*waiter][]*call{}, keptCounts: map[string]keptCount{},
 		places: placeCounts{}}
 	k.declaration.Store(&slots)
-	if err := k.load(time.Now()); err != nil {
+	if err := k.load(); err != nil {
 		return nil, err
 	}
 	k.recovery, _ = s.(recoverableStore)
@@ -255,7 +255,7 @@ func (k *keeper) step() {
 	}
 	b := k.apply(calls, ticked, now)
 	var err error
-	if b.needsStore() || len(k.leftOut) > 0 {
+	if b.needsStore() || len(k.leftOut) > 0 && !k.cannotSave {
 		err = k.commit(b)
 	} else { // invariant 2: the state may be reported only if this server still has the store
 		err = k.store.confirm()

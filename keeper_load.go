@@ -2,14 +2,22 @@ package main
 
 // A start: the state of the keeper is made of the records in the store.
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // load reads the records into current and history, and publishes them. The error is that of the
-// store or of the first record that cannot be decoded; the keeper is not usable then.
-func (k *keeper) load(now time.Time) error {
+// store or of the first record that cannot be decoded; the keeper is not usable then. What a start
+// gives leases and waiters begins when the store has read all: until then nobody is answered.
+func (k *keeper) load() error {
+	var now time.Time
 	size := 0                       // of the leases, waiters and pauses
 	several := map[uint64]*waiter{} // the waiters, by their numbers
 	counter, err := k.store.load(func(bucket string, key, value []byte) error {
+		if now.IsZero() {
+			now = time.Now()
+		}
 		switch bucket {
 		case leaseBucket, queueBucket, pauseBucket:
 			size += loadedSize + len(value)
@@ -33,6 +41,7 @@ func (k *keeper) load(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	now = cmp.Or(now, time.Now())
 	// Invariant 5: a restored copy of the store has an old counter, the clock is past it.
 	k.lastNumber = max(counter, uint64(now.UnixMilli())-1)
 	k.history.finishLoading()

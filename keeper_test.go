@@ -282,6 +282,29 @@ func TestAStartGivesEveryLeaseItsFullTTL(t *testing.T) {
 	})
 }
 
+// A slowlyLoaded takes longer to load than the leases last.
+type slowlyLoaded struct{ *store }
+
+func (s slowlyLoaded) load(each func(bucket string, key, value []byte) error) (counter uint64, err error) {
+	time.Sleep(2 * time.Minute)
+	return s.store.load(each)
+}
+
+// Nobody is answered while the store loads. What a start gives leases and waiters begins after that.
+func TestASlowStartGivesFullTimes(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		g.mustTake("holder", time.Minute)
+		g.asks("waiter", time.Hour)
+		g.close()
+		g.wrap = func(s *store) keeperStore { return slowlyLoaded{s} }
+		g.open()
+		time.Sleep(maxAbsence - time.Second)
+		g.want("holder | waiter")
+		time.Sleep(3 * time.Second)
+		g.want("holder |")
+	})
+}
+
 // Invariant 4: a lease ends not before its ttl, and at most a second after it.
 func TestALeaseEndsNeverBeforeItsTTLAndAtMostASecondAfter(t *testing.T) {
 	inBubble(t, "", func(t *testing.T, g *rig) {
