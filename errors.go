@@ -61,7 +61,7 @@ var (
 var (
 	errNoSpace = errors.New("no space left for the database")
 	errInUse   = errors.New("in use by another server")
-	errDamaged = errors.New("the file is damaged")
+	errDamaged = errors.New("the stored state is damaged")
 	errNoCopy  = errors.New("the file cannot be copied now")
 
 	// Those of a store that several servers share.
@@ -72,6 +72,11 @@ var (
 	errHung        = errors.New("the keeper hangs")
 	errNewerFormat = errors.New("it was written by a newer call-me")
 	errForeign     = errors.New("the keys are not call-me's, or a move was not finished")
+
+	// errSetBack is that leases may be missing that somebody was told of. A restart of the server
+	// is how an operator accepts that.
+	errSetBack = errors.New("etcd has lost its state, or has an older one than before: restore a backup, " +
+		"or restart all servers to go on with what is there")
 
 	// errReplaced is that the database file was deleted, cut off, written to or
 	// replaced while the server used it.

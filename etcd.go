@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -34,7 +35,7 @@ type etcdSettings struct {
 	prefix    string   // of the keys, without a slash at its end
 	tls       *tls.Config
 	user      string
-	password  string
+	password  func() (string, error) // nil without a user
 	times     etcdTimes
 }
 
@@ -52,7 +53,7 @@ type etcdTimes struct {
 // 6 s, and an attempt lasts 1.5 s.
 func newEtcdTimes(ttl time.Duration) etcdTimes {
 	return etcdTimes{ttl: ttl, renewal: ttl / 4, gate: ttl / 4 * 3, attempt: ttl * 3 / 16,
-		poll: ttl / 16, beat: ttl * 3 / 8}
+		poll: ttl / 32, beat: ttl * 3 / 8}
 }
 
 // An etcdClient calls the members of one etcd: one after the other, and the one that has answered
@@ -61,12 +62,15 @@ type etcdClient struct {
 	members []*etcdMember
 	attempt time.Duration
 	current atomic.Uint32 // modulo the number of members: which is asked first
+	cluster atomic.Uint64 // the id of the etcd that has answered first; zero before
+	counter uint64        // the largest of the headers that were read or stored
 }
 
 // An etcdMember is one member, with its own connection: etcd's client would spread the calls over
 // all of them, also over one that does not answer.
 type etcdMember struct {
-	config clientv3.Config
+	config   clientv3.Config        // but for the password
+	password func() (string, error) // nil without a user
 
 	mu     sync.Mutex
 	client *clientv3.Client // nil until it is used
@@ -91,24 +95,89 @@ func newEtcdClient(s etcdSettings) *etcdClient {
 			// acknowledged within the timeout. 10 s is the shortest time that grpc accepts.
 			DialKeepAliveTime:    10 * time.Second,
 			DialKeepAliveTimeout: s.times.attempt,
-			DialOptions:          []grpc.DialOption{grpc.WithConnectParams(connect)},
-			TLS:                  s.tls,
-			Username:             s.user,
-			Password:             s.password,
-			Logger:               zap.NewNop(),
-			MaxUnaryRetries:      1, // none
-		}})
+			DialOptions: []grpc.DialOption{grpc.WithConnectParams(connect),
+				grpc.WithChainUnaryInterceptor(c.acceptOneCluster)},
+			TLS:             s.tls,
+			Username:        s.user,
+			Logger:          zap.NewNop(),
+			MaxUnaryRetries: 1, // none
+		}, password: s.password})
 	}
 	return c
 }
 
-// open returns the connection to the member, which is made if there is none. With a user it asks
-// for a token.
+// errOtherEtcd is the error of an answer that is not of the etcd that has answered first: the state
+// would be in two places, and a server could lead in each.
+var errOtherEtcd = errors.New("the addresses are of two different etcd")
+
+// acceptOneCluster makes an error of the answers of any other etcd than the first. It implements
+// grpc.UnaryClientInterceptor. What renews a lease does not come through here, see etcdTerm.renew.
+func (c *etcdClient) acceptOneCluster(
+	ctx context.Context, method string, request, answer any, conn *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+) error {
+	err := invoke(ctx, method, request, answer, conn, options...)
+	a, hasHeader := answer.(interface {
+		GetHeader() *etcdserverpb.ResponseHeader
+	})
+	if err != nil || !hasHeader {
+		return err
+	}
+	if !c.isOwn(a.GetHeader()) {
+		return errOtherEtcd
+	}
+	return nil
+}
+
+// isOwn reports whether an answer is of the etcd that has answered first. The first one is.
+func (c *etcdClient) isOwn(h *etcdserverpb.ResponseHeader) bool {
+	return c.cluster.CompareAndSwap(0, h.GetClusterId()) || c.cluster.Load() == h.GetClusterId()
+}
+
+// checkCluster returns errOtherEtcd with an address unless all members that answer are of one etcd.
+// hasMost reports whether more than half of them have answered.
+func (c *etcdClient) checkCluster(ctx context.Context, p etcdKeys) (hasMost bool, err error) {
+	answers := make(chan error, len(c.members))
+	for _, m := range c.members {
+		go func() {
+			err := c.try(ctx, m, func(ctx context.Context, client *clientv3.Client) error {
+				_, err := client.Get(ctx, p.leader(), clientv3.WithSerializable())
+				return err
+			})
+			if err != nil {
+				err = fmt.Errorf("%s: %w", m.config.Endpoints[0], err)
+			}
+			answers <- err
+		}()
+	}
+	count := 0
+	for range c.members {
+		answer := <-answers
+		if answer == nil {
+			count++
+		}
+		if errors.Is(answer, errOtherEtcd) {
+			err = answer
+		}
+	}
+	return count > len(c.members)/2, err
+}
+
+// open returns the connection to the member, which is made if there is none. With a user it reads
+// the password and asks for a token.
 func (m *etcdMember) open() (*clientv3.Client, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.client == nil {
-		client, err := clientv3.New(m.config)
+		config := m.config
+		if m.password != nil {
+			password, err := m.password()
+			if err != nil {
+				return nil, err
+			}
+			config.Password = password
+		}
+		client, err := clientv3.New(config)
 		if err != nil {
 			return nil, err
 		}
@@ -117,14 +186,20 @@ func (m *etcdMember) open() (*clientv3.Client, error) {
 	return m.client, nil
 }
 
+// reset closes the connection, so that the next call makes another.
+func (m *etcdMember) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.client != nil {
+		m.client.Close()
+		m.client = nil
+	}
+}
+
 // close closes the connections. The client is not used afterwards.
 func (c *etcdClient) close() {
 	for _, m := range c.members {
-		m.mu.Lock()
-		if m.client != nil {
-			m.client.Close()
-		}
-		m.mu.Unlock()
+		m.reset()
 	}
 }
 
@@ -135,10 +210,13 @@ func (c *etcdClient) call(ctx context.Context, f func(context.Context, *clientv3
 	for tries := 1; ; tries++ {
 		at := c.current.Load()
 		err := c.try(ctx, c.members[int(at)%len(c.members)], f)
-		if err == nil || isFinalEtcdError(err) {
+		if err == nil || isAboutState(err) {
 			return err
 		}
 		c.current.CompareAndSwap(at, at+1)
+		if isFinalEtcdError(err) {
+			return err
+		}
 		pause := time.Duration(0)
 		if tries%len(c.members) == 0 {
 			pause = c.attempt / 5
@@ -161,10 +239,19 @@ func (c *etcdClient) try(
 		return ctx.Err()
 	}
 	client, err := m.open()
-	if err != nil {
-		return err
+	if err == nil {
+		err = f(ctx, client)
 	}
-	return f(ctx, client)
+	if errors.Is(err, rpctypes.ErrAuthFailed) {
+		m.reset() // the password may be another one the next time
+	}
+	return err
+}
+
+// isAboutState reports whether the error is of what etcd has, and not of the call or the member.
+func isAboutState(err error) bool {
+	return errors.Is(err, rpctypes.ErrNoSpace) || errors.Is(err, rpctypes.ErrCompacted) ||
+		errors.Is(err, rpctypes.ErrLeaseNotFound)
 }
 
 // isFinalEtcdError reports whether another member would give the same answer. After any other

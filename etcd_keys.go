@@ -90,14 +90,14 @@ type etcdMeta struct {
 	state   int64       // the mod revision of the state; zero if there is none
 	value   []byte      // of the state
 	header  etcdHeader  // that it is
-	invalid error       // of decoding the state: errDamaged or errNewerFormat
+	invalid error       // of the state: errDamaged, errNewerFormat or errSetBack
 
 	revision int64 // of this moment
 }
 
 // readMeta reads both keys at one moment after it was called: a get of etcd is linearizable. A
 // transaction with compares alone would not be: etcd answers it like a serializable read, also a
-// member that is cut off from the others.
+// member that is cut off from the others. readMeta must not be called at the same time.
 func (c *etcdClient) readMeta(ctx context.Context, p etcdKeys) (m etcdMeta, err error) {
 	var got *clientv3.GetResponse
 	err = c.call(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
@@ -118,6 +118,10 @@ func (c *etcdClient) readMeta(ctx context.Context, p etcdKeys) (m etcdMeta, err 
 			m.header, m.invalid = decodeEtcdHeader(kv.Value)
 		}
 	}
+	if m.invalid == nil && m.header.counter < c.counter {
+		m.invalid = errSetBack
+	}
+	c.counter = max(c.counter, m.header.counter)
 	return m, nil
 }
 
@@ -128,14 +132,18 @@ func (c *etcdClient) readPrefix(
 	ctx context.Context, prefix string, revision int64, before func() error, page func([]*mvccpb.KeyValue),
 ) error {
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
+	limit := int64(etcdPage)
 	for {
 		if err := before(); err != nil {
 			return err
 		}
 		var got *clientv3.GetResponse
 		err := c.call(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
-			got, err = client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(etcdPage),
+			got, err = client.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(limit),
 				clientv3.WithRev(revision))
+			if err != nil {
+				limit = max(1, limit/2) // a slow network may not bring as much in an attempt
+			}
 			return err
 		})
 		if errors.Is(err, rpctypes.ErrCompacted) {

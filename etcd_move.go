@@ -47,22 +47,29 @@ func (t *etcdTerm) fill(counter uint64, records []write) error {
 	return s.commit(counter, nil)
 }
 
-// put stores keys while this server leads. Stored twice, they are the same.
+// put stores keys while this server leads, under a prefix without a state: otherwise it returns
+// errInUse. Stored twice, they are the same.
 func (t *etcdTerm) put(puts []clientv3.Op) error {
 	ctx, done := t.calling()
 	defer done()
-	return t.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {
+	isStored := false
+	err := t.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		sent := time.Now()
 		got, err := client.Txn(ctx).
-			If(clientv3.Compare(clientv3.CreateRevision(t.keys.leader()), "=", t.number)).
+			If(clientv3.Compare(clientv3.CreateRevision(t.keys.leader()), "=", t.number),
+				clientv3.Compare(clientv3.ModRevision(t.keys.state()), "=", 0)). // no server has begun here
 			Then(puts...).
 			Commit()
-		if err == nil && !got.Succeeded {
-			return errNotLeader
-		}
 		if err == nil {
+			isStored = got.Succeeded
+		}
+		if isStored {
 			t.prove(sent)
 		}
 		return err
 	})
+	if err == nil && !isStored {
+		err = fmt.Errorf("%w: it has begun to use the prefix %q", errInUse, t.keys.all())
+	}
+	return err
 }

@@ -203,6 +203,7 @@ func (s *etcdStore) commit(counter uint64, writes []write) error {
 		return err
 	}
 	s.state, s.header = state, h
+	s.term.client.counter = max(s.term.client.counter, counter)
 	for _, w := range writes {
 		key := s.keys.record(w.bucket, w.key)
 		if w.value == nil {

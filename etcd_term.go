@@ -238,17 +238,19 @@ func (t *etcdTerm) isHung() bool {
 func (t *etcdTerm) keep() {
 	ticker := time.NewTicker(t.times.poll)
 	defer ticker.Stop()
-	asked := time.Now()
+	asked, last := time.Now(), time.Now()
 	for {
 		select {
 		case <-t.ctx.Done():
 			return
 		case <-ticker.C:
 		}
+		wasStopped := passed(last, time.Now()) > 4*t.times.poll // then the keeper was, too
+		last = time.Now()
 		switch {
 		case !t.isProven():
 			t.end(fmt.Errorf("%w: etcd has not confirmed it for %v", errNotLeader, t.times.gate))
-		case t.isHung():
+		case t.isHung() && !wasStopped:
 			t.end(errHung)
 		case time.Since(asked) >= t.times.renewal:
 			asked = time.Now()
@@ -263,7 +265,10 @@ func (t *etcdTerm) renew() {
 	defer cancel()
 	err := t.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		sent := time.Now()
-		_, err := client.KeepAliveOnce(ctx, t.lease)
+		got, err := client.KeepAliveOnce(ctx, t.lease)
+		if got != nil && !t.client.isOwn(got.ResponseHeader) {
+			return errOtherEtcd
+		}
 		if err == nil {
 			t.renewed.Store(&sent)
 		}
@@ -280,7 +285,7 @@ func (t *etcdTerm) announce(info leaderInfo) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), t.times.gate)
+	ctx, cancel := context.WithTimeout(t.ctx, t.times.gate)
 	defer cancel()
 	key := t.keys.leader()
 	return t.client.call(ctx, func(ctx context.Context, client *clientv3.Client) error {

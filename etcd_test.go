@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -89,6 +90,11 @@ func TestALeaderNeedsAProofAndARenewal(t *testing.T) {
 		term.renewed.Store(&renewed)
 		if term.isProven() != c.want {
 			t.Errorf("proved %v ago, renewed %v ago: %v", c.proved, c.renewed, !c.want)
+		}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		if term.ctx = ended; term.isProven() {
+			t.Errorf("proved %v ago, renewed %v ago, and ended: true", c.proved, c.renewed)
 		}
 	}
 }

@@ -33,7 +33,7 @@ type cluster struct {
 	base      *server // what does not depend on who leads: keys, metrics, log. It has no keeper
 	candidate *candidate
 	newKeeper func(s keeperStore) (*keeper, error)
-	onLead    func(k *keeper) (stop func()) // starts what a leader does besides
+	onLead    func(k *keeper, isProven func() bool) (stop func()) // starts what a leader does besides
 
 	settings sync.Mutex // held while the leadership is given what base has
 
@@ -60,12 +60,12 @@ type leadership struct {
 	calls     sync.RWMutex // each call holds it for reading until it is answered
 }
 
-// waitForAnswers returns when all calls are answered, or after limit.
-func (l *leadership) waitForAnswers(limit time.Duration) {
+// waitForAnswers returns when nobody holds calls for reading, or after limit.
+func waitForAnswers(calls *sync.RWMutex, limit time.Duration) {
 	answered := make(chan struct{})
 	go func() {
-		l.calls.Lock()
-		defer l.calls.Unlock()
+		calls.Lock()
+		defer calls.Unlock()
 		close(answered)
 	}()
 	select {
@@ -78,7 +78,7 @@ func (l *leadership) waitForAnswers(limit time.Duration) {
 // each keeper, and what it returns when that keeper is closed. reload starts to read files again.
 func (s *server) serveShared(
 	ctx context.Context, c serverConfig, reload func() (stop func()), listener net.Listener,
-	onLead func(*keeper) (stop func()),
+	onLead func(k *keeper, isProven func() bool) (stop func()),
 ) error {
 	settings, err := newEtcdSettings(c)
 	if err != nil {
@@ -97,9 +97,9 @@ func (s *server) serveShared(
 	cl.newKeeper = func(store keeperStore) (*keeper, error) {
 		return newKeeper(store, s.declared().slotsOf, limits, keeperLog{s.metrics, s.log})
 	}
-	cl.onLead = func(k *keeper) func() {
+	cl.onLead = func(k *keeper, isProven func() bool) func() {
 		logHistory(s.log, c, k, memory)
-		return onLead(k)
+		return onLead(k, isProven)
 	}
 	s.leads = cl.leads
 	info := leaderInfo{Name: c.Advertise[0], URL: c.Advertise[0], Version: version()}
@@ -156,7 +156,13 @@ func (c *cluster) serve(ctx context.Context, listener net.Listener) error {
 // run leads whenever nobody else does, and follows the leader meanwhile, until ctx ends. Then it
 // lets another server lead at once, and returns nil. The error is why the process should end.
 func (c *cluster) run(ctx context.Context) error {
-	defer c.follow(etcdMeta{})
+	defer func() {
+		if o := c.other.Load(); o != nil {
+			waitForAnswers(&o.calls, lastAnswers)
+		}
+		c.follow(etcdMeta{})
+	}()
+	notBefore := time.Now() // after a term that has failed the others come first
 	for ctx.Err() == nil {
 		m, err := c.candidate.look(ctx)
 		if err == nil {
@@ -167,17 +173,19 @@ func (c *cluster) run(ctx context.Context) error {
 			return err
 		}
 		if err == nil && m.leader == nil {
-			err = m.invalid // this server cannot lead
+			err = c.mayLead(ctx, m)
 		}
 		c.logAway(err)
-		if err == nil && m.leader == nil && ctx.Err() == nil {
+		if err == nil && m.leader == nil && ctx.Err() == nil && time.Now().After(notBefore) {
 			info := *c.info.Load()
 			info.Since = time.Now().UTC()
 			term, err := c.candidate.stand(ctx, info)
 			if term != nil {
-				if err := c.serveTerm(ctx, term, info); err != nil {
+				pause, err := c.serveTerm(ctx, term, info)
+				if err != nil {
 					return err
 				}
+				notBefore = time.Now().Add(pause)
 				continue
 			}
 			c.logAway(err)
@@ -185,6 +193,19 @@ func (c *cluster) run(ctx context.Context) error {
 		sleepUntil(ctx, c.candidate.times.poll)
 	}
 	return nil
+}
+
+// mayLead returns why this server must not lead, if there is a reason: a state that it cannot use, or
+// a first one in an etcd of which it does not reach most members. That could be the wrong one.
+func (c *cluster) mayLead(ctx context.Context, m etcdMeta) error {
+	if m.invalid != nil || m.state != 0 {
+		return m.invalid
+	}
+	hasMost, err := c.candidate.client.checkCluster(ctx, c.candidate.keys)
+	if err == nil && !hasMost {
+		err = fmt.Errorf("%w: most members must, to begin without a state", errStoreAway)
+	}
+	return err
 }
 
 // checkTwin returns an error if another server leads whose address is that of this one, and err
@@ -224,10 +245,12 @@ func (c *cluster) logAway(err error) {
 	}
 }
 
-// serveTerm serves with a keeper until the term or ctx ends. It returns the error of a state that
-// cannot be loaded, and errHung if the keeper cannot be closed: it may still use what it has.
-// announced is what the leader's key says.
-func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm, announced leaderInfo) error {
+// serveTerm serves with a keeper until the term or ctx ends. It returns for how long the other servers
+// come first then, or the error of a state that cannot be loaded, or errHung if the keeper cannot be
+// closed: it may still use what it has. announced is what the leader's key says.
+func (c *cluster) serveTerm(
+	ctx context.Context, term *etcdTerm, announced leaderInfo,
+) (pause time.Duration, err error) {
 	loaded := context.AfterFunc(ctx, func() { term.end(errStopping) })
 	k, err := c.newKeeper(term.store())
 	loaded()
@@ -237,19 +260,19 @@ func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm, announced leade
 		}
 		term.resign()
 		if errors.Is(err, errDamaged) || errors.Is(err, errForeign) {
-			return storeError(err)
+			return 0, withHint(err, "the keys were left as they are; "+
+				"docs/two-servers.md says how to restore a backup")
 		}
-		sleepUntil(ctx, reloadPause)
-		return nil
+		return reloadPause, nil
 	}
 	term.expectCalls()
 	s := c.base.withKeeper(k)
-	stop := c.onLead(k)
+	stop := c.onLead(k, term.isProven)
 	go c.watchSpace(term)
 	c.follow(etcdMeta{})
 	l := &leadership{term: term, server: s, handler: s.routes(), announced: announced}
 	c.lead.Store(l)
-	c.useSettings(l) // they may have been read again since the server was made
+	go c.useSettings(l) // they may have been read again; a keeper that hangs has no time for it
 	c.base.log.Info("leading", "term", term.number, "leases", k.published.Load().count)
 	select {
 	case <-ctx.Done():
@@ -263,12 +286,12 @@ func (c *cluster) serveTerm(ctx context.Context, term *etcdTerm, announced leade
 	case <-closed:
 	case <-time.After(c.candidate.times.ttl):
 		term.resign()
-		return errHung
+		return 0, errHung
 	}
-	l.waitForAnswers(lastAnswers)
+	waitForAnswers(&l.calls, lastAnswers)
 	term.resign()
 	stop()
-	return nil
+	return 3 * c.candidate.times.poll, nil
 }
 
 // withKeeper returns a server with a keeper, and with the keys and all else of s.
@@ -306,7 +329,9 @@ func (c *cluster) useSettings(l *leadership) {
 	}
 	info.Since = l.announced.Since
 	if err := l.term.announce(info); err != nil {
-		c.base.log.Warn("the other servers do not know of the new settings yet", "error", err)
+		if l.term.ctx.Err() == nil {
+			c.base.log.Warn("the other servers do not know of the new settings yet", "error", err)
+		}
 		return
 	}
 	l.announced = info

@@ -19,8 +19,8 @@ import (
 // program with a shorter one (-ldflags -X): etcd's own minimum is 1.5 times its election timeout.
 var leaderTTL = "8s"
 
-// etcdSettings returns how etcd is reached. It reads the files of the certificates and of the
-// password.
+// newEtcdSettings returns how etcd is reached. It reads the files of the certificates and of the
+// password, which is read again for each connection, so that a new one is used without a start.
 func newEtcdSettings(c serverConfig) (etcdSettings, error) {
 	ttl, err := time.ParseDuration(leaderTTL)
 	if err != nil {
@@ -29,11 +29,16 @@ func newEtcdSettings(c serverConfig) (etcdSettings, error) {
 	s := etcdSettings{endpoints: c.Store.members, prefix: c.Store.prefix, user: c.EtcdUser,
 		times: newEtcdTimes(ttl)}
 	if c.EtcdPasswordFile != "" {
-		text, err := os.ReadFile(c.EtcdPasswordFile)
-		if err != nil {
-			return s, fmt.Errorf("reading CALL_ME_ETCD_PASSWORD_FILE: %w", err)
+		s.password = func() (string, error) {
+			text, err := os.ReadFile(c.EtcdPasswordFile)
+			if err != nil {
+				return "", fmt.Errorf("reading CALL_ME_ETCD_PASSWORD_FILE: %w", err)
+			}
+			return strings.TrimRight(string(text), "\r\n"), nil
 		}
-		s.password = strings.TrimRight(string(text), "\r\n")
+		if _, err := s.password(); err != nil {
+			return s, err
+		}
 	}
 	if !c.Store.isTLS {
 		return s, nil
@@ -106,12 +111,16 @@ func (c *cluster) watchSpace(term *etcdTerm) {
 }
 
 // checkEtcd returns an error if etcd can never be used as it is configured: a wrong certificate or
-// password, a prefix with the keys of somebody else, a newer format, or a leader with other
-// environments. It returns nil if etcd does not answer: the server waits for it then.
+// password, members of two etcd, a prefix with the keys of somebody else, a newer format, or a leader
+// with other environments. It returns nil if etcd does not answer: the server waits for it then.
 func (c *cluster) checkEtcd(ctx context.Context, s etcdSettings) error {
 	if err := checkEtcdTLS(ctx, s); err != nil {
 		return withHint(fmt.Errorf("connecting to etcd: %w", err),
 			"CALL_ME_ETCD_CA_FILE is for etcd's certificate, CALL_ME_ETCD_CERTIFICATE is this server's")
+	}
+	if _, err := c.candidate.client.checkCluster(ctx, etcdKeys(s.prefix)); err != nil {
+		return withHint(fmt.Errorf("connecting to etcd: %w", err),
+			"CALL_ME_STORE names the members of one etcd")
 	}
 	m, err := c.candidate.look(ctx)
 	isForeign := false

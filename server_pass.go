@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -20,6 +21,10 @@ import (
 // passedHeader is the header of a call that another server has passed on. A server that does not
 // lead refuses it, so that no call goes round in a circle.
 const passedHeader = "Call-Me-Passed"
+
+// idempotencyKeys are the headers with which net/http's client sends a call again that may have
+// been answered. They mean nothing to call-me, whose calls are safe to send again if they have an id.
+var idempotencyKeys = []string{"Idempotency-Key", "X-Idempotency-Key"}
 
 // leaderSilence is for how long a leader that does not answer counts as reachable.
 const leaderSilence = 5 * time.Second
@@ -36,6 +41,7 @@ type otherLeader struct {
 
 	ctx      context.Context // ends when it leads no more: then the calls that it was passed end
 	stop     context.CancelFunc
+	calls    sync.RWMutex // each call that is passed holds it for reading until it is answered
 	answered atomic.Int64 // when it last answered, in Unix nanoseconds
 }
 
@@ -86,10 +92,14 @@ func (c *cluster) newProxy(target *url.URL) *httputil.ReverseProxy {
 		ErrorLog:  newErrorLog(c.base.log),
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = target.Scheme, target.Host
-			p.Out.Host = p.In.Host // by which the leader knows a call of another site
+			p.Out.URL.RawQuery = p.In.URL.RawQuery // without it, what cannot be parsed is left out
+			p.Out.Host = p.In.Host                 // by which the leader knows a call of another site
 			p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
 			if host, _, err := net.SplitHostPort(p.In.RemoteAddr); err == nil {
 				p.Out.Header.Add("X-Forwarded-For", host)
+			}
+			for _, name := range idempotencyKeys {
+				p.Out.Header.Del(name)
 			}
 			p.Out.Header.Set(passedHeader, c.info.Load().Name)
 		},
@@ -120,12 +130,22 @@ func newPassTransport(authority *x509.CertPool) *http.Transport {
 func (c *cluster) watch(o *otherLeader, target *url.URL) {
 	client := &http.Client{Transport: c.transport, Timeout: 2 * time.Second}
 	address := target.JoinPath("/healthz").String() + "?leader=1"
+	isReached := true
 	for o.ctx.Err() == nil {
 		request, err := http.NewRequestWithContext(o.ctx, http.MethodGet, address, nil)
 		if err != nil {
 			return
 		}
 		response, err := client.Do(request)
+		switch {
+		case o.ctx.Err() != nil:
+			// err is that nobody asks any more
+		case err != nil && isReached:
+			c.base.log.Warn("the leader does not answer", "url", o.url, "error", err)
+		case err == nil && !isReached:
+			c.base.log.Info("the leader answers again", "url", o.url)
+		}
+		isReached = err == nil
 		if err == nil {
 			response.Body.Close()
 			if response.StatusCode == http.StatusOK {
@@ -160,6 +180,9 @@ func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.handler.ServeHTTP(&provenWriter{ResponseWriter: w, cluster: c, term: l.term, request: r}, r)
+	if c.lead.Load() != l { // the answer must be sent before another server leads
+		http.NewResponseController(w).Flush()
+	}
 }
 
 // refuse answers that no server leads.
@@ -200,9 +223,10 @@ func (c *cluster) pass(w http.ResponseWriter, r *http.Request) error {
 	}
 	connectionFor(r).showedKey()
 	o := c.other.Load()
-	if o == nil || r.Header.Get(passedHeader) != "" {
+	if o == nil || r.Header.Get(passedHeader) != "" || !o.calls.TryRLock() {
 		return errNoLeader
 	}
+	defer o.calls.RUnlock()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	stop := context.AfterFunc(o.ctx, cancel)

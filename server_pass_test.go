@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -72,18 +73,24 @@ func (d *deadlineRecorder) SetWriteDeadline(at time.Time) error {
 	return nil
 }
 
+// standBy returns a server that passes calls on to a leader.
+func standBy(t *testing.T, leader string) *cluster {
+	s := &server{metrics: newMetrics(), log: quietLog()}
+	s.keys.set([]acceptedKey{plainKey("a-key-of-16-bytes")})
+	c := &cluster{base: s, transport: newPassTransport(nil)}
+	c.info.Store(&leaderInfo{URL: "http://standby.example"})
+	c.follow(etcdMeta{term: 1, leader: &leaderInfo{URL: leader}})
+	t.Cleanup(func() { c.follow(etcdMeta{}) })
+	return c
+}
+
 // A standby does not wait for ever for a client that does not read what is passed on.
 func TestWhatIsPassedOnIsWrittenWithADeadline(t *testing.T) {
 	leader := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "an answer")
 	}))
 	defer leader.Close()
-	s := &server{metrics: newMetrics(), log: quietLog()}
-	s.keys.set([]acceptedKey{plainKey("a-key-of-16-bytes")})
-	c := &cluster{base: s, transport: newPassTransport(nil)}
-	c.info.Store(&leaderInfo{URL: "http://standby.example"})
-	c.follow(etcdMeta{term: 1, leader: &leaderInfo{URL: leader.URL}})
-	defer c.follow(etcdMeta{})
+	c := standBy(t, leader.URL)
 	call := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/environments", nil)
 	call.Header.Set("X-API-KEY", "a-key-of-16-bytes")
 	w := &deadlineRecorder{ResponseRecorder: *httptest.NewRecorder()}
@@ -92,5 +99,39 @@ func TestWhatIsPassedOnIsWrittenWithADeadline(t *testing.T) {
 	}
 	if w.Body.String() != "an answer" || time.Until(w.at) > writeTime || time.Until(w.at) < writeTime/2 {
 		t.Errorf("%q is written until %v", w.Body, w.at)
+	}
+}
+
+// A call that a leader may have taken is not sent to it a second time, whatever its headers say.
+func TestWhatIsPassedOnIsSentOnce(t *testing.T) {
+	var calls atomic.Int32
+	leader := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/maybe" {
+			return
+		}
+		calls.Add(1)
+		connection, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			connection.Close() // without an answer, as a leader that is killed
+		}
+	}))
+	defer leader.Close()
+	c := standBy(t, leader.URL)
+	for _, name := range idempotencyKeys {
+		for _, path := range []string{"/environments", "/maybe"} { // the first leaves a connection to be used again
+			method := http.MethodGet
+			if path == "/maybe" {
+				method = http.MethodPost
+			}
+			call := httptest.NewRequestWithContext(t.Context(), method, path, nil)
+			call.Header.Set("X-API-KEY", "a-key-of-16-bytes")
+			call.Header.Set(name, "any")
+			if err := c.pass(httptest.NewRecorder(), call); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got := int(calls.Load()); got != len(idempotencyKeys) {
+		t.Errorf("%d calls were sent, of %d", got, len(idempotencyKeys))
 	}
 }

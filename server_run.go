@@ -64,7 +64,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 		return err
 	}
 	receivers := newReceivers(webhooks, c.WebhookSecret, m, log)
-	tellWebhooks := func(k *keeper) (stop func()) { return startWebhooks(receivers, c.WebhookEvents, k, log) }
+	tellWebhooks := webhookStarter(receivers, c.WebhookEvents, log)
 	limited := newServerListener(listener, pair)
 	if c.isShared() {
 		reload := func() (stop func()) { return s.reload(c, pair, watch) }
@@ -82,7 +82,7 @@ func serve(ctx context.Context, c serverConfig, log *slog.Logger) error {
 	}
 	logHistory(log, c, s.keeper, memory)
 	defer adjustGarbage()()
-	defer tellWebhooks(s.keeper)()
+	defer tellWebhooks(s.keeper, func() bool { return true })()
 	defer s.reload(c, pair, watch)()
 	log.Info("serving", "address", listener.Addr().String(), "tls", pair != nil, "database", c.DB,
 		"environments", declared.String())

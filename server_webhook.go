@@ -36,10 +36,22 @@ const (
 // signatureHeader is the header with the HMAC-SHA256 of the body: sha256= and hexadecimal digits.
 const signatureHeader = "Call-Me-Signature"
 
+// webhookStarter returns startWebhooks with all that is known before there is a keeper.
+func webhookStarter(
+	receivers []*receiver, events webhookEvents, log *slog.Logger,
+) func(k *keeper, isProven func() bool) (stop func()) {
+	return func(k *keeper, isProven func() bool) (stop func()) {
+		return startWebhooks(receivers, events, k, isProven, log)
+	}
+}
+
 // startWebhooks tells receivers of what happens from now on, until stop is called. What has not
 // been delivered by then is dropped. stop returns when nothing uses the keeper and the log any
-// more. Without a receiver startWebhooks does nothing.
-func startWebhooks(receivers []*receiver, events webhookEvents, k *keeper, log *slog.Logger) (stop func()) {
+// more. Without a receiver startWebhooks does nothing. What is due is looked for while isProven returns
+// true: the state is the newest.
+func startWebhooks(
+	receivers []*receiver, events webhookEvents, k *keeper, isProven func() bool, log *slog.Logger,
+) (stop func()) {
 	if len(receivers) == 0 {
 		return func() {}
 	}
@@ -56,6 +68,7 @@ func startWebhooks(receivers []*receiver, events webhookEvents, k *keeper, log *
 		last:      k.lastEvent(),
 		rules:     newNoticeRules(events, k.published.Load(), time.Now()),
 		receivers: receivers,
+		isProven:  isProven,
 	}
 	running.Go(func() { w.run(ctx, changed) })
 	log.Info("telling webhooks", "hosts", strings.Join(hosts, ","))
@@ -75,6 +88,7 @@ type webhookWatch struct {
 	last      uint64 // the number of the last event that was looked at
 	rules     *noticeRules
 	receivers []*receiver
+	isProven  func() bool
 }
 
 // run looks at new events whenever changed has a value, and at the published state each
@@ -95,6 +109,9 @@ func (w *webhookWatch) run(ctx context.Context, changed <-chan struct{}) {
 				}
 			}
 		case <-ticker.C:
+			if !w.isProven() {
+				continue
+			}
 			for _, n := range w.rules.due(w.keeper.published.Load(), time.Now()) {
 				w.tell(n)
 			}

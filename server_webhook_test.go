@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,11 +126,17 @@ func (c *chat) count(result string) int {
 // told starts telling a chat of the events, for a rig.
 func (g *rig) told(t *testing.T, c *chat, events string) (stop func()) {
 	t.Helper()
+	return g.toldWhile(t, c, events, func() bool { return true })
+}
+
+// toldWhile does the same while isProven is true.
+func (g *rig) toldWhile(t *testing.T, c *chat, events string, isProven func() bool) (stop func()) {
+	t.Helper()
 	var e webhookEvents
 	if err := e.Decode(events); err != nil {
 		t.Fatal(err)
 	}
-	return startWebhooks([]*receiver{c.receiver}, e, g.keeper, quietLog())
+	return startWebhooks([]*receiver{c.receiver}, e, g.keeper, isProven, quietLog())
 }
 
 const defaultWebhookEvents = "waiting:30m,expired,forced,taken,paused,resumed,kept,expiring:10m"
@@ -208,6 +215,30 @@ func TestALongWaitIsToldOncePerEnvironmentAndHour(t *testing.T) {
 		}
 		first.leave()
 		second.leave()
+	})
+}
+
+// A server that does not know whether it still leads tells nobody what is due: its successor may have
+// ended the wait.
+func TestNobodyIsToldOfAStateThatMayBeOld(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, g *rig) {
+		c := newChat(t, "http://chat.example/hooks/secret", "")
+		var isProven atomic.Bool
+		defer g.toldWhile(t, c, "waiting:30m", isProven.Load)()
+		g.grant("12345678", "ann", 0)
+		waiter := g.asks("waiter-1", 3*time.Hour)
+		time.Sleep(40 * time.Minute)
+		synctest.Wait()
+		if got := c.texts(); len(got) > 0 {
+			t.Errorf("the chat got %q", got)
+		}
+		isProven.Store(true)
+		time.Sleep(noticePeriod)
+		synctest.Wait()
+		if got := c.texts(); len(got) != 1 {
+			t.Errorf("the chat got %q, want one text", got)
+		}
+		waiter.leave()
 	})
 }
 
@@ -340,7 +371,7 @@ func TestAReceiverThatHangsHoldsUpNobody(t *testing.T) {
 		stuck, well := newChat(t, "http://stuck.example/hooks/secret", ""), newChat(t, "http://chat.example/x", "")
 		stuck.answer = func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 		events := webhookEvents{"granted": 0}
-		stop := startWebhooks([]*receiver{stuck.receiver, well.receiver}, events, g.keeper, quietLog())
+		stop := startWebhooks([]*receiver{stuck.receiver, well.receiver}, events, g.keeper, func() bool { return true }, quietLog())
 		const grants = 1150
 		start := time.Now()
 		for i := range grants {

@@ -25,6 +25,9 @@ type liar struct {
 	kv    etcdserverpb.KVClient
 	lease etcdserverpb.LeaseClient
 	hangs atomic.Bool
+	id    atomic.Uint64 // of the etcd
+
+	beforePage atomic.Value // a func() that is called before each page of records; none if it is not set
 
 	lost   atomic.Int64 // so many pages of records have no answer
 	isFull atomic.Bool  // the next transaction is stored, and its answer is that there is no space
@@ -60,7 +63,10 @@ func (l *liar) hang(ctx context.Context) {
 
 func (l *liar) Range(ctx context.Context, r *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
 	l.hang(ctx)
-	if r.Limit > 100 && l.lost.Add(-1) >= 0 {
+	if before, isSet := l.beforePage.Load().(func()); isSet && r.Revision > 0 {
+		before()
+	}
+	if r.Revision > 0 && l.lost.Add(-1) >= 0 {
 		<-ctx.Done()
 	}
 	return l.kv.Range(ctx, r)
@@ -77,7 +83,11 @@ func (l *liar) Txn(ctx context.Context, r *etcdserverpb.TxnRequest) (*etcdserver
 
 func (l *liar) LeaseGrant(ctx context.Context, r *etcdserverpb.LeaseGrantRequest) (*etcdserverpb.LeaseGrantResponse, error) {
 	l.hang(ctx)
-	return l.lease.LeaseGrant(ctx, r)
+	answer, err := l.lease.LeaseGrant(ctx, r)
+	if err == nil {
+		l.id.Store(answer.Header.ClusterId)
+	}
+	return answer, err
 }
 
 func (l *liar) LeaseRevoke(ctx context.Context, r *etcdserverpb.LeaseRevokeRequest) (*etcdserverpb.LeaseRevokeResponse, error) {
@@ -91,7 +101,8 @@ func (l *liar) LeaseKeepAlive(s etcdserverpb.Lease_LeaseKeepAliveServer) error {
 		if err != nil {
 			return err
 		}
-		answer := &etcdserverpb.LeaseKeepAliveResponse{Header: &etcdserverpb.ResponseHeader{}, ID: r.ID, TTL: 2}
+		header := &etcdserverpb.ResponseHeader{ClusterId: l.id.Load()}
+		answer := &etcdserverpb.LeaseKeepAliveResponse{Header: header, ID: r.ID, TTL: 2}
 		if !l.hangs.Load() {
 			real, err := l.lease.LeaseKeepAlive(s.Context())
 			if err != nil {

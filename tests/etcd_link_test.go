@@ -25,14 +25,16 @@ const (
 	linkSwallow            // what comes back is lost
 	linkBackHeld           // what comes back waits
 	linkGone               // nothing passes, and no connection ends; new ones do
+	linkSmall              // connections end that send more than a thousand bytes at once
 	linkLate               // open; but of what a connection was held with, the first part alone arrives, and it ends
 )
 
 // A link is an address that forwards connections to a target.
 type link struct {
-	address, target string
+	address string
 
 	mu      sync.Mutex
+	target  string
 	changed *sync.Cond
 	state   linkState
 	conns   map[*linked]bool
@@ -82,6 +84,15 @@ func (l *link) set(state linkState) {
 	l.changed.Broadcast()
 }
 
+// retarget ends all connections, and forwards new ones to another target.
+func (l *link) retarget(target string) {
+	l.set(linkCut)
+	l.mu.Lock()
+	l.target = target
+	l.mu.Unlock()
+	l.set(linkOpen)
+}
+
 // wait returns the state once something may pass.
 func (l *link) wait(isBack bool) linkState {
 	l.mu.Lock()
@@ -97,7 +108,10 @@ func (l *link) serve(near net.Conn) {
 	if l.now() == linkGone || l.wait(false) == linkCut {
 		return
 	}
-	far, err := net.DialTimeout("tcp", l.target, 5*time.Second)
+	l.mu.Lock()
+	target := l.target
+	l.mu.Unlock()
+	far, err := net.DialTimeout("tcp", target, 5*time.Second)
 	if err != nil {
 		return
 	}
@@ -123,6 +137,9 @@ func (l *link) copy(c *linked, from, to net.Conn, isBack bool) {
 		n, err := from.Read(part)
 		wasHeld := l.now() == linkHeld
 		state := l.wait(isBack)
+		if n > 1000 && !isBack && state == linkSmall {
+			return
+		}
 		if n > 0 && isBack && state == linkSwallow {
 			l.mu.Lock()
 			c.lost = true

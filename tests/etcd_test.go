@@ -56,18 +56,27 @@ type etcdMember struct {
 // newEtcd starts three members. Its least ttl is a second.
 func newEtcd(t testing.TB, flags ...string) *etcdCluster {
 	t.Helper()
-	return startEtcd(t, nil, false, flags...)
+	return startEtcd(t, etcdOptions{}, flags...)
 }
 
-// startEtcd does what newEtcd does. With trust that is not nil, clients use TLS. If isDivisible is
-// true, a member can be cut off from the others.
-func startEtcd(t testing.TB, trust *tls.Config, isDivisible bool, flags ...string) *etcdCluster {
+// etcdOptions are what a test may want of an etcd.
+type etcdOptions struct {
+	trust       *tls.Config // if it is not nil, clients use TLS
+	isDivisible bool        // a member can be cut off from the others
+	binary      string      // if it is not empty, instead of the one that is built
+}
+
+// startEtcd does what newEtcd does.
+func startEtcd(t testing.TB, o etcdOptions, flags ...string) *etcdCluster {
 	t.Helper()
 	scheme := "http://"
-	if trust != nil {
+	if o.trust != nil {
 		scheme = "https://"
 	}
-	binary, err := etcdBinary()
+	binary, err := cmp.Or(o.binary, *otherEtcd), error(nil)
+	if binary == "" {
+		binary, err = etcdBinary()
+	}
 	if err != nil {
 		missing(t, fmt.Sprintf("etcd (go build -C testdata/etcd go.etcd.io/etcd/server/v3: %.300v)", err))
 	}
@@ -83,7 +92,7 @@ func startEtcd(t testing.TB, trust *tls.Config, isDivisible bool, flags ...strin
 	for i := range 3 {
 		host := fmt.Sprint("127.0.0.1:", freePort())
 		listen, peers = append(listen, "http://"+host), append(peers, "http://"+host)
-		if isDivisible {
+		if o.isDivisible {
 			l := newPeerLink(t, host)
 			c.peers, peers[i] = append(c.peers, l), "http://"+l.address
 		}
@@ -102,7 +111,7 @@ func startEtcd(t testing.TB, trust *tls.Config, isDivisible bool, flags ...strin
 		m.start()
 		t.Cleanup(m.kill)
 	}
-	c.client, err = clientv3.New(clientv3.Config{Endpoints: addresses, TLS: trust, Logger: zap.NewNop()})
+	c.client, err = clientv3.New(clientv3.Config{Endpoints: addresses, TLS: o.trust, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

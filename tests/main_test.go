@@ -35,6 +35,9 @@ var full = flag.Bool("full", false, "leave nothing out: `go test ./... -full`")
 var twoServers = flag.Bool("two-servers", false, "the tests of several servers on one etcd, and nothing beside them: "+
 	"`go test ./tests -run 'TwoServers|Etcd' -two-servers -parallel 3`")
 
+// otherEtcd is the etcd of the tests that is used instead of the one that they build.
+var otherEtcd = flag.String("etcd", "", "the path of an etcd to use, such as /usr/bin/etcd, instead of the one that is built")
+
 // needsEtcd skips a test with a real etcd unless these are asked for, or its long form is.
 func needsEtcd(t *testing.T) {
 	t.Helper()

@@ -75,7 +75,22 @@ func (a *attack) sufferTakeovers(p *pair) []verdict {
 	return a.check()
 }
 
-var beganToLead = regexp.MustCompile(`(?m)^time=(\S+) .* msg=leading `)
+var (
+	beganToLead = regexp.MustCompile(`(?m)^time=(\S+) .* msg=leading `)
+	ledNoMore   = regexp.MustCompile(`(?m)^time=(\S+) .* msg="leading no more" `)
+)
+
+// timesOf returns the times of the lines of a log that a pattern finds.
+func timesOf(t testing.TB, line *regexp.Regexp, log *lockedBuffer) (times []time.Time) {
+	for _, m := range line.FindAllStringSubmatch(log.String(), -1) {
+		at, err := time.Parse(time.RFC3339Nano, m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, at)
+	}
+	return times
+}
 
 // addTakeovers adds the takeovers of the era that nobody has asked for, as the logs have them, and drops
 // those that were none, since the server that was sent a signal did not lead. When the term before one
@@ -83,11 +98,7 @@ var beganToLead = regexp.MustCompile(`(?m)^time=(\S+) .* msg=leading `)
 func (a *attack) addTakeovers(p *pair) {
 	var began []time.Duration
 	for _, s := range []*sharedServer{p.a, p.b} {
-		for _, m := range beganToLead.FindAllStringSubmatch(s.log.String(), -1) {
-			at, err := time.Parse(time.RFC3339Nano, m[1])
-			if err != nil {
-				a.t.Fatal(err)
-			}
+		for _, at := range timesOf(a.t, beganToLead, s.log) {
 			began = append(began, at.Sub(a.began))
 		}
 	}

@@ -137,7 +137,7 @@ func rowVersions(t *testing.T, binary string) []string {
 // rowDivided: the only member that the leader reaches is cut off from the other two. It still knows
 // the key of the leader, but that is no proof.
 func rowDivided(t *testing.T, binary string) []string {
-	p := &pair{t: t, etcd: startEtcd(t, nil, true)}
+	p := &pair{t: t, etcd: startEtcd(t, etcdOptions{isDivisible: true})}
 	p.a, p.b = p.etcd.newShared(binary), p.etcd.newShared(binary)
 	p.a.reach(p.etcd.members[0].address)
 	p.a.start()
@@ -185,13 +185,9 @@ func rowVanished(t *testing.T, binary string) []string {
 	return p.wrong
 }
 
-// rowSlow: each answer of etcd takes long. The times are those of a server outside of tests. The
-// leader stays the same while an answer takes less than an attempt; when it takes longer, nobody is
-// answered, and afterwards all is as before.
+// rowSlow: each answer of etcd takes long. The leader stays the same while an answer takes less than an
+// attempt; when it takes longer, nobody is answered, and afterwards all is as before.
 func rowSlow(t *testing.T, binary string) []string {
-	if binary == "" {
-		binary = binaryPath()
-	}
 	p := &pair{t: t, etcd: newEtcd(t)}
 	var delay atomic.Int64
 	p.a, p.b = p.etcd.newShared(binary), p.etcd.newShared(binary)
@@ -283,10 +279,7 @@ func newSlowLink(t *testing.T, target string, delay *atomic.Int64) string {
 // rowLoading: etcd is slow while a server loads what it has, or does not answer. A slow load is no keeper
 // that hangs; one without an answer ends with the term, or when the server is told to stop.
 func rowLoading(t *testing.T, binary string) []string {
-	p := &pair{t: t, etcd: newEtcd(t)}
-	p.a = p.etcd.newShared(binary)
-	member := newLiar(t, p.etcd.members[0])
-	p.a.reach(member.address)
+	p, member := newBehindLiar(t, binary)
 	member.lost.Store(2)
 	p.a.start()
 	p.a.waitToLead()

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 )
 
 // A pair is two servers on one etcd. a leads.
@@ -55,6 +56,15 @@ func (c *etcdCluster) newPair(binary string, env ...string) *pair {
 	p.b.start()
 	eventually(t, "the second server stands by", func() bool { status, _ := p.b.call("GET", "/healthz"); return status == 200 })
 	return p
+}
+
+// newBehindLiar returns a server that is not started, and reaches of etcd only a liar.
+func newBehindLiar(t *testing.T, binary string) (*pair, *liar) {
+	p := &pair{t: t, etcd: newEtcd(t)}
+	p.a = p.etcd.newShared(binary)
+	member := newLiar(t, p.etcd.members[0])
+	p.a.reach(member.address)
+	return p, member
 }
 
 // wantReplaced waits until b leads, and gives the slot that first-id holds to another there. It returns
@@ -195,14 +205,23 @@ func rowEarlyGrant(t *testing.T, binary string) []string {
 // rowStopped: the leader is stopped until a successor has given its slot to another, with calls in
 // its sockets, some of which it has begun to read. It acknowledges none, and shows nothing of the
 // state before.
-func rowStopped(t *testing.T, binary string) []string { return stopped(t, binary, linkOpen) }
+func rowStopped(t *testing.T, binary string) []string {
+	return stopped(newPair(t, binary), linkOpen, func() {})
+}
 
 // rowStoppedAway: as rowStopped, but when it goes on etcd does not answer it.
-func rowStoppedAway(t *testing.T, binary string) []string { return stopped(t, binary, linkHeld) }
+func rowStoppedAway(t *testing.T, binary string) []string {
+	return stopped(newPair(t, binary), linkHeld, func() {})
+}
 
-func stopped(t *testing.T, binary string, awake linkState) []string {
-	p := newPair(t, binary)
-	p.want(p.a, 201, post, maybe("first-id", "&ttl=2s"))
+// stopped calls meanwhile when the leader has stopped. Its links to etcd are awake when it goes on.
+func stopped(p *pair, awake linkState, meanwhile func()) []string {
+	t := p.t
+	status, body := p.a.call(post, maybe("first-id", "&ttl=2s"))
+	var first, next leaseJSON
+	if json.Unmarshal([]byte(body), &first); status != 201 {
+		p.errorf("the first grant: %d %s", status, body)
+	}
 	p.want(p.a, 201, post, "/maybe?environment=perf&id=other-id&holder=other&ttl=1h")
 	changes := []*slowCall{
 		beginCall(t, p.a, put, maybe("first-id", "")),
@@ -225,8 +244,15 @@ func stopped(t *testing.T, binary string, awake linkState) []string {
 	for _, c := range slices.Concat(changes, looks) {
 		c.finish()
 	}
+	meanwhile()
 	p.b.waitToLead()
-	eventually(t, "the lease of first-id ends", func() bool { status, _ := p.b.call(post, maybe("later-id", "&ttl=1h")); return status == 201 })
+	eventually(t, "the lease of first-id ends", func() bool {
+		status, body = p.b.call(post, maybe("later-id", "&ttl=1h"))
+		return status == 201
+	})
+	if json.Unmarshal([]byte(body), &next); next.Fence <= first.Fence {
+		p.errorf("the fence %d is given after %d", next.Fence, first.Fence)
+	}
 	p.a.all(awake)
 	p.a.cmd.Process.Signal(syscall.SIGCONT)
 	for _, c := range changes {
@@ -255,28 +281,26 @@ func stopped(t *testing.T, binary string, awake linkState) []string {
 // rowLostAnswers: etcd stores what it is sent, and its answers are lost.
 func rowLostAnswers(t *testing.T, binary string) []string {
 	p := newPair(t, binary)
-	for i := range 5 {
+	for i := range 3 {
 		id := fmt.Sprint("request-", i)
 		p.a.all(linkSwallow)
 		got := later(p.a, post, maybe(id, "&ttl=1h"))
-		time.Sleep(600 * time.Millisecond) // longer than an attempt
+		time.Sleep(beyondAttempt)
 		p.a.all(linkOpen)
 		if a := <-got; a.status != 201 {
 			p.errorf("%s got %d %s", id, a.status, a.body)
 		}
 		p.a.all(linkSwallow)
 		got = later(p.a, del, maybe(id, ""))
-		time.Sleep(600 * time.Millisecond)
+		time.Sleep(beyondAttempt)
 		p.a.all(linkOpen)
 		if a := <-got; a.status != 204 {
 			p.errorf("the release of %s got %d %s", id, a.status, a.body)
 		}
 	}
-	if n := strings.Count(p.a.log.String(), "msg=leading "); n != 1 {
-		p.errorf("it has led %d times: %s", n, p.a.log)
-	}
+	p.wantOneTerm()
 	_, body := p.a.call("GET", "/history?environment=uat")
-	if granted, released := strings.Count(body, `"granted"`), strings.Count(body, `"released"`); granted != 5 || released != 5 {
+	if granted, released := strings.Count(body, `"granted"`), strings.Count(body, `"released"`); granted != 3 || released != 3 {
 		p.errorf("%d grants and %d releases: %s", granted, released, body)
 	}
 	return p.wrong
@@ -287,7 +311,9 @@ func rowNothingArrives(t *testing.T, binary string) []string {
 	p := newPair(t, binary)
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=1h"))
 	p.a.all(linkHeld)
-	renewed, granted := later(p.a, put, maybe("first-id", "")), later(p.a, post, "/maybe?environment=perf&id=second-id&holder=x")
+	granted := later(p.a, post, "/maybe?environment=perf&id=second-id&holder=x")
+	time.Sleep(50 * time.Millisecond) // so that the grant is sent first: the leader waits for its answer then
+	renewed := later(p.a, put, maybe("first-id", ""))
 	for name, c := range map[string]chan answerOf{"a renewal": renewed, "a request": granted} {
 		if got := <-c; got.status != 503 {
 			p.errorf("%s got %d %s while etcd cannot be reached", name, got.status, got.body)
@@ -435,10 +461,8 @@ func rowStalledRead(t *testing.T, binary string) []string {
 
 // rowHungMember: the only member that the leader knows hangs, and yet renews its lease.
 func rowHungMember(t *testing.T, binary string) []string {
-	p := &pair{t: t, etcd: newEtcd(t)}
-	p.a, p.b = p.etcd.newShared(binary), p.etcd.newShared(binary)
-	member := newLiar(t, p.etcd.members[0])
-	p.a.reach(member.address)
+	p, member := newBehindLiar(t, binary)
+	p.b = p.etcd.newShared(binary)
 	p.a.start()
 	p.a.waitToLead()
 	p.b.start()
@@ -503,12 +527,8 @@ func callPassed(s *sharedServer) (status int, body string) {
 
 // rowQuorumLost: two members of etcd are away for longer than the ttl of a lease, and than the leader may
 // go without a proof. They are killed: one that is stopped ends the leader's key when it goes on, since it
-// was asked to. The times are those of a server outside of tests: the key, which gets its full ttl again,
-// would last 8 s.
+// was asked to. The key, which gets its full ttl again, would last 8 s.
 func rowQuorumLost(t *testing.T, binary string) []string {
-	if binary == "" {
-		binary = binaryPath()
-	}
 	p := newPair(t, binary)
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=3s"))
 	p.want(p.a, 403, post, maybe("waiter-id", "&wait=0s"))
@@ -582,10 +602,10 @@ func rowSpaceUnclear(t *testing.T, binary string) []string {
 	p.want(p.a, 201, post, maybe("first-id", "&ttl=2s"))
 	p.etcd.fill()
 	p.want(p.a, 503, post, "/maybe?environment=perf&id=other-id&holder=x")
-	for round := range 3 {
+	for round := range 2 {
 		for _, l := range p.a.links { // whichever member is asked first
 			l.set(linkSwallow)
-			time.Sleep(500 * time.Millisecond) // longer than an attempt
+			time.Sleep(beyondAttempt)
 			l.set(linkOpen)
 			p.want(p.a, 200, put, maybe("first-id", ""))
 			p.want(p.a, 503, post, fmt.Sprintf("/maybe?environment=perf&id=other-id-%d&holder=x", round))
@@ -603,10 +623,7 @@ func rowSpaceUnclear(t *testing.T, binary string) []string {
 
 // rowSpaceCrossed: etcd stores a transaction and answers that it has no space.
 func rowSpaceCrossed(t *testing.T, binary string) []string {
-	p := &pair{t: t, etcd: newEtcd(t)}
-	p.a = p.etcd.newShared(binary)
-	member := newLiar(t, p.etcd.members[0])
-	p.a.reach(member.address)
+	p, member := newBehindLiar(t, binary)
 	p.a.start()
 	p.a.waitToLead()
 	for i := range 3 {
@@ -616,9 +633,7 @@ func rowSpaceCrossed(t *testing.T, binary string) []string {
 		member.isFull.Store(true)
 		p.want(p.a, 204, del, maybe(id, ""))
 	}
-	if n := strings.Count(p.a.log.String(), "msg=leading "); n != 1 {
-		p.errorf("it has led %d times: %s", n, p.a.log)
-	}
+	p.wantOneTerm()
 	return p.wrong
 }
 
@@ -650,11 +665,10 @@ func rowRace(t *testing.T, binary string) []string {
 		eventually(t, "all are healthy", func() bool {
 			return count(func(s *sharedServer) bool { status, _ := s.call("GET", "/healthz"); return status == 200 }) == 3
 		})
-		if n := count((*sharedServer).leads); n != 1 {
-			p.errorf("%d servers lead", n)
-		}
-		if n := count(func(s *sharedServer) bool { return strings.Contains(s.log.String(), "msg=leading ") }); n != 1 {
-			p.errorf("%d servers have led", n)
+		began := count(func(s *sharedServer) bool { return strings.Contains(s.log.String(), "msg=leading ") })
+		ended := count(func(s *sharedServer) bool { return strings.Contains(s.log.String(), "leading no more") })
+		if began != 1+ended { // on a busy machine a leader may lose its lease
+			p.errorf("%d servers have begun to lead, and %d lead no more", began, ended)
 		}
 		for i, s := range servers {
 			want := 403
@@ -693,7 +707,6 @@ func rowHandOver(t *testing.T, binary string) []string {
 	for i := range times {
 		lead.cmd.Process.Signal(syscall.SIGTERM)
 		started := time.Now()
-		lead.cmd.Wait()
 		next.waitToLead()
 		p.want(next, 204, del, held)
 		done := make(chan error, 1)
@@ -708,6 +721,7 @@ func rowHandOver(t *testing.T, binary string) []string {
 			return p.wrong
 		}
 		t.Logf("the next has the slot after %v", time.Since(started).Round(time.Millisecond))
+		lead.cmd.Wait() // it may wait for connections after another one leads
 		lead.start()
 		eventually(t, "it stands by", func() bool { status, _ := lead.call("GET", "/healthz"); return status == 200 })
 		lead, next = next, lead
@@ -757,6 +771,38 @@ func rowHung(t *testing.T, binary string) []string {
 	if got := <-hanging; got.status/100 == 2 {
 		p.errorf("a call that nobody has treated got %d %s", got.status, got.body)
 	}
+	return p.wrong
+}
+
+// rowHungAtOnce: as rowHung, but the keeper hangs before it has done anything.
+func rowHungAtOnce(t *testing.T, binary string) []string {
+	if binary == "" {
+		binary = faulty(t, "keeper-hangs-at-once")
+	}
+	p := &pair{t: t, etcd: newEtcd(t)}
+	p.a, p.b = p.etcd.newShared(binary), p.etcd.newShared("")
+	p.a.start()
+	p.a.waitToLead()
+	p.b.start()
+	t.Logf("another server leads after %v", p.b.waitToLead().Round(time.Millisecond))
+	if err := p.a.ended(); err == nil || !strings.Contains(p.a.log.String(), "the keeper hangs") {
+		p.errorf("%v: %s", err, p.a.log)
+	}
+	return p.wrong
+}
+
+// rowStoppedShortly: a leader that was stopped, but for less time than another one needs to lead, goes on.
+// Its keeper has not hung.
+func rowStoppedShortly(t *testing.T, binary string) []string {
+	p := newPair(t, binary)
+	for range 3 {
+		p.a.stop()
+		time.Sleep(3400 * time.Millisecond) // a keeper hangs after 3 s; the key was renewed up to 2 s before
+		p.a.cmd.Process.Signal(syscall.SIGCONT)
+		p.want(p.a, 200, "GET", "/maybe?environment=uat")
+		time.Sleep(2 * time.Second) // its key is renewed
+	}
+	p.wantOneTerm()
 	return p.wrong
 }
 
@@ -837,12 +883,37 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"both-killed":     rowBothKilled,
 	"versions":        rowVersions,
 	"slow":            rowSlow,
+	"stopped-shortly": rowStoppedShortly,
 	"hung":            rowHung,
+	"hung-at-once":    rowHungAtOnce,
 	"twins":           rowTwins,
 	"nearly-full":     rowNearlyFull,
 	"settings":        rowSettings,
 	"last-answers":    rowLastAnswers,
+	"compacted":       rowCompacted,
+	"replaced":        rowReplaced,
+	"upgraded":        rowUpgraded,
+	"state-removed":   rowStateRemoved,
+	"other-etcd":      rowOtherEtcd,
+	"remembered":      rowRemembered,
+	"hung-on-disk":    rowHungOnDisk,
+	"clock-back":      rowClockBack,
+	"clock-ahead":     rowClockAhead,
+	"last-passed":     rowLastPassed,
+	"queries":         rowQueries,
+	"many":            rowMany,
+	"small-only":      rowSmallOnly,
+	"rolling":         rowRolling,
 }
+
+// usualTimes are the rows whose servers have the times of a server outside of tests, since the leader
+// must stay in them: with those of tests it leads no more after 1.5 s without an answer of etcd, which
+// is what a fault and a busy machine may come to together.
+var usualTimes = []string{"lost-answers", "space-unclear", "space-crossed", "no-space", "many", "slow", "quorum-lost",
+	"compacted", "replaced", "upgraded", "stopped-shortly"}
+
+// beyondAttempt is more than the 1.5 s that a server waits for a member of etcd with these times.
+const beyondAttempt = 1700 * time.Millisecond
 
 // Every row holds.
 func TestTwoServers(t *testing.T) {
@@ -853,7 +924,11 @@ func TestTwoServers(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for _, wrong := range row(t, "") {
+			binary := ""
+			if slices.Contains(usualTimes, name) {
+				binary = binaryPath()
+			}
+			for _, wrong := range row(t, binary) {
 				t.Error(wrong)
 			}
 		})
@@ -881,7 +956,7 @@ func TestTwoServersBugs(t *testing.T) {
 				return
 			}
 			binary, ttl := filepath.Join(t.TempDir(), "call-me"), "2s"
-			if bug.shownIn == "quorum-lost" {
+			if slices.Contains(usualTimes, bug.shownIn) {
 				ttl = "8s"
 			}
 			if err := build(binary, "-overlay", bug.overlay(t), "-ldflags", "-X main.leaderTTL="+ttl); err != nil {
@@ -905,7 +980,7 @@ type slowCall struct {
 }
 
 // beginCall sends a call but for the last byte of its body, or of its header if it has none.
-func beginCall(t *testing.T, s *sharedServer, method, path string) *slowCall {
+func beginCall(t testing.TB, s *sharedServer, method, path string) *slowCall {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.host)
 	if err != nil {
@@ -1040,8 +1115,8 @@ func TestEtcdWithTLSAndAPassword(t *testing.T) {
 	folder := t.TempDir()
 	certificate, key := filepath.Join(folder, "cert.pem"), filepath.Join(folder, "key.pem")
 	a.issue(certificate, key)
-	c := startEtcd(t, a.trust(), false, "--cert-file", certificate, "--key-file", key, "--auth-token-ttl", "2", "--bcrypt-cost", "4")
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	c := startEtcd(t, etcdOptions{trust: a.trust()}, "--cert-file", certificate, "--key-file", key, "--auth-token-ttl", "2", "--bcrypt-cost", "4")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	_, errRoot := c.client.UserAdd(ctx, "root", "the-root-password")
 	_, errRootRole := c.client.RoleAdd(ctx, "root")
@@ -1064,7 +1139,8 @@ func TestEtcdWithTLSAndAPassword(t *testing.T) {
 	os.WriteFile(password, []byte("the-password\n"), 0o600)
 	os.WriteFile(wrong, []byte("another\n"), 0o600)
 	server := func(file, authority, store string) *sharedServer {
-		return c.newShared("", "CALL_ME_STORE="+store, "CALL_ME_ETCD_CA_FILE="+authority, "CALL_ME_ETCD_USER=call-me", "CALL_ME_ETCD_PASSWORD_FILE="+file)
+		return c.newShared(binaryPath(), "CALL_ME_STORE="+store, "CALL_ME_ETCD_CA_FILE="+authority,
+			"CALL_ME_ETCD_USER=call-me", "CALL_ME_ETCD_PASSWORD_FILE="+file)
 	}
 	s := server(password, a.file, store)
 	s.start()
@@ -1077,6 +1153,20 @@ func TestEtcdWithTLSAndAPassword(t *testing.T) {
 	if n := strings.Count(s.log.String(), "msg=leading "); n != 1 {
 		t.Errorf("it has led %d times: %s", n, s.log)
 	}
+	root, err := clientv3.New(clientv3.Config{Endpoints: c.client.Endpoints(), TLS: a.trust(), Logger: zap.NewNop(),
+		Username: "root", Password: "the-root-password"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if _, err := root.UserChangePassword(ctx, "call-me", "a-new-password"); err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(password, []byte("a-new-password\n"), 0o600)
+	eventually(t, "it uses the new password", func() bool {
+		status, _ := s.call(post, maybe("later-request", ""))
+		return status == 201
+	})
 	for what, r := range map[string]*sharedServer{
 		"invalid user ID or password": server(wrong, a.file, store),
 		"certificate":                 server(password, newAuthority(t).file, store),
@@ -1089,20 +1179,36 @@ func TestEtcdWithTLSAndAPassword(t *testing.T) {
 // wantRefused fails the test unless the server ends at its start, and says what.
 func (s *sharedServer) wantRefused(what string) {
 	s.t.Helper()
+	if wrong := s.refuses(what); wrong != "" {
+		s.t.Error(wrong)
+	}
+}
+
+// refuses returns what is wrong unless the server ends at its start, and says what.
+func (s *sharedServer) refuses(what string) (wrong string) {
 	cmd := exec.Command(s.binary, "serve")
 	cmd.Env, cmd.Stderr = s.env, s.log
 	if err := cmd.Start(); err != nil {
-		s.t.Fatal(err)
+		return err.Error()
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	select {
 	case err := <-ended:
 		if err == nil || !strings.Contains(s.log.String(), what) {
-			s.t.Errorf("%v: %s, want %q", err, s.log, what)
+			return fmt.Sprintf("%v: %s, want %q", err, s.log, what)
 		}
 	case <-time.After(10 * time.Second):
 		cmd.Process.Kill()
-		s.t.Errorf("want %q, but it serves: %s", what, s.log)
+		<-ended
+		return fmt.Sprintf("want %q, but it serves: %s", what, s.log)
+	}
+	return ""
+}
+
+// wantRefused notes an error unless a server ends at its start, and says what.
+func (p *pair) wantRefused(s *sharedServer, what string) {
+	if wrong := s.refuses(what); wrong != "" {
+		p.errorf("%s", wrong)
 	}
 }
