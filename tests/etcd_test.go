@@ -11,9 +11,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -183,23 +187,51 @@ func (c *etcdCluster) remove(key string) {
 	}
 }
 
-// fillTo writes until the first member has used so many bytes.
+// fillTo writes until each member has used that many bytes. The members differ in what they have
+// used for the same keys, the more so the larger the values are.
 func (c *etcdCluster) fillTo(size int64) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for used := int64(0); used < size; {
-		_, err := c.client.Put(ctx, "/filler/big", strings.Repeat("x", 200_000))
-		if err != nil {
-			c.t.Fatal(err)
+		for range 4 {
+			if _, err := c.client.Put(ctx, "/filler/big", strings.Repeat("x", 50_000)); err != nil {
+				c.t.Fatal(err)
+			}
 		}
 		time.Sleep(20 * time.Millisecond) // what etcd has used is known after its next commit
-		status, err := c.client.Status(ctx, "http://"+c.members[0].address)
+		used = size
+		for _, m := range c.members {
+			status, err := c.client.Status(ctx, "http://"+m.address)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			used = min(used, status.DbSize)
+		}
+	}
+}
+
+// refusedLeases returns how many leases were not granted because there is no space.
+func (c *etcdCluster) refusedLeases() int {
+	c.t.Helper()
+	count := regexp.MustCompile(`grpc_server_handled_total{grpc_code="ResourceExhausted",grpc_method="LeaseGrant"[^}]*} (\d+)`)
+	refused := 0
+	for _, m := range c.members {
+		response, err := http.Get("http://" + m.address + "/metrics")
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		used = status.DbSize
+		text, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for _, found := range count.FindAllSubmatch(text, -1) {
+			n, _ := strconv.Atoi(string(found[1]))
+			refused += n
+		}
 	}
+	return refused
 }
 
 // fill writes until the quota is used up.
