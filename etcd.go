@@ -248,6 +248,9 @@ func (c *etcdClient) try(
 	return err
 }
 
+// errQuota is that etcd refuses what needs space, until somebody has made some.
+var errQuota = fmt.Errorf("%w: the quota of etcd is used up", errNoSpace)
+
 // isAboutState reports whether the error is of what etcd has, and not of the call or the member.
 func isAboutState(err error) bool {
 	return errors.Is(err, rpctypes.ErrNoSpace) || errors.Is(err, rpctypes.ErrCompacted) ||

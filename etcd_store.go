@@ -275,5 +275,5 @@ func (s *etcdStore) afterNoSpace(value []byte) (state int64, err error) {
 	case m.state != s.state:
 		return 0, fmt.Errorf("%w: the state is not as this server left it", errNotLeader)
 	}
-	return 0, fmt.Errorf("%w: the quota of etcd is used up", errNoSpace)
+	return 0, errQuota
 }

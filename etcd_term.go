@@ -101,6 +101,9 @@ func (c *candidate) stand(ctx context.Context, info leaderInfo) (*etcdTerm, erro
 		}
 		return err
 	})
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		err = errQuota
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -175,12 +175,12 @@ func (c *cluster) run(ctx context.Context) error {
 		if err == nil && m.leader == nil {
 			err = c.mayLead(ctx, m)
 		}
-		c.logAway(err)
 		if err == nil && m.leader == nil && ctx.Err() == nil && time.Now().After(notBefore) {
 			info := *c.info.Load()
 			info.Since = time.Now().UTC()
-			term, err := c.candidate.stand(ctx, info)
-			if term != nil {
+			var term *etcdTerm
+			if term, err = c.candidate.stand(ctx, info); term != nil {
+				c.logAway(nil)
 				pause, err := c.serveTerm(ctx, term, info)
 				if err != nil {
 					return err
@@ -188,8 +188,8 @@ func (c *cluster) run(ctx context.Context) error {
 				notBefore = time.Now().Add(pause)
 				continue
 			}
-			c.logAway(err)
 		}
+		c.logAway(err)
 		sleepUntil(ctx, c.candidate.times.poll)
 	}
 	return nil
@@ -237,7 +237,11 @@ func sleepUntil(ctx context.Context, d time.Duration) {
 func (c *cluster) logAway(err error) {
 	switch {
 	case err != nil && !c.isAway && !errors.Is(err, context.Canceled):
-		c.base.log.Warn("etcd cannot be used", "error", err)
+		log := c.base.log
+		if errors.Is(err, errNoSpace) {
+			log = log.With("hint", spaceHint)
+		}
+		log.Warn("etcd cannot be used", "error", err)
 		c.isAway = true
 	case err == nil && c.isAway:
 		c.base.log.Info("etcd answers again")

@@ -97,6 +97,8 @@ func digestText(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]b
 // spacePeriod is the time between two looks at how full etcd is.
 const spacePeriod = time.Hour
 
+const spaceHint = "docs/two-servers.md says how to make space"
+
 // watchSpace logs a warning when a term begins, and each hour of it, if a member of etcd has used more
 // than four fifths of its quota: etcd accepts nothing when it is used up.
 func (c *cluster) watchSpace(term *etcdTerm) {
@@ -104,7 +106,7 @@ func (c *cluster) watchSpace(term *etcdTerm) {
 		member, used, quota := c.candidate.fullest(term.ctx)
 		if used > quota/5*4 {
 			c.base.log.Warn("etcd is nearly full", "member", member, "used", byteSize(used).String(),
-				"quota", byteSize(quota).String(), "hint", "docs/two-servers.md says how to make space")
+				"quota", byteSize(quota).String(), "hint", spaceHint)
 		}
 		sleepUntil(term.ctx, spacePeriod)
 	}

@@ -853,6 +853,25 @@ func rowNearlyFull(t *testing.T, binary string) []string {
 	return p.wrong
 }
 
+// rowFullAtStart: etcd is full and no server leads. A server says so once, and leads when there is space.
+func rowFullAtStart(t *testing.T, binary string) []string {
+	p := &pair{t: t, etcd: newEtcd(t, "--quota-backend-bytes", "8000000")}
+	p.etcd.fill()
+	p.a = p.etcd.newShared(binary)
+	p.a.start()
+	eventually(t, "it has tried to lead ten times", func() bool { return p.etcd.refusedLeases() >= 10 })
+	if n := strings.Count(p.a.log.String(), "level=WARN"); n != 1 || !strings.Contains(p.a.log.String(), "how to make space") {
+		p.errorf("it warns %d times: %s", n, p.a.log)
+	}
+	p.etcd.makeSpace()
+	p.a.waitToLead()
+	p.want(p.a, 201, post, maybe("first-id", ""))
+	if n := strings.Count(p.a.log.String(), "etcd answers again"); n != 1 {
+		p.errorf("it says %d times that etcd answers: %s", n, p.a.log)
+	}
+	return p.wrong
+}
+
 // rows are the faults by their names.
 var rows = map[string]func(t *testing.T, binary string) []string{
 	"early-end":       rowEarlyEnd,
@@ -888,6 +907,7 @@ var rows = map[string]func(t *testing.T, binary string) []string{
 	"hung-at-once":    rowHungAtOnce,
 	"twins":           rowTwins,
 	"nearly-full":     rowNearlyFull,
+	"full-at-start":   rowFullAtStart,
 	"settings":        rowSettings,
 	"last-answers":    rowLastAnswers,
 	"compacted":       rowCompacted,
